@@ -1,0 +1,48 @@
+//! Every bound, with its number and where the number comes from.
+
+use core::time::Duration;
+
+/// Largest telemetry message: 256 KB (IoT Hub quotas).
+pub const MESSAGE_MAX: usize = 262_144;
+/// Largest cloud-to-device message: 64 KB (IoT Hub cloud-to-device guide).
+pub const CLOUD_MESSAGE_MAX: usize = 65_536;
+/// Largest text that MQTT can carry `[MQTT-4.7.3-3]`.
+pub const TEXT_MAX: usize = 65_535;
+/// Largest remaining length that four bytes can say (MQTT 3.1.1 §2.2.3).
+pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
+/// Largest PUBLISH that can be right: payload, topic with its length, packet id.
+pub const PACKET_MAX: usize = MESSAGE_MAX + TEXT_MAX + 4;
+/// Largest CONNECT: will topic and will message of 64 KB each, and 13 KB for ids, user name and token.
+pub const CONNECT_MAX: usize = 2 * (TEXT_MAX + 2) + 13_312;
+/// Longest device or module id (IoT Hub identity registry).
+pub const ID_MAX: usize = 128;
+/// Cloud-to-device messages that wait for a device, delivered or not (IoT Hub cloud-to-device guide; error 403004).
+pub const MAILBOX_MAX: usize = 50;
+/// QoS 1 publishes of one connection that may wait for the store; then the hub stops reading
+/// (Azure protocol gateway: `MaxPendingInboundAcknowledgements`; MQTT 5 preview: Receive Maximum).
+pub const IN_FLIGHT_MAX: usize = 16;
+/// Largest section of a twin, desired or reported: 32 KB (IoT Hub device twin guide).
+pub const TWIN_SECTION_MAX: usize = 32_768;
+/// Largest tags section of a twin: 8 KB (IoT Hub device twin guide).
+pub const TWIN_TAGS_MAX: usize = 8_192;
+/// Deepest nesting of a twin section (IoT Hub device twin guide).
+pub const TWIN_DEPTH_MAX: usize = 10;
+/// Longest name in a twin: 1 KB (IoT Hub device twin guide).
+pub const TWIN_KEY_MAX: usize = 1024;
+/// Longest string in a twin: 4 KB (IoT Hub device twin guide).
+pub const TWIN_STRING_MAX: usize = 4096;
+/// Largest body of a direct method, either way: 128 KB (IoT Hub quotas).
+pub const METHOD_PAYLOAD_MAX: usize = 131_072;
+/// Time from accept to a complete CONNECT (IoT Hub MQTT 5 preview).
+pub const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// Longest silence, whatever keep alive the device asks for (IoT Hub MQTT: 29.45 minutes).
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
+/// Time to live of a cloud-to-device message without an expiry of its own (IoT Hub cloud-to-device guide).
+pub const CLOUD_MESSAGE_TTL: Duration = Duration::from_secs(3600);
+/// Longest time to live of a cloud-to-device message (IoT Hub cloud-to-device guide).
+pub const CLOUD_MESSAGE_TTL_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// Shortest, usual and longest wait for the answer to a direct method (IoT Hub direct method guide).
+pub const METHOD_RESPONSE_TIME: (Duration, Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300));
+/// Longest wait for a device to come online for a direct method (IoT Hub direct method guide).
+pub const METHOD_CONNECT_TIME_MAX: Duration = Duration::from_secs(300);

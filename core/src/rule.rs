@@ -1,0 +1,206 @@
+//! The rule book: every rule that a peer can break has an id, what it says, how to mend a breach, and where it stands.
+//!
+//! Errors carry a [`Rule`] and nothing else of prose; the prose stands here, once.
+
+use core::fmt;
+
+macro_rules! rules {
+    ($($name:ident = $id:literal, $source:literal, says $says:literal, mend $mend:literal;)*) => {
+        /// One rule of MQTT 3.1.1 (`MQTT-…`) or of the hub's dialect (`HUB-…`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Rule {
+            $(#[doc = concat!("`", $id, "`: ", $says)] $name,)*
+        }
+
+        impl Rule {
+            /// Every rule, in the order of this file.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The id: a normative statement of MQTT 3.1.1 or a name of ours that starts with `HUB-`.
+            #[must_use]
+            pub const fn id(self) -> &'static str {
+                match self { $(Self::$name => $id,)* }
+            }
+
+            /// What the rule says, one sentence.
+            #[must_use]
+            pub const fn says(self) -> &'static str {
+                match self { $(Self::$name => $says,)* }
+            }
+
+            /// What to do about a breach, one sentence to the person whose device it is.
+            #[must_use]
+            pub const fn mend(self) -> &'static str {
+                match self { $(Self::$name => $mend,)* }
+            }
+
+            /// Where the rule stands.
+            #[must_use]
+            pub const fn source(self) -> &'static str {
+                match self { $(Self::$name => $source,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    // MQTT 3.1.1: bytes
+    Utf8IllFormed = "MQTT-1.5.3-1", "MQTT 3.1.1 §1.5.3",
+        says "text is well-formed UTF-8 without surrogates", mend "encode client id, user name, topics and filters as UTF-8";
+    Utf8Nul = "MQTT-1.5.3-2", "MQTT 3.1.1 §1.5.3",
+        says "text does not contain U+0000", mend "remove the NUL character; a C string's terminator is not part of the text";
+    PacketType = "MQTT-2.2.1", "MQTT 3.1.1 §2.2.1",
+        says "packet types 0 and 15 are reserved", mend "check that nothing but MQTT packets is written to the connection";
+    FixedHeaderFlags = "MQTT-2.2.2-2", "MQTT 3.1.1 §2.2.2",
+        says "the low four bits of the first byte have the value that the packet type prescribes", mend "set the flags to 0010 for PUBREL, SUBSCRIBE and UNSUBSCRIBE and to 0000 for all others but PUBLISH";
+    RemainingLength = "MQTT-2.2.3", "MQTT 3.1.1 §2.2.3",
+        says "the remaining length takes at most four bytes", mend "encode the length in at most four bytes of seven bits";
+    BodyLength = "MQTT-2.2.3-BODY", "MQTT 3.1.1 §3",
+        says "the fields of a packet fill its remaining length exactly", mend "make the remaining length the sum of the lengths of all fields";
+    PacketIdZero = "MQTT-2.3.1-1", "MQTT 3.1.1 §2.3.1",
+        says "a packet id is not 0", mend "number packets from 1 to 65535";
+    ProtocolName = "MQTT-3.1.2-1", "MQTT 3.1.1 §3.1.2.1",
+        says "the protocol name is MQTT", mend "use an MQTT 3.1.1 client";
+    ProtocolLevel = "MQTT-3.1.2-2", "MQTT 3.1.1 §3.1.2.2",
+        says "the protocol level is 4", mend "select MQTT 3.1.1 in the client (mosquitto: -V mqttv311; a mosquitto bridge: try_private false)";
+    ConnectReserved = "MQTT-3.1.2-3", "MQTT 3.1.1 §3.1.2.3",
+        says "the lowest connect flag is reserved and 0", mend "set bit 0 of the connect flags to 0";
+    WillFlags = "MQTT-3.1.2-11", "MQTT 3.1.1 §3.1.2.5",
+        says "without a will, will QoS and will retain are 0", mend "set the will flag, or clear the will QoS and will retain bits";
+    WillQos = "MQTT-3.1.2-14", "MQTT 3.1.1 §3.1.2.6",
+        says "will QoS is not 3", mend "ask for will QoS 0 or 1";
+    PasswordWithoutUsername = "MQTT-3.1.2-22", "MQTT 3.1.1 §3.1.2.9",
+        says "a password comes only with a user name", mend "send the user name, too";
+    EmptyClientId = "MQTT-3.1.3-8", "MQTT 3.1.1 §3.1.3.1",
+        says "an empty client id needs clean session 1", mend "use the device id (module: device id, slash, module id) as client id";
+    ConnAckFlags = "MQTT-3.2.2.1", "MQTT 3.1.1 §3.2.2.1",
+        says "the upper seven bits of the CONNACK flags are 0", mend "check that the peer is an MQTT 3.1.1 server";
+    SessionPresentRefused = "MQTT-3.2.2-4", "MQTT 3.1.1 §3.2.2.2",
+        says "a refusing CONNACK has session present 0", mend "clear session present where the return code is not 0";
+    ConnAckCode = "MQTT-3.2.2.3", "MQTT 3.1.1 §3.2.2.3",
+        says "CONNACK return codes above 5 are reserved", mend "check that the peer is an MQTT 3.1.1 server";
+    DupAtQos0 = "MQTT-3.3.1-2", "MQTT 3.1.1 §3.3.1.1",
+        says "DUP is 0 at QoS 0", mend "clear DUP on QoS 0 messages; they are never sent again";
+    Qos3 = "MQTT-3.3.1-4", "MQTT 3.1.1 §3.3.1.2",
+        says "the two QoS bits are not both 1", mend "publish at QoS 0 or 1";
+    TopicMissing = "MQTT-3.3.2-1", "MQTT 3.1.1 §3.3.2.1",
+        says "PUBLISH starts with its topic name", mend "put the length-prefixed topic name first";
+    WildcardInTopic = "MQTT-3.3.2-2", "MQTT 3.1.1 §3.3.2.1",
+        says "a topic name has no wildcards", mend "percent-encode # as %23 and + as %2B in property bags";
+    NoFilters = "MQTT-3.8.3-3", "MQTT 3.1.1 §3.8.3",
+        says "SUBSCRIBE and UNSUBSCRIBE carry at least one filter", mend "send no packet where there is nothing to subscribe or to unsubscribe";
+    RequestedQos = "MQTT-3.8.3-4", "MQTT 3.1.1 §3.8.3",
+        says "a requested QoS is 0, 1 or 2", mend "ask for QoS 0 or 1";
+    SubAckCode = "MQTT-3.9.3-2", "MQTT 3.1.1 §3.9.3",
+        says "SUBACK return codes are 0, 1, 2 or 0x80, one per filter, at least one", mend "check that the peer is an MQTT 3.1.1 server";
+    MultiLevelWildcard = "MQTT-4.7.1-2", "MQTT 3.1.1 §4.7.1.2",
+        says "# stands alone or after a slash, and last", mend "put # at the end of the filter, behind a slash";
+    SingleLevelWildcard = "MQTT-4.7.1-3", "MQTT 3.1.1 §4.7.1.3",
+        says "+ fills a whole level", mend "put + between slashes";
+    EmptyTopic = "MQTT-4.7.3-1", "MQTT 3.1.1 §4.7.3",
+        says "topic names and filters have at least one character", mend "name the topic";
+    PacketSize = "HUB-PACKET-SIZE", "IoT Hub quotas: 256 KB per message",
+        says "a packet is not larger than the largest message and its topic", mend "send at most 256 KB of payload; use file upload for more";
+
+    // MQTT 3.1.1: order of packets
+    ConnectFirst = "MQTT-3.1.0-1", "MQTT 3.1.1 §3.1",
+        says "the client's first packet is CONNECT", mend "send CONNECT first; check that the client speaks MQTT over TLS on this port";
+    ConnectTwice = "MQTT-3.1.0-2", "MQTT 3.1.1 §3.1",
+        says "a client sends CONNECT once", mend "open a new connection to connect again";
+    KeepAlive = "MQTT-3.1.2-24", "MQTT 3.1.1 §3.1.2.10; IoT Hub: at most 1767 s",
+        says "within one and a half times the keep alive, at most 1767 s, the device sends a packet", mend "send PINGREQ when nothing else was sent for one keep alive";
+    ConnAckFirst = "MQTT-3.2.0-1", "MQTT 3.1.1 §3.2",
+        says "the server's first packet is CONNACK", mend "check that the peer is an MQTT 3.1.1 server";
+    ConnectRefused = "MQTT-3.2.2-5", "MQTT 3.1.1 §3.2.2.3",
+        says "a CONNACK other than 0 ends the connection", mend "mend what the return code names: 1 protocol level, 2 client id, 3 try later, 4 and 5 credentials or identity";
+    SubAckCount = "MQTT-3.8.4-5", "MQTT 3.1.1 §3.8.4",
+        says "SUBACK has one return code per filter", mend "check that the peer is an MQTT 3.1.1 server";
+    Direction = "MQTT-4.8.0-1", "MQTT 3.1.1 §4.8",
+        says "a peer sends only packets of its own role", mend "check which side of the connection is the client";
+    UnsolicitedAck = "MQTT-4.3.2-1", "MQTT 3.1.1 §4.3.2",
+        says "an acknowledgement answers a packet that was sent", mend "acknowledge each packet once, with its own packet id";
+    PingTimeout = "MQTT-3.1.2-23", "MQTT 3.1.1 §3.12",
+        says "PINGREQ is answered by PINGRESP in reasonable time", mend "check the network path; the device connects again by itself";
+    WebSocketFrames = "MQTT-6.0.0-1", "MQTT 3.1.1 §6",
+        says "over WebSocket, MQTT travels in binary frames", mend "send binary frames";
+
+    // The hub's dialect: connecting
+    ConnectTime = "HUB-CONNECT-TIME", "IoT Hub MQTT 5 preview: 30 s",
+        says "CONNECT arrives within 30 s", mend "send CONNECT as soon as TLS is up";
+    ClientId = "HUB-CLIENT-ID", "IoT Hub MQTT: ClientId",
+        says "the client id is the device id, for a module device id/module id, and the same as in the user name", mend "set the client id to the id that the user name contains";
+    Username = "HUB-USERNAME", "IoT Hub MQTT: Username",
+        says "the user name is {host}/{device id}[/{module id}]/?api-version={version}", mend "set the user name to {host}/{device id}/?api-version=2021-04-12";
+    HostName = "HUB-HOST", "IoT Hub MQTT: Username",
+        says "the host in the user name is a name of this hub, and the one that the token was made for", mend "use the same host name in user name and token; give other names of this hub with --name";
+    NoCredentials = "HUB-AUTH-NONE", "IoT Hub MQTT: Password",
+        says "a device shows a SAS token as password, or a client certificate that its identity knows", mend "send a SAS token: devicebound sas {device id}";
+    SasMalformed = "HUB-SAS-FORM", "IoT Hub SAS tokens",
+        says "the password is SharedAccessSignature sr={resource}&sig={signature}&se={expiry}", mend "make a token with: devicebound sas {device id}";
+    SasScope = "HUB-SAS-SCOPE", "IoT Hub SAS tokens",
+        says "sr covers {host}/devices/{device id}", mend "make the token for this device and host: devicebound sas {device id}";
+    SasSignature = "HUB-SAS-SIG", "IoT Hub SAS tokens",
+        says "sig is the HMAC-SHA256 of sr as it stands in the token, a newline, and se, under a key of the identity", mend "use the device's primary or secondary key, decoded from base64, and sign the percent-encoded sr";
+    SasExpired = "HUB-SAS-EXPIRED", "IoT Hub SAS tokens; error 401003",
+        says "a token is good until se", mend "make a new token; if it is new, set the clock of the device";
+    SasPolicy = "HUB-SAS-POLICY", "IoT Hub access policies",
+        says "the policy that skn names exists and has the right that is asked for", mend "use a policy with the right (iothubowner has all), or the device's own key without skn";
+    UnknownDevice = "HUB-DEVICE-UNKNOWN", "IoT Hub identity registry; error 404001",
+        says "the identity is registered", mend "register it: devicebound device add {device id}";
+    DeviceDisabled = "HUB-DEVICE-DISABLED", "IoT Hub identity registry; error 403012",
+        says "the identity is enabled", mend "enable the device in the registry";
+    DeviceRemoved = "HUB-DEVICE-REMOVED", "IoT Hub identity registry; error 404001",
+        says "the identity exists as long as it is connected", mend "register the device again";
+    Certificate = "HUB-X509", "IoT Hub X.509",
+        says "the client certificate is one whose thumbprint the identity holds", mend "register the certificate's SHA-256 or SHA-1 thumbprint with the device";
+    WillTopic = "HUB-WILL-TOPIC", "IoT Hub MQTT: Will message",
+        says "the will's topic is the device's own telemetry topic", mend "use devices/{device id}/messages/events/ as will topic";
+    Takeover = "HUB-TAKEOVER", "IoT Hub MQTT: one connection per identity; error 400027",
+        says "an identity has one connection; a new one ends the old one", mend "give each device an id of its own, and let only one program use it";
+    ThrottledConnect = "HUB-BUSY", "IoT Hub throttling",
+        says "the hub takes at most as many connections as it has room for", mend "try again later, with growing delays";
+
+    // The hub's dialect: messages
+    PublishQos2 = "HUB-D2C-QOS2", "IoT Hub MQTT: QoS 2 is not supported",
+        says "a device publishes at QoS 0 or 1", mend "publish at QoS 1";
+    Qos2Flow = "HUB-QOS2-FLOW", "IoT Hub MQTT: QoS 2 is not supported",
+        says "PUBREC, PUBREL and PUBCOMP have no place here", mend "use QoS 0 or 1";
+    ForeignIdentity = "HUB-TOPIC-IDENTITY", "IoT Hub MQTT: topics",
+        says "a device publishes and subscribes under its own id only", mend "use the id that the device is connected with, to the letter";
+    UnknownTopic = "HUB-TOPIC-UNKNOWN", "IoT Hub MQTT: topics",
+        says "only the documented topics can be published to", mend "telemetry goes to devices/{device id}/messages/events/, twin and method traffic to $iothub/…";
+    UnknownFilter = "HUB-FILTER-UNKNOWN", "IoT Hub MQTT: topic filters",
+        says "only the documented filters can be subscribed", mend "subscribe devices/{device id}/messages/devicebound/#, $iothub/twin/res/#, $iothub/twin/PATCH/properties/desired/# or $iothub/methods/POST/#";
+    PropertyBag = "HUB-BAG", "IoT Hub MQTT: property bag",
+        says "a property bag is name=value pairs joined by &, names and values percent-encoded UTF-8", mend "percent-encode all but letters, digits and - . _ ~ in names and values";
+    MessageSize = "HUB-D2C-SIZE", "IoT Hub quotas: 256 KB per message",
+        says "a message is at most 262144 bytes", mend "split the message, or use file upload";
+    RequestId = "HUB-RID", "IoT Hub MQTT: $rid",
+        says "a request ends in ?$rid={request id}, the id not empty", mend "add ?$rid= and a request id of your own";
+    TopicParameter = "HUB-TOPIC-PARAM", "IoT Hub MQTT: topics",
+        says "a status is a decimal integer, $version a number of up to 63 bits", mend "write numbers in decimal digits";
+    TooManyFilters = "HUB-FILTER-COUNT", "own limit, see Limits::filters_per_packet",
+        says "a SUBSCRIBE or UNSUBSCRIBE carries a bounded number of filters", mend "subscribe the documented filters; there are fewer than ten";
+
+    // Ends of a connection that break no rule
+    Disconnect = "MQTT-3.14.4-2", "MQTT 3.1.1 §3.14",
+        says "DISCONNECT ends a connection in good order", mend "nothing to mend";
+    ConnectionLost = "HUB-CONNECTION-LOST", "MQTT 3.1.1 §3.1.2.5; error 404104",
+        says "a connection that ends without DISCONNECT is lost, and its will is sent", mend "send DISCONNECT before closing";
+    HubStopping = "HUB-STOPPING", "IoT Hub: service upgrade",
+        says "the hub is stopping and closes its connections", mend "connect again";
+    StoreFailed = "HUB-STORE", "own rule: nothing is acknowledged before it is safe",
+        says "the hub could not store what this connection sent", mend "free disk space; the device sends again by itself";
+
+    // What a device holds against its hub
+    ConnAckTime = "DEVICE-CONNACK-TIME", "own limit, see device::Timing::connack",
+        says "CONNACK arrives in time", mend "check host, port and what sits between";
+}
+
+/// The id.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
