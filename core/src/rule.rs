@@ -100,6 +100,8 @@ rules! {
         says "+ fills a whole level", mend "put + between slashes";
     EmptyTopic = "MQTT-4.7.3-1", "MQTT 3.1.1 §4.7.3",
         says "topic names and filters have at least one character", mend "name the topic";
+    TextLength = "MQTT-4.7.3-3", "MQTT 3.1.1 §4.7.3",
+        says "text is at most 65535 bytes long", mend "shorten the text; topics carry the property bag, too";
     PacketSize = "HUB-PACKET-SIZE", "IoT Hub quotas: 256 KB per message",
         says "a packet is not larger than the largest message and its topic", mend "send at most 256 KB of payload; use file upload for more";
 
