@@ -1,1 +1,5 @@
-//! stub
+//! MQTT 3.1.1.
+
+mod text;
+
+pub use text::{TopicFilter, TopicName};
