@@ -67,6 +67,11 @@ impl<'a> TopicFilter<'a> {
         Ok(Self(bytes))
     }
 
+    /// Takes bytes that came out of a filter before.
+    pub(super) const fn from_checked(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// The filter as it stands on the wire, without its length.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
