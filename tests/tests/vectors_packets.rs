@@ -205,6 +205,37 @@ fn every_incomplete_case_waits_at_every_byte() {
 }
 
 #[test]
+fn packets_with_one_byte_changed_get_one_verdict_however_they_come_and_survive_a_round_trip() {
+    let values = [0x00, 0x01, 0x02, 0x03, 0x05, 0x0F, b'#', b'+', b'/', 0x7F, 0x80, 0xC0, 0xED, 0xFF];
+    for case in load("packets_valid").iter().chain(&load("packets_invalid")) {
+        let original = bytes(case);
+        for at in 0..original.len().min(64) {
+            for value in values {
+                let mut bytes = original.clone();
+                bytes[at] = value;
+                one_verdict(&bytes, &format!("{} with {value:#04x} at {at}", name(case)));
+            }
+        }
+    }
+}
+
+fn one_verdict(bytes: &[u8], what: &str) {
+    let mut behind = bytes;
+    let verdict = decode(&mut behind, REMAINING_LENGTH_MAX);
+    let mut stepwise = (0..bytes.len().min(512)).map(|end| decode(&mut &bytes[..end], REMAINING_LENGTH_MAX));
+    let early = stepwise.find(|step| !matches!(step, Ok(Decoded::Incomplete { .. })));
+    assert!(early.is_none_or(|early| early == verdict), "{what}: {verdict:?}");
+    let Ok(Decoded::Packet(packet)) = verdict else {
+        assert_eq!(behind, bytes, "{what}: nothing is taken");
+        return;
+    };
+    let mut again = Vec::new();
+    packet.encode(&mut again).expect("what was decoded can be encoded");
+    assert!(again.len() <= bytes.len() - behind.len(), "{what}: only padding is lost");
+    assert_eq!(whole(&again), (vec![packet], &[][..]), "{what}");
+}
+
+#[test]
 fn what_is_wrong_only_for_its_sender_decodes() {
     for case in load("packets_invalid").iter().filter(|case| is_of_direction(case)) {
         let bytes = bytes(case);

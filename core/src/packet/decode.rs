@@ -72,25 +72,11 @@ pub fn decode<'a>(input: &mut &'a [u8], limit: usize) -> Result<Decoded<'a>, Dec
     else {
         return Ok(Decoded::Incomplete { at_least: header.packet_size().saturating_sub(bytes.len()) });
     };
-    let mut body = Reader { rest: body, end: header.packet_size() };
-    let packet = match header.packet_type {
-        PacketType::Publish => Packet::Publish(Publish::decode(header.first, body)?),
-        PacketType::PubAck => Packet::PubAck(body.packet_id()?),
-        PacketType::PubRec => Packet::PubRec(body.packet_id()?),
-        PacketType::PubRel => Packet::PubRel(body.packet_id()?),
-        PacketType::PubComp => Packet::PubComp(body.packet_id()?),
-        PacketType::UnsubAck => Packet::UnsubAck(body.packet_id()?),
-        PacketType::PingReq => Packet::PingReq,
-        PacketType::PingResp => Packet::PingResp,
-        PacketType::Disconnect => Packet::Disconnect,
-        PacketType::Connect => Packet::Connect(Connect::decode(body)?),
-        PacketType::ConnAck => Packet::ConnAck(ConnAck::decode(body)?),
-        PacketType::Subscribe => Packet::Subscribe(Subscribe::decode(body)?),
-        PacketType::SubAck => Packet::SubAck(SubAck::decode(body)?),
-        PacketType::Unsubscribe => Packet::Unsubscribe(Unsubscribe::decode(body)?),
-    };
-    *input = behind;
-    Ok(Decoded::Packet(packet))
+    let decoded = header.decode(Reader { rest: body, end: header.packet_size() });
+    if decoded.is_ok() {
+        *input = behind;
+    }
+    decoded
 }
 
 /// The first two to five bytes of a packet (MQTT 3.1.1 §2.2).
@@ -145,6 +131,28 @@ impl FixedHeader {
             return Err(DecodeError::new(Rule::PacketSize, 1, self.size));
         }
         if fits { Ok(()) } else { Err(DecodeError::new(Rule::BodyLength, 1, self.size)) }
+    }
+
+    /// Each kind is put where the caller wants it as soon as it is known: a step that all share would move the largest
+    /// kind for the smallest.
+    #[inline]
+    fn decode<'a>(self, mut body: Reader<'a>) -> Result<Decoded<'a>, DecodeError> {
+        match self.packet_type {
+            PacketType::Publish => Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, body)?))),
+            PacketType::PubAck => Ok(Decoded::Packet(Packet::PubAck(body.packet_id()?))),
+            PacketType::PubRec => Ok(Decoded::Packet(Packet::PubRec(body.packet_id()?))),
+            PacketType::PubRel => Ok(Decoded::Packet(Packet::PubRel(body.packet_id()?))),
+            PacketType::PubComp => Ok(Decoded::Packet(Packet::PubComp(body.packet_id()?))),
+            PacketType::UnsubAck => Ok(Decoded::Packet(Packet::UnsubAck(body.packet_id()?))),
+            PacketType::PingReq => Ok(Decoded::Packet(Packet::PingReq)),
+            PacketType::PingResp => Ok(Decoded::Packet(Packet::PingResp)),
+            PacketType::Disconnect => Ok(Decoded::Packet(Packet::Disconnect)),
+            PacketType::Connect => Ok(Decoded::Packet(Packet::Connect(Connect::decode(body)?))),
+            PacketType::ConnAck => Ok(Decoded::Packet(Packet::ConnAck(ConnAck::decode(body)?))),
+            PacketType::Subscribe => Ok(Decoded::Packet(Packet::Subscribe(Subscribe::decode(body)?))),
+            PacketType::SubAck => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(body)?))),
+            PacketType::Unsubscribe => Ok(Decoded::Packet(Packet::Unsubscribe(Unsubscribe::decode(body)?))),
+        }
     }
 }
 
