@@ -6,10 +6,15 @@
 
 extern crate alloc;
 
+pub mod explain;
+pub mod hub;
 pub mod iothub;
 pub mod limits;
 pub mod packet;
 mod rule;
+pub mod session;
 pub mod time;
 
+pub use hub::Hub;
 pub use rule::Rule;
+pub use session::{Close, CloseReason};

@@ -1,0 +1,7 @@
+//! What both roles share: which packet is legal when, keep alive, packet ids, and why a connection ends.
+
+mod close;
+pub mod keep_alive;
+pub mod legality;
+
+pub use close::{Close, CloseReason};
