@@ -24,7 +24,9 @@ const PACKETS: [PacketType; 14] = [
 
 /// The table as it stands in `core/src/session/legality.md`.
 fn table() -> String {
-    let mut table = String::from("\n| packet | to the hub, opening | to the hub, open | to the device, opening | to the device, open |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "\n| packet | to the hub, opening | to the hub, open | to the device, opening | to the device, open |\n|---|---|---|---|---|\n",
+    );
     for packet in PACKETS {
         write!(table, "| {} ", format!("{packet:?}").to_uppercase()).expect("a String takes all");
         for (role, phase) in [

@@ -102,7 +102,10 @@ impl Hub {
         let grace = self.config.expiry_grace;
         let deadline = match &slot.state {
             State::Handshake(handshake) => Some(handshake.deadline),
-            State::Opening(Opening { link, .. }) | State::Live(link) => {
+            State::Opening(Opening { link, .. }) => {
+                link.expires.map(|expires| self.instant(expires.after(grace)))
+            }
+            State::Live(link) => {
                 let silence = link.silence_ends();
                 Some(link.expires.map_or(silence, |expires| silence.min(self.instant(expires.after(grace)))))
             }
@@ -147,12 +150,14 @@ impl State {
             Self::Handshake(handshake) => {
                 (handshake.deadline <= now).then_some(CloseReason::TimedOut(Rule::ConnectTime))
             }
-            Self::Opening(Opening { link, .. }) | Self::Live(link) => {
-                if link.expires.is_some_and(|expires| expires.after(grace) <= unix_time) {
-                    return Some(CloseReason::Ended(Rule::SasExpired));
-                }
-                link.is_silent(now).then_some(CloseReason::TimedOut(Rule::KeepAlive))
+            Self::Opening(Opening { link, .. }) | Self::Live(link)
+                if link.expires.is_some_and(|expires| expires.after(grace) <= unix_time) =>
+            {
+                Some(CloseReason::Ended(Rule::SasExpired))
             }
+            // Before its CONNACK the device has nothing to break its silence with.
+            Self::Opening(_) => None,
+            Self::Live(link) => link.is_silent(now).then_some(CloseReason::TimedOut(Rule::KeepAlive)),
             Self::Ended { .. } => None,
         }
     }

@@ -351,7 +351,10 @@ impl Hub {
     ///
     /// CONNACK goes out once the commit is safe, if there is one. Nothing happens if no CONNECT is waiting.
     pub fn accept(&mut self, now: Instant, link: LinkId, grant: Grant) -> Option<Commit> {
-        let device = self.devices.get_mut(grant.device.0)?;
+        let Some(device) = self.devices.get_mut(grant.device.0) else {
+            self.end(link, CloseReason::Ended(Rule::DeviceRemoved));
+            return None;
+        };
         let slot = self.links.get_mut(link.0)?;
         let State::Handshake(handshake) = &mut slot.state else { return None };
         let request = handshake.request.take()?;

@@ -44,6 +44,8 @@ pub enum Authentication {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceIdentity {
     client_id: Box<str>,
+    /// Where the device id ends, in a module's client id.
+    slash: Option<usize>,
     /// Told apart from an earlier identity of the same id.
     pub generation_id: String,
     /// A disabled identity cannot connect.
@@ -67,6 +69,7 @@ impl DeviceIdentity {
         Identity::from_client_id(client_id)?;
         Ok(Self {
             client_id: client_id.into(),
+            slash: client_id.find('/'),
             generation_id,
             enabled: true,
             status_reason: None,
@@ -82,8 +85,9 @@ impl DeviceIdentity {
 
     /// Device id and module id.
     #[must_use]
+    #[inline]
     pub fn identity(&self) -> Identity<'_> {
-        Identity::from_client_id(&self.client_id).expect("checked when the identity was made")
+        Identity::of_checked(&self.client_id, self.slash)
     }
 }
 

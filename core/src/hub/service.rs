@@ -1,6 +1,7 @@
 //! What the back end asks of a hub.
 
 use super::methods::Call;
+use super::opening::Opening;
 use super::{
     CallId, Change, CloudMessage, Commit, DeviceKey, EnqueueError, Hub, InvokeError, MethodRequest, Revision,
     SequenceNumber, State, Target, TwinUpdate, TwinUpdateError,
@@ -33,11 +34,12 @@ impl Hub {
             return Err(EnqueueError::UnknownDevice);
         }
         let sequence = mailbox.enqueue(identity.identity().device_id(), message, unix_time, most, next)?;
-        let link = slot.link.and_then(|link| Some((link, self.links.get(link.0)?)));
-        if let Some((link, State::Live(live))) = link.map(|(link, slot)| (link, &slot.state))
+        if let Some(link) = slot.link
+            && let Some(State::Opening(Opening { link: live, .. }) | State::Live(live)) =
+                self.links.get(link.0).map(|slot| &slot.state)
             && live.takes_cloud_messages()
         {
-            slot.record.mailbox.attempt(next);
+            mailbox.attempt(next);
             self.make_ready(link);
         }
         let revision = self.devices.get_mut(device.0).map_or(next, |slot| slot.record.change());
