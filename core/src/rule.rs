@@ -148,6 +148,10 @@ rules! {
         says "a token is good until se", mend "make a new token; if it is new, set the clock of the device";
     SasPolicy = "HUB-SAS-POLICY", "IoT Hub access policies",
         says "the policy that skn names exists and has the right that is asked for", mend "use a policy with the right (iothubowner has all), or the device's own key without skn";
+    SymmetricKey = "HUB-KEY", "IoT Hub SAS tokens",
+        says "a symmetric key is base64 with its padding", mend "copy the whole key, the = at its end too";
+    ConnectionString = "HUB-CONNECTION-STRING", "IoT Hub: connection strings",
+        says "a connection string names the hub, the device or policy, and one credential", mend "copy it as a whole, from HostName to the end of the key";
     UnknownDevice = "HUB-DEVICE-UNKNOWN", "IoT Hub identity registry; error 404001",
         says "the identity is registered", mend "register it: devicebound device add {device id}";
     DeviceDisabled = "HUB-DEVICE-DISABLED", "IoT Hub identity registry; error 403012",
@@ -182,6 +186,16 @@ rules! {
         says "a request ends in ?$rid={request id}, the id not empty", mend "add ?$rid= and a request id of your own";
     TopicParameter = "HUB-TOPIC-PARAM", "IoT Hub MQTT: topics",
         says "a status is a decimal integer, $version a number of up to 63 bits", mend "write numbers in decimal digits";
+    TwinJson = "HUB-TWIN-JSON", "IoT Hub device twins: format",
+        says "a twin section and a patch of one are JSON objects", mend "send one JSON object, in UTF-8";
+    TwinName = "HUB-TWIN-NAME", "IoT Hub device twins: format",
+        says "a name in a twin is 1 to 1024 bytes without control characters, dot, dollar and space", mend "rename the property; nest objects where the dot was";
+    TwinValue = "HUB-TWIN-VALUE", "IoT Hub device twins: format",
+        says "a value in a twin is at most 4096 bytes of text, an integer within 2^52, and arrays contain no null", mend "split long text, send large numbers as text, leave null out of arrays";
+    TwinDepth = "HUB-TWIN-DEPTH", "IoT Hub device twins: format",
+        says "a twin is nested at most 10 levels deep", mend "flatten the document";
+    TwinSize = "HUB-TWIN-SIZE", "IoT Hub device twins: size",
+        says "a twin section is at most 32 KB, tags 8 KB", mend "keep large data elsewhere and its address in the twin";
     TooManyFilters = "HUB-FILTER-COUNT", "own limit, see Limits::filters_per_packet",
         says "a SUBSCRIBE or UNSUBSCRIBE carries a bounded number of filters", mend "subscribe the documented filters; there are fewer than ten";
 
