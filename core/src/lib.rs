@@ -6,10 +6,13 @@
 
 extern crate alloc;
 
+pub mod device;
 pub mod iothub;
 pub mod limits;
 pub mod packet;
 mod rule;
+pub mod session;
 pub mod time;
 
+pub use device::Device;
 pub use rule::Rule;
