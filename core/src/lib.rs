@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod device;
 pub mod explain;
 pub mod hub;
 pub mod iothub;
@@ -15,6 +16,7 @@ mod rule;
 pub mod session;
 pub mod time;
 
+pub use device::Device;
 pub use hub::Hub;
 pub use rule::Rule;
 pub use session::{Close, CloseReason};

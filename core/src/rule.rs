@@ -182,6 +182,8 @@ rules! {
         says "a property bag is name=value pairs joined by &, names and values percent-encoded UTF-8", mend "percent-encode all but letters, digits and - . _ ~ in names and values";
     MessageSize = "HUB-D2C-SIZE", "IoT Hub quotas: 256 KB per message",
         says "a message is at most 262144 bytes", mend "split the message, or use file upload";
+    MethodSize = "HUB-METHOD-SIZE", "IoT Hub quotas: 128 KB per direct method",
+        says "the body of a direct method and of its answer is at most 131072 bytes", mend "send less, and the rest as telemetry";
     RequestId = "HUB-RID", "IoT Hub MQTT: $rid",
         says "a request ends in ?$rid={request id}, the id not empty", mend "add ?$rid= and a request id of your own";
     TopicParameter = "HUB-TOPIC-PARAM", "IoT Hub MQTT: topics",
@@ -214,6 +216,26 @@ rules! {
     // What a device holds against its hub
     ConnAckTime = "DEVICE-CONNACK-TIME", "own limit, see device::Timing::connack",
         says "CONNACK arrives in time", mend "check host, port and what sits between";
+    AckTime = "DEVICE-ACK-TIME", "own limit, see device::Timing::request",
+        says "SUBSCRIBE and UNSUBSCRIBE are acknowledged in time", mend "nothing to mend; the device connects again by itself";
+    DeviceBacklog = "DEVICE-BACKLOG", "own limit, see device::Limits::tx_max",
+        says "a hub that sends reads, too", mend "check the network path; the device connects again by itself";
+    DeliveriesOpen = "DEVICE-DELIVERIES", "own limit, see device::Limits::deliveries",
+        says "an application completes cloud messages before the hub has sent more than it may hold", mend "complete deliveries sooner, or raise Limits::deliveries";
+    TokenRenewal = "DEVICE-TOKEN-RENEWAL", "IoT Hub SAS tokens",
+        says "a new SAS token takes a new connection, before the old one expires", mend "nothing to mend";
+
+    // What a device's application asks for and cannot have
+    DeviceBounds = "DEVICE-BOUNDS", "own limit, see device::Limits and device::Timing",
+        says "limits and times are not 0, and minima not above their maxima", mend "start from Limits::default() and Timing::default()";
+    NotConnected = "DEVICE-OFFLINE", "own rule: only telemetry waits for a connection",
+        says "requests and QoS 0 messages need a connection", mend "wait for Connected";
+    OutboxFull = "DEVICE-OUTBOX", "own limit, see device::Limits",
+        says "what waits to be sent is bounded", mend "wait for Acknowledged, or raise Limits::outbox_messages or outbox_bytes";
+    RequestsOpen = "DEVICE-REQUESTS", "own limit, see device::Limits::requests",
+        says "requests that wait for their answer are bounded", mend "wait for Answered or Failed";
+    AnswerOnce = "DEVICE-ANSWER-ONCE", "IoT Hub MQTT: direct methods; MQTT 3.1.1 §4.3.2",
+        says "a cloud message is completed once, a direct method is answered once, in time and on its own connection", mend "keep one Delivery or CallId for each action, and drop it after use";
 }
 
 /// The id.

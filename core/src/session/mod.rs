@@ -3,5 +3,7 @@
 mod close;
 pub mod keep_alive;
 pub mod legality;
+mod packet_ids;
 
 pub use close::{Close, CloseReason};
+pub(crate) use packet_ids::PacketIds;
