@@ -1,5 +1,7 @@
 //! What the tests share.
 
+pub mod fixtures;
 pub mod hub_host;
 pub mod packet_json;
+pub mod station;
 pub mod vectors;
