@@ -60,6 +60,15 @@ fn a_module_behind_a_gateway_names_hub_device_and_module() {
 }
 
 #[test]
+fn a_token_made_with_the_key_of_a_policy_names_the_policy() {
+    let text = CONNECTION_STRING.to_owned() + ";SharedAccessKeyName=device";
+    let bench = opened(DeviceConfig::from_connection_string(&text).unwrap());
+    let password = connect_of(&bench).credentials.unwrap().password.unwrap();
+    let token = SasToken::parse(core::str::from_utf8(password).unwrap()).unwrap();
+    assert_eq!(token.key_name().as_deref(), Some("device"));
+}
+
+#[test]
 fn a_device_with_a_certificate_sends_no_password() {
     let config =
         DeviceConfig::from_connection_string("HostName=h.example.test;DeviceId=d;x509=true").unwrap();
@@ -178,6 +187,32 @@ fn each_identity_subscribes_to_its_own_kind_of_messages_only() {
 }
 
 #[test]
+fn subscriptions_without_answer_are_bounded() {
+    let mut bench = Bench::online();
+    for _ in 0..8 {
+        bench.device.subscribe(bench.now, Subscription::Methods, &mut bench.tx).unwrap();
+        bench.device.unsubscribe(bench.now, Subscription::Methods, &mut bench.tx).unwrap();
+    }
+    bench.sent();
+    let refused = bench.device.subscribe(bench.now, Subscription::Methods, &mut bench.tx);
+    assert_eq!(refused, Err(RequestError::TooMany));
+    assert!(bench.sent().is_empty());
+
+    let mut bench = Bench::online();
+    for _ in 0..15 {
+        bench.device.wanted.remove(Subscription::Methods);
+        bench.device.subscribe(bench.now, Subscription::Methods, &mut bench.tx).unwrap();
+    }
+    bench.sent();
+    let two_at_once = bench.device.subscribe(bench.now, Subscription::DesiredPatches, &mut bench.tx);
+    assert_eq!(two_at_once, Err(RequestError::TooMany));
+    assert!(bench.sent().is_empty());
+    bench.device.subscribe(bench.now, Subscription::CloudMessages, &mut bench.tx).unwrap();
+    let refused = bench.device.unsubscribe(bench.now, Subscription::Methods, &mut bench.tx);
+    assert_eq!(refused, Err(RequestError::TooMany));
+}
+
+#[test]
 fn a_subscription_that_is_not_acknowledged_in_time_ends_the_connection() {
     let timing = Timing { request: Duration::from_secs(20), ..Timing::default() };
     let mut bench = Bench::online_with(config().with_timing(timing));
@@ -236,6 +271,37 @@ fn each_transport_that_cannot_be_opened_makes_the_wait_longer() {
     }
     assert!(longest > Duration::from_secs(10), "{longest:?}");
     assert_eq!(bench.device.status().failures, 20);
+}
+
+#[test]
+fn the_jitter_of_a_connection_spreads_the_next_one() {
+    let delay = |jitter| {
+        let mut bench = Bench::new(config());
+        bench.event(Event::Opened { jitter, unix_time: WALL_CLOCK }).unwrap();
+        assert_eq!(bench.event(Event::Closed), Err(CloseReason::Lost));
+        bench.device.poll_timeout().unwrap().at
+    };
+    assert_eq!(delay(1), delay(1));
+    assert_ne!(delay(1), delay(2));
+}
+
+#[test]
+fn whatever_comes_is_a_sign_of_life() {
+    let mut bench = Bench::online();
+    bench.wait_for_timer().unwrap();
+    bench.sent();
+    assert_eq!(bench.device.poll_timeout().unwrap().why, Timer::PingResp);
+    let expect = |bench: &mut Bench, step: &str| {
+        let deadline = bench.device.poll_timeout().unwrap();
+        assert_eq!(deadline.at, bench.now.after(Duration::from_secs(30)), "{step}");
+    };
+    bench.now = bench.now.after(Duration::from_secs(10));
+    bench.hear(say("somewhere/else", b""));
+    expect(&mut bench, "a packet");
+    bench.now = bench.now.after(Duration::from_secs(10));
+    let half = &packet_bytes(say("somewhere/else", &[0; 100]))[..50];
+    bench.pull(&mut &half[..]).unwrap();
+    expect(&mut bench, "half a packet");
 }
 
 #[test]
@@ -302,6 +368,7 @@ fn about_to_renew() -> (Bench, Sent) {
 fn a_renewal_waits_for_what_is_in_flight_and_sends_nothing_new_meanwhile() {
     let (mut bench, in_flight) = about_to_renew();
     bench.telemetry(b"later");
+    assert_eq!(bench.pull(&mut &[][..]), Ok(Action::Wait(Wait::Read { at_least: 2 })));
     assert!(bench.sent().is_empty());
     let mut rx = packet_bytes(acknowledge(&in_flight));
     assert!(matches!(bench.pull(&mut rx), Ok(Action::Acknowledged(_))));
@@ -311,6 +378,32 @@ fn a_renewal_waits_for_what_is_in_flight_and_sends_nothing_new_meanwhile() {
     bench.open();
     bench.accept(true);
     assert_eq!(bench.sent()[0].payload, b"later");
+}
+
+#[test]
+fn a_renewal_waits_for_requests_calls_and_subscriptions_too() {
+    let timing = Timing { token_lifetime: Duration::from_secs(20), ..Timing::default() };
+    let renewing = |prepare: fn(&mut Bench)| {
+        let mut bench = Bench::online_with(config().with_timing(timing));
+        bench.device.subscribe(bench.now, Subscription::TwinResponses, &mut bench.tx).unwrap();
+        bench.grant_all();
+        prepare(&mut bench);
+        bench.wait_for_timer()
+    };
+    assert_eq!(renewing(|_| {}), Err(CloseReason::Ended(Rule::TokenRenewal)));
+    let waiting = Ok(Action::Wait(Wait::Read { at_least: 1 }));
+    let request = |bench: &mut Bench| {
+        bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    };
+    let call = |bench: &mut Bench| {
+        bench.hear(say("$iothub/methods/POST/m/?$rid=1", b""));
+    };
+    let subscribe = |bench: &mut Bench| {
+        bench.device.subscribe(bench.now, Subscription::Methods, &mut bench.tx).unwrap();
+    };
+    for what in [request, call, subscribe] {
+        assert_eq!(renewing(what), waiting);
+    }
 }
 
 #[test]

@@ -167,12 +167,14 @@ fn in_all_things_busy() -> Bench {
 
 #[test]
 fn a_clock_that_steps_back_is_clamped() {
-    let mut bench = Bench::online();
-    let deadline = bench.device.poll_timeout();
+    let mut bench = Bench::subscribed(&[Subscription::TwinResponses]);
+    let before = bench.now;
     bench.now = Instant::from_secs(1);
     bench.event(Event::TimedOut).unwrap();
-    bench.telemetry(b"x");
-    assert_eq!(bench.device.poll_timeout(), deadline);
+    bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    bench.now = before;
+    assert_eq!(bench.event(Event::TimedOut), Ok(Action::Wait(Wait::Read { at_least: 1 })));
+    assert!(bench.device.poll_timeout().unwrap().at >= before.after(Duration::from_secs(60)));
 }
 
 #[test]

@@ -206,27 +206,22 @@ fn at_qos_0_a_message_is_sent_now_or_not_at_all() {
 
 #[test]
 fn bytes_of_acknowledged_messages_are_used_again() {
-    let limits = Limits { outbox_bytes: 4096, ..Limits::default() };
+    let limits = Limits { outbox_bytes: 4096, window: 64, ..Limits::default() };
     let mut bench = Bench::online_with(config().with_limits(limits));
-    let mut queue = alloc::collections::VecDeque::new();
+    let mut in_flight = alloc::collections::VecDeque::new();
     for round in 0..5000_u32 {
-        // Bodies of all lengths, and a backlog that grows and shrinks, so that packets lie anywhere in the buffer.
+        // Bodies of all lengths and a backlog that changes, but is never empty: packets lie anywhere in the buffer.
         let body = vec![round as u8; (round % 97) as usize];
-        if bench.device.telemetry(bench.now, Message::new(&body), &mut bench.tx).is_ok() {
-            queue.push_back(body);
-        }
-        let acknowledged = if round % 64 < 32 { 0 } else { 2 };
-        for _ in 0..acknowledged {
-            let sent = bench.sent();
-            if let Some(first) = sent.first() {
-                assert_eq!(Some(&first.payload), queue.front());
-                queue.pop_front();
-                bench.hear(acknowledge(first));
-            }
-            bench.tx.clear();
-            bench.device.outbox.rewind();
-            bench.device.transmit(&mut bench.tx);
+        bench.telemetry(&body);
+        let sent = bench.sent().remove(0);
+        assert_eq!(sent.payload, body);
+        in_flight.push_back(sent);
+        while in_flight.len() > 3 + (round as usize / 10) % 20 {
+            bench.hear(acknowledge(&in_flight.pop_front().unwrap()));
         }
     }
+    bench.reconnect(true);
+    let again: Vec<_> = in_flight.into_iter().map(|packet| Sent { dup: true, ..packet }).collect();
+    assert_eq!(bench.sent(), again);
     assert!(bench.device.outbox.capacity() <= 2 * 4096, "{}", bench.device.outbox.capacity());
 }

@@ -121,6 +121,8 @@ fn requests_fail_when_the_hub_refuses_the_subscription_to_answers() {
     assert_eq!(action, Action::SubscriptionRefused(Subscription::TwinResponses));
     assert_eq!(bench.pull(&mut &[][..]), Ok(Action::Failed(request, RequestFailure::Refused)));
     assert!(bench.sent().is_empty());
+    let request = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    assert_eq!(get_rid(&bench.grant_all()), request.to_string(), "the old one is not sent any more");
 }
 
 /// Observing, the first document taken.
