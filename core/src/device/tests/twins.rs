@@ -96,7 +96,9 @@ fn a_request_that_is_not_answered_in_time_fails_and_its_late_answer_is_told_apar
     let second = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
     assert_eq!(bench.device.poll_timeout().unwrap().why, Timer::Request);
     assert_eq!(bench.wait_for_timer(), Ok(Action::Failed(first, RequestFailure::TimedOut)));
-    assert_eq!(bench.pull(&mut &[][..]), Ok(Action::Failed(second, RequestFailure::TimedOut)));
+    let mut rx = packet_bytes(packet::pingresp);
+    assert_eq!(bench.pull(&mut rx), Ok(Action::Failed(second, RequestFailure::TimedOut)));
+    assert_eq!(rx.len(), 2, "failures are told before more is taken");
     assert_eq!(answer(&mut bench, 200, "1", b""), Action::Handled);
     assert_eq!(answer(&mut bench, 200, "99", b""), Action::Handled);
     let ignored = bench.device.status().ignored;
