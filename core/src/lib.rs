@@ -7,6 +7,8 @@
 extern crate alloc;
 
 pub mod device;
+pub mod explain;
+pub mod hub;
 pub mod iothub;
 pub mod limits;
 pub mod packet;
@@ -15,4 +17,6 @@ pub mod session;
 pub mod time;
 
 pub use device::Device;
+pub use hub::Hub;
 pub use rule::Rule;
+pub use session::{Close, CloseReason};

@@ -208,6 +208,8 @@ rules! {
         says "a connection that ends without DISCONNECT is lost, and its will is sent", mend "send DISCONNECT before closing";
     HubStopping = "HUB-STOPPING", "IoT Hub: service upgrade",
         says "the hub is stopping and closes its connections", mend "connect again";
+    SlowReader = "HUB-SLOW-READER", "own limit, see hub::Limits::notifications",
+        says "a device reads what is sent to it; the hub keeps a bounded number of notifications", mend "read from the connection, and read the twin again after connecting";
     StoreFailed = "HUB-STORE", "own rule: nothing is acknowledged before it is safe",
         says "the hub could not store what this connection sent", mend "free disk space; the device sends again by itself";
 

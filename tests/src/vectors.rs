@@ -59,6 +59,15 @@ pub fn hex(value: &Value) -> Vec<u8> {
         .collect()
 }
 
+/// A member that is plain text.
+///
+/// # Panics
+/// Where it is something else.
+#[must_use]
+pub fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is not text"))
+}
+
 /// Text, or `{"repeat": text, "count": n}`.
 #[must_use]
 pub fn text(value: &Value) -> String {

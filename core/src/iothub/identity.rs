@@ -60,6 +60,15 @@ impl<'a> Identity<'a> {
         }
     }
 
+    /// The identity of a client id that was checked before, cut at `slash`.
+    #[inline]
+    pub(crate) fn of_checked(client_id: &'a str, slash: Option<usize>) -> Self {
+        match slash.and_then(|slash| client_id.split_at_checked(slash)) {
+            Some((device_id, module_id)) => Self { device_id, module_id: module_id.strip_prefix('/') },
+            None => Self { device_id: client_id, module_id: None },
+        }
+    }
+
     /// The device, or the device that the module is of.
     #[must_use]
     pub const fn device_id(self) -> &'a str {

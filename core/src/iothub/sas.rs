@@ -32,7 +32,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, PAD.with_decode_al
 const SCHEME: &str = "SharedAccessSignature ";
 
 /// A key that tokens are signed with. Its bytes are not shown by `Debug`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SymmetricKey(Box<[u8]>);
 
 /// A text that is not the base64 of a key.

@@ -31,6 +31,24 @@ impl Subscription {
     pub const ALL: [Self; 5] =
         [Self::CloudMessages, Self::TwinResponses, Self::DesiredPatches, Self::Methods, Self::ModuleInputs];
 
+    /// A name for logs and stores.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CloudMessages => "cloud messages",
+            Self::TwinResponses => "twin answers",
+            Self::DesiredPatches => "desired properties",
+            Self::Methods => "methods",
+            Self::ModuleInputs => "module inputs",
+        }
+    }
+
+    /// The subscription with this [`name`](Self::name).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|subscription| subscription.name() == name)
+    }
+
     /// What the device or module `identity` gets for `filter`.
     ///
     /// Beside the documented filters it knows what real clients send: `+` in place of the own device id, `#` alone for

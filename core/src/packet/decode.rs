@@ -156,9 +156,12 @@ impl FixedHeader {
     }
 }
 
-/// Judges the first byte of a packet.
+/// The kind of packet that starts with `first`, before anything else of it is known.
+///
+/// # Errors
+/// The rule that a first byte breaks which starts no packet.
 #[inline]
-const fn packet_type(first: u8) -> Result<PacketType, Rule> {
+pub const fn packet_type(first: u8) -> Result<PacketType, Rule> {
     Ok(match first {
         0x10 => PacketType::Connect,
         0x20 => PacketType::ConnAck,

@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 pub use ack::{puback, pubcomp, pubrec, pubrel, unsuback};
 pub use connack::{ConnAck, ConnectReturnCode};
 pub use connect::{Connect, Credentials, Will};
-pub use decode::{DecodeError, Decoded, decode};
+pub use decode::{DecodeError, Decoded, decode, packet_type};
 pub use encode::{EncodeError, disconnect, pingreq, pingresp};
 pub use publish::{Publish, PublishQoS};
 pub use suback::{SubAck, SubAckCode};

@@ -3,12 +3,13 @@
 //! Both machines ask [`check`] before they look into a packet, so no rule of order stands anywhere else.
 #![doc = include_str!("legality.md")]
 
+use super::{Close, CloseReason};
 use crate::Rule;
-use crate::packet::PacketType;
 use crate::packet::PacketType::{
     ConnAck, Connect, Disconnect, PingReq, PingResp, PubAck, PubComp, PubRec, PubRel, Publish, SubAck,
     Subscribe, UnsubAck, Unsubscribe,
 };
+use crate::packet::{PacketType, packet_type};
 
 /// Who receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,5 +85,17 @@ const fn breach(receiver: Role, phase: Phase, packet: PacketType) -> Rule {
         (Role::Hub, Phase::Open, Connect) => Rule::ConnectTwice,
         (_, Phase::Open, PubRec | PubRel | PubComp) => Rule::Qos2Flow,
         (_, Phase::Open, _) => Rule::Direction,
+    }
+}
+
+/// Judges the packet that starts at the front of `input` by its first byte alone, so that one which may not come is
+/// never waited for. A first byte that starts no packet is left to the decoder.
+#[inline]
+pub(crate) fn check_front(receiver: Role, phase: Phase, input: &[u8]) -> Result<(), Close> {
+    match input.first().map(|first| packet_type(*first)) {
+        Some(Ok(packet)) => {
+            check(receiver, phase, packet).map_err(|rule| Close::at(CloseReason::Violation(rule), 0..1))
+        }
+        Some(Err(_)) | None => Ok(()),
     }
 }
