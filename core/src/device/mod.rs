@@ -36,7 +36,8 @@
 //!
 //! Twin requests and answers to methods are sent at QoS 0, and their subscriptions are made at QoS 0 (as the C and Node
 //! SDKs do): a request is acknowledged by its answer, and an answer to a method that did not arrive could not be sent
-//! again anyway. So only telemetry and cloud messages are QoS 1, and no PUBACK of theirs stands behind another packet.
+//! again anyway. So only telemetry and cloud messages are QoS 1, and a cloud message that is slowly worked on does not
+//! hold up the acknowledgements of twins and methods.
 //!
 //! # Rules for the owner
 //!
