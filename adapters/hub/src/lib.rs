@@ -13,6 +13,8 @@
 //! moves bytes between a socket and the machine.
 
 pub mod cli;
+pub mod listen;
+pub mod snippets;
 pub mod state;
 pub mod transport;
 
