@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use devicebound::hub::Thumbprints;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -42,22 +43,12 @@ pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Fa
     Ok(Arc::new(config))
 }
 
-/// The SHA-1 and SHA-256 digests of the certificate that a client showed, by which Azure knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerCertificate {
-    /// SHA-1 of the DER form.
-    pub sha1: [u8; 20],
-    /// SHA-256 of the DER form.
-    pub sha256: [u8; 32],
-}
-
-impl PeerCertificate {
-    /// The certificate of a finished handshake, if the client showed one.
-    #[must_use]
-    pub fn of(connection: &ServerConnection) -> Option<Self> {
-        let certificate = connection.peer_certificates()?.first()?;
-        Some(Self { sha1: Sha1::digest(certificate).into(), sha256: Sha256::digest(certificate).into() })
-    }
+/// The thumbprints of the certificate that the client showed in a finished handshake.
+#[must_use]
+pub fn thumbprints(connection: &ServerConnection) -> Option<Thumbprints> {
+    let certificate = connection.peer_certificates()?.first()?;
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    Some(Thumbprints { sha1: hex(&Sha1::digest(certificate)), sha256: hex(&Sha256::digest(certificate)) })
 }
 
 /// Takes any certificate whose key the client holds.
