@@ -6,10 +6,17 @@
 
 extern crate alloc;
 
+pub mod device;
+pub mod explain;
+pub mod hub;
 pub mod iothub;
 pub mod limits;
 pub mod packet;
 mod rule;
+pub mod session;
 pub mod time;
 
+pub use device::Device;
+pub use hub::Hub;
 pub use rule::Rule;
+pub use session::{Close, CloseReason};

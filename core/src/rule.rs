@@ -100,6 +100,8 @@ rules! {
         says "+ fills a whole level", mend "put + between slashes";
     EmptyTopic = "MQTT-4.7.3-1", "MQTT 3.1.1 §4.7.3",
         says "topic names and filters have at least one character", mend "name the topic";
+    TextLength = "MQTT-4.7.3-3", "MQTT 3.1.1 §4.7.3",
+        says "text is at most 65535 bytes long", mend "shorten the text; topics carry the property bag, too";
     PacketSize = "HUB-PACKET-SIZE", "IoT Hub quotas: 256 KB per message",
         says "a packet is not larger than the largest message and its topic", mend "send at most 256 KB of payload; use file upload for more";
 
@@ -146,6 +148,10 @@ rules! {
         says "a token is good until se", mend "make a new token; if it is new, set the clock of the device";
     SasPolicy = "HUB-SAS-POLICY", "IoT Hub access policies",
         says "the policy that skn names exists and has the right that is asked for", mend "use a policy with the right (iothubowner has all), or the device's own key without skn";
+    SymmetricKey = "HUB-KEY", "IoT Hub SAS tokens",
+        says "a symmetric key is base64 with its padding", mend "copy the whole key, the = at its end too";
+    ConnectionString = "HUB-CONNECTION-STRING", "IoT Hub: connection strings",
+        says "a connection string names the hub, the device or policy, and one credential", mend "copy it as a whole, from HostName to the end of the key";
     UnknownDevice = "HUB-DEVICE-UNKNOWN", "IoT Hub identity registry; error 404001",
         says "the identity is registered", mend "register it: devicebound device add {device id}";
     DeviceDisabled = "HUB-DEVICE-DISABLED", "IoT Hub identity registry; error 403012",
@@ -176,10 +182,22 @@ rules! {
         says "a property bag is name=value pairs joined by &, names and values percent-encoded UTF-8", mend "percent-encode all but letters, digits and - . _ ~ in names and values";
     MessageSize = "HUB-D2C-SIZE", "IoT Hub quotas: 256 KB per message",
         says "a message is at most 262144 bytes", mend "split the message, or use file upload";
+    MethodSize = "HUB-METHOD-SIZE", "IoT Hub quotas: 128 KB per direct method",
+        says "the body of a direct method and of its answer is at most 131072 bytes", mend "send less, and the rest as telemetry";
     RequestId = "HUB-RID", "IoT Hub MQTT: $rid",
         says "a request ends in ?$rid={request id}, the id not empty", mend "add ?$rid= and a request id of your own";
     TopicParameter = "HUB-TOPIC-PARAM", "IoT Hub MQTT: topics",
         says "a status is a decimal integer, $version a number of up to 63 bits", mend "write numbers in decimal digits";
+    TwinJson = "HUB-TWIN-JSON", "IoT Hub device twins: format",
+        says "a twin section and a patch of one are JSON objects", mend "send one JSON object, in UTF-8";
+    TwinName = "HUB-TWIN-NAME", "IoT Hub device twins: format",
+        says "a name in a twin is 1 to 1024 bytes without control characters, dot, dollar and space", mend "rename the property; nest objects where the dot was";
+    TwinValue = "HUB-TWIN-VALUE", "IoT Hub device twins: format",
+        says "a value in a twin is at most 4096 bytes of text, an integer within 2^52, and arrays contain no null", mend "split long text, send large numbers as text, leave null out of arrays";
+    TwinDepth = "HUB-TWIN-DEPTH", "IoT Hub device twins: format",
+        says "a twin is nested at most 10 levels deep", mend "flatten the document";
+    TwinSize = "HUB-TWIN-SIZE", "IoT Hub device twins: size",
+        says "a twin section is at most 32 KB, tags 8 KB", mend "keep large data elsewhere and its address in the twin";
     TooManyFilters = "HUB-FILTER-COUNT", "own limit, see Limits::filters_per_packet",
         says "a SUBSCRIBE or UNSUBSCRIBE carries a bounded number of filters", mend "subscribe the documented filters; there are fewer than ten";
 
@@ -190,12 +208,34 @@ rules! {
         says "a connection that ends without DISCONNECT is lost, and its will is sent", mend "send DISCONNECT before closing";
     HubStopping = "HUB-STOPPING", "IoT Hub: service upgrade",
         says "the hub is stopping and closes its connections", mend "connect again";
+    SlowReader = "HUB-SLOW-READER", "own limit, see hub::Limits::notifications",
+        says "a device reads what is sent to it; the hub keeps a bounded number of notifications", mend "read from the connection, and read the twin again after connecting";
     StoreFailed = "HUB-STORE", "own rule: nothing is acknowledged before it is safe",
         says "the hub could not store what this connection sent", mend "free disk space; the device sends again by itself";
 
     // What a device holds against its hub
     ConnAckTime = "DEVICE-CONNACK-TIME", "own limit, see device::Timing::connack",
         says "CONNACK arrives in time", mend "check host, port and what sits between";
+    AckTime = "DEVICE-ACK-TIME", "own limit, see device::Timing::request",
+        says "SUBSCRIBE and UNSUBSCRIBE are acknowledged in time", mend "nothing to mend; the device connects again by itself";
+    DeviceBacklog = "DEVICE-BACKLOG", "own limit, see device::Limits::tx_max",
+        says "a hub that sends reads, too", mend "check the network path; the device connects again by itself";
+    DeliveriesOpen = "DEVICE-DELIVERIES", "own limit, see device::Limits::deliveries",
+        says "an application completes cloud messages before the hub has sent more than it may hold", mend "complete deliveries sooner, or raise Limits::deliveries";
+    TokenRenewal = "DEVICE-TOKEN-RENEWAL", "IoT Hub SAS tokens",
+        says "a new SAS token takes a new connection, before the old one expires", mend "nothing to mend";
+
+    // What a device's application asks for and cannot have
+    DeviceBounds = "DEVICE-BOUNDS", "own limit, see device::Limits and device::Timing",
+        says "limits and times are not 0, and minima not above their maxima", mend "start from Limits::default() and Timing::default()";
+    NotConnected = "DEVICE-OFFLINE", "own rule: only telemetry waits for a connection",
+        says "requests and QoS 0 messages need a connection", mend "wait for Connected";
+    OutboxFull = "DEVICE-OUTBOX", "own limit, see device::Limits",
+        says "what waits to be sent is bounded", mend "wait for Acknowledged, or raise Limits::outbox_messages or outbox_bytes";
+    RequestsOpen = "DEVICE-REQUESTS", "own limit, see device::Limits::requests",
+        says "requests that wait for their answer are bounded", mend "wait for Answered or Failed";
+    AnswerOnce = "DEVICE-ANSWER-ONCE", "IoT Hub MQTT: direct methods; MQTT 3.1.1 §4.3.2",
+        says "a cloud message is completed once, a direct method is answered once, in time and on its own connection", mend "keep one Delivery or CallId for each action, and drop it after use";
 }
 
 /// The id.

@@ -1,1 +1,5 @@
 //! What the tests share.
+
+pub mod hub_host;
+pub mod packet_json;
+pub mod vectors;

@@ -1,0 +1,164 @@
+//! What happens to a device, and what it wants done.
+
+use alloc::borrow::Cow;
+use core::time::Duration;
+
+use super::{CallId, Delivery, RequestFailure, RequestId, Ticket};
+use crate::iothub::{PropertyBag, Subscription, SystemProperty};
+use crate::time::UnixTime;
+
+/// What happened to the machine.
+#[derive(Debug)]
+pub enum Event<'r, 'i> {
+    /// A transport to [`DeviceConfig::network_host`](super::DeviceConfig::network_host) is open: TLS, or WebSocket
+    /// over TLS. What is left in `tx` of an earlier one is dropped.
+    Opened {
+        /// Any random number, a new one for each connection. It spreads the reconnections of a fleet.
+        jitter: u32,
+        /// The wall clock; SAS tokens are made from it.
+        unix_time: UnixTime,
+    },
+    /// These bytes were received and not taken yet. At most one packet is taken off the front. The input may be empty:
+    /// then the caller just asks what is to be done next.
+    Received(&'r mut &'i [u8]),
+    /// The transport is gone, or could not be opened. Reported after what had arrived was pulled.
+    Closed,
+    /// The deadline of [`Device::poll_timeout`](super::Device::poll_timeout) has come. Reported after what had arrived
+    /// was pulled.
+    TimedOut,
+}
+
+/// What the machine wants done.
+///
+/// An action borrows from the received bytes and from nothing else, so the machine may be called while it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<'i> {
+    /// There is nothing to tell: do I/O, then come again.
+    Wait(Wait),
+    /// A packet was taken that the application has no part in. Pull on.
+    Handled,
+    /// CONNECT was accepted: the device is online.
+    Connected {
+        /// Whether the hub had kept the session, with its subscriptions and what it did not see acknowledged.
+        session_present: bool,
+    },
+    /// The hub took a subscription that the application asked for.
+    Subscribed(Subscription),
+    /// The hub refused a subscription. It is not asked for again until the application does.
+    SubscriptionRefused(Subscription),
+    /// The hub gave up a subscription that the application did not want any more.
+    Unsubscribed(Subscription),
+    /// A cloud-to-device message, or a message to a module's input. The hub keeps it until
+    /// [`Device::complete`](super::Device::complete) says that the application is done.
+    Deliver(CloudMessage<'i>, Delivery),
+    /// The twin, since the application observes its desired properties: at the start, after each connection, and
+    /// whenever a change was missed. It takes the place of all that was known before.
+    Twin(Twin<'i>),
+    /// The next change of the desired properties, after [`Twin`](Self::Twin) or the change before.
+    Desired {
+        /// The version that the desired properties have by this change, one more than before.
+        version: u64,
+        /// JSON: the changed properties, `null` for a removed one, and `$version`.
+        patch: &'i [u8],
+    },
+    /// Somebody calls a direct method; the answer is due by [`Device::respond`](super::Device::respond).
+    Invoke(MethodCall<'i>),
+    /// The answer to a request.
+    Answered(Answer<'i>),
+    /// A request will not be answered.
+    Failed(RequestId, RequestFailure),
+    /// The hub has this telemetry message; the device keeps it no longer.
+    Acknowledged(Ticket),
+}
+
+/// What the machine waits for. Whatever it is, the caller also waits for the deadline of
+/// [`Device::poll_timeout`](super::Device::poll_timeout).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Write what is in `tx`, and read.
+    Read {
+        /// How many bytes have to come before it is worth pulling again.
+        at_least: usize,
+    },
+    /// More is to be sent than `tx` shall hold at a time. Write it, reading meanwhile, and pull again when it is empty
+    /// or something has come.
+    Flush,
+    /// Open a transport after this time, and report `Opened`, or `Closed` where that fails.
+    Connect {
+        /// How long to wait; zero means now.
+        after: Duration,
+    },
+    /// [`Device::disconnect`](super::Device::disconnect) was called. Nothing happens until the caller opens a
+    /// transport of its own accord.
+    Nothing,
+}
+
+/// A cloud-to-device message, or a message to a module's input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudMessage<'i> {
+    /// The input that the message came by; `None` for a cloud-to-device message.
+    pub input: Option<Cow<'i, str>>,
+    /// System and application properties, in order.
+    pub properties: PropertyBag<'i>,
+    /// The body.
+    pub payload: &'i [u8],
+    /// Whether the hub may have sent it before `[MQTT-3.3.1-1]`.
+    pub dup: bool,
+}
+
+impl<'i> CloudMessage<'i> {
+    /// A system property, decoded.
+    #[must_use]
+    pub fn system(&self, property: SystemProperty) -> Option<Cow<'i, str>> {
+        let mut properties = self.properties.iter();
+        properties.find(|(name, _)| name == property.wire()).and_then(|(_, value)| value)
+    }
+
+    /// The application properties, decoded, in order. A name without `=` has no value.
+    pub fn application(&self) -> impl Iterator<Item = (Cow<'i, str>, Option<Cow<'i, str>>)> + use<'i> {
+        self.properties.iter().filter(|(name, _)| SystemProperty::from_wire(name).is_none())
+    }
+}
+
+/// The twin as the device sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Twin<'i> {
+    /// The version of the desired properties.
+    pub version: u64,
+    /// JSON: `{"desired":{…,"$version":…},"reported":{…,"$version":…}}`, within `{"properties":…}` where the hub
+    /// speaks the 2016 edition.
+    pub document: &'i [u8],
+}
+
+/// A call of a direct method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodCall<'i> {
+    /// What to answer with.
+    pub id: CallId,
+    /// The name of the method, decoded.
+    pub name: Cow<'i, str>,
+    /// JSON, or nothing.
+    pub payload: &'i [u8],
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'i> {
+    /// The request.
+    pub request: RequestId,
+    /// 200: here is the twin. 204: the patch was merged (200 in the 2016 edition). 300 and more: it was not, see the
+    /// body; 412: the reported properties have another version, 429: throttled, ask later.
+    pub status: u16,
+    /// The version of the reported properties after a patch.
+    pub version: Option<u64>,
+    /// JSON: the twin, or what was wrong, or nothing.
+    pub body: &'i [u8],
+}
+
+impl Answer<'_> {
+    /// Whether the hub did what it was asked for.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self.status, 200..=299)
+    }
+}

@@ -1,0 +1,300 @@
+//! What the application asks of the device. Each command says at once whether it could be done, and changes nothing
+//! where it could not.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::link::{Pending, PendingKind};
+use super::requests::Asker;
+use super::{
+    CallId, CompleteError, Delivery, Device, Message, Phase, RequestError, RequestId, RespondError,
+    SendError, Ticket,
+};
+use crate::iothub::{Subscription, topic};
+use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX};
+use crate::packet::{self, Publish, PublishQoS, QoS, Subscribe, TopicFilter, TopicName, Unsubscribe};
+use crate::session::{Close, CloseReason};
+use crate::time::Instant;
+
+/// Nothing but this is sent with a GET, as by the Python and Node SDKs.
+const GET_PAYLOAD: &[u8] = b" ";
+
+impl Device {
+    /// Takes over a telemetry message, to be sent at QoS 1 until the hub has it. Works offline, too.
+    ///
+    /// Its fate is told by [`Action::Acknowledged`](super::Action::Acknowledged). A message can arrive twice when a
+    /// connection is lost; give it a `message_id` where that matters.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn telemetry(
+        &mut self,
+        now: Instant,
+        message: Message<'_>,
+        tx: &mut Vec<u8>,
+    ) -> Result<Ticket, SendError> {
+        self.now = self.now.max(now);
+        let topic = message.topic(self.config.identity(), &mut self.topic)?;
+        let ticket = self.outbox.push(topic, message.payload, &self.config.limits)?;
+        self.transmit(tx);
+        Ok(ticket)
+    }
+
+    /// Sends a telemetry message at QoS 0: once or not at all, ahead of what waits in the outbox.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn telemetry_at_most_once(
+        &mut self,
+        message: Message<'_>,
+        tx: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        message.topic(self.config.identity(), &mut self.topic)?;
+        if !matches!(self.phase, Phase::Online(_)) {
+            return Err(SendError::NotConnected);
+        }
+        if tx.len() >= self.config.limits.tx_high_water {
+            return Err(SendError::Congested);
+        }
+        self.publish_at_most_once(message.payload, tx);
+        Ok(())
+    }
+
+    /// Says that the application is done with a cloud message, so that the hub may forget it.
+    ///
+    /// PUBACKs leave in the order of receipt `[MQTT-4.6.0-2]`, so that this one waits for those before it. While the
+    /// connection is down, and in the same session, it waits for the hub to send the message again.
+    ///
+    /// # Errors
+    /// [`CompleteError`].
+    pub fn complete(&mut self, delivery: Delivery, tx: &mut Vec<u8>) -> Result<(), CompleteError> {
+        self.deliveries.complete(delivery)?;
+        if matches!(self.phase, Phase::Online(_)) {
+            self.deliveries.release(tx);
+        }
+        Ok(())
+    }
+
+    /// Answers a direct method, at QoS 0: `status` and `payload`, JSON or nothing, are handed to the caller as they are.
+    ///
+    /// # Errors
+    /// [`RespondError`].
+    pub fn respond(
+        &mut self,
+        call: CallId,
+        status: i32,
+        payload: &[u8],
+        tx: &mut Vec<u8>,
+    ) -> Result<(), RespondError> {
+        if payload.len() > METHOD_PAYLOAD_MAX {
+            return Err(RespondError::TooLarge);
+        }
+        let rid = self.calls.close(call, self.now).ok_or(RespondError::Gone)?;
+        self.topic.clear();
+        topic::method_response_topic(status, rid, &mut self.topic);
+        self.publish_at_most_once(payload, tx);
+        Ok(())
+    }
+
+    /// Asks for the twin.
+    ///
+    /// # Errors
+    /// [`RequestError::NotConnected`] or [`RequestError::TooMany`].
+    pub fn get_twin(&mut self, now: Instant, tx: &mut Vec<u8>) -> Result<RequestId, RequestError> {
+        self.now = self.now.max(now);
+        self.prepare_request(tx)?;
+        Ok(self.send_twin_get(Asker::Application, tx))
+    }
+
+    /// Reports properties: `patch` is a JSON object that the hub merges into them, `null` removes one. With
+    /// `if_version` only if they have this version.
+    ///
+    /// # Errors
+    /// [`RequestError::NotConnected`], [`RequestError::TooMany`] or [`RequestError::TooLarge`].
+    pub fn report(
+        &mut self,
+        now: Instant,
+        patch: &[u8],
+        if_version: Option<u64>,
+        tx: &mut Vec<u8>,
+    ) -> Result<RequestId, RequestError> {
+        self.now = self.now.max(now);
+        if patch.len() > MESSAGE_MAX {
+            return Err(RequestError::TooLarge);
+        }
+        self.prepare_request(tx)?;
+        Ok(self.send_request(Asker::Application, patch, tx, |rid, out| {
+            topic::twin_patch_topic(rid, if_version, out);
+        }))
+    }
+
+    /// Asks the hub for what `subscription` says, now and on every connection to come:
+    ///
+    /// * [`Subscription::CloudMessages`] and [`Subscription::ModuleInputs`] are delivered by
+    ///   [`Action::Deliver`](super::Action::Deliver), at QoS 1. A device does not have inputs, a module no cloud
+    ///   messages.
+    /// * [`Subscription::Methods`] are called by [`Action::Invoke`](super::Action::Invoke).
+    /// * [`Subscription::DesiredPatches`] are followed without a gap, from [`Action::Twin`](super::Action::Twin) on by
+    ///   [`Action::Desired`](super::Action::Desired).
+    /// * [`Subscription::TwinResponses`] need not be asked for; twin requests do that.
+    ///
+    /// Asking for what was asked for before does nothing.
+    ///
+    /// # Errors
+    /// [`RequestError::OtherIdentity`], or [`RequestError::TooMany`] where too many SUBSCRIBEs wait for their SUBACK.
+    pub fn subscribe(
+        &mut self,
+        now: Instant,
+        subscription: Subscription,
+        tx: &mut Vec<u8>,
+    ) -> Result<(), RequestError> {
+        self.now = self.now.max(now);
+        let is_module = self.config.identity().module_id().is_some();
+        match subscription {
+            Subscription::CloudMessages if is_module => return Err(RequestError::OtherIdentity),
+            Subscription::ModuleInputs if !is_module => return Err(RequestError::OtherIdentity),
+            _ => {}
+        }
+        let needed: &[Subscription] = match subscription {
+            Subscription::DesiredPatches => &[Subscription::TwinResponses, Subscription::DesiredPatches],
+            _ => &[subscription],
+        };
+        self.want(needed, tx)?;
+        self.follow_desired(tx);
+        Ok(())
+    }
+
+    /// Takes a subscription back, now and for every connection to come. The hub may send what it has on the way.
+    ///
+    /// # Errors
+    /// [`RequestError::TooMany`] where too many UNSUBSCRIBEs wait for their UNSUBACK.
+    pub fn unsubscribe(
+        &mut self,
+        now: Instant,
+        subscription: Subscription,
+        tx: &mut Vec<u8>,
+    ) -> Result<(), RequestError> {
+        self.now = self.now.max(now);
+        if self.wanted.get(subscription).is_none() {
+            return Ok(());
+        }
+        self.check_pending(1)?;
+        self.wanted.remove(subscription);
+        self.send_subscription(PendingKind::Unsubscribe, subscription, tx);
+        Ok(())
+    }
+
+    /// Ends the connection in good order, and makes no other. What was not acknowledged stays in the outbox.
+    ///
+    /// The machine then returns [`Close`] with [`CloseReason::Disconnected`].
+    pub fn disconnect(&mut self, tx: &mut Vec<u8>) {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Online(_) => {
+                packet::disconnect(tx);
+                let _ = self.end(Close::new(CloseReason::Disconnected)); // handle returns it
+            }
+            Phase::Offline | Phase::Ended(_) => self.reconnect_at = None,
+        }
+    }
+
+    /// Publishes to the topic that was written to `self.topic`.
+    pub(super) fn publish_at_most_once(&mut self, payload: &[u8], tx: &mut Vec<u8>) {
+        append_at_most_once(&self.topic, payload, tx);
+    }
+
+    /// Sends a GET for the whole twin.
+    pub(super) fn send_twin_get(&mut self, asker: Asker, tx: &mut Vec<u8>) -> RequestId {
+        self.send_request(asker, GET_PAYLOAD, tx, topic::twin_get_topic)
+    }
+
+    /// Sends SUBSCRIBE or UNSUBSCRIBE, where there is a connection.
+    pub(super) fn send_subscription(
+        &mut self,
+        kind: PendingKind,
+        subscription: Subscription,
+        tx: &mut Vec<u8>,
+    ) {
+        let Phase::Online(link) = &mut self.phase else { return };
+        let Some(filter) = subscription.filter(self.config.identity()) else { return };
+        let in_use = |id| self.outbox.holds(id) || link.awaits(id);
+        // Limits::are_sound leaves ids over, and a filter is made of sound words: neither fails.
+        let (Some(id), Ok(filter)) = (self.packet_ids.allocate(in_use), TopicFilter::new(&filter)) else {
+            return;
+        };
+        let sent = match kind {
+            PendingKind::Subscribe => Subscribe::encode(id, &[(filter, qos_of(subscription))], tx),
+            PendingKind::Unsubscribe => Unsubscribe::encode(id, &[filter], tx),
+        };
+        if sent.is_ok() {
+            let deadline = self.now.after(self.config.timing.request);
+            link.pending.push(Pending { id, subscription, kind, deadline });
+        }
+    }
+
+    /// Makes sure that a request of the application can be made, and that its answer will be heard.
+    fn prepare_request(&mut self, tx: &mut Vec<u8>) -> Result<(), RequestError> {
+        if !matches!(self.phase, Phase::Online(_)) {
+            return Err(RequestError::NotConnected);
+        }
+        if self.requests.len() >= self.config.limits.requests {
+            return Err(RequestError::TooMany);
+        }
+        self.want(&[Subscription::TwinResponses], tx)
+    }
+
+    /// Sends a request, or holds it back until the hub has taken the subscription by which the answer comes: the hub
+    /// need not look at packets in the order in which they were sent.
+    fn send_request(
+        &mut self,
+        asker: Asker,
+        payload: &[u8],
+        tx: &mut Vec<u8>,
+        write_topic: impl FnOnce(RequestId, &mut String),
+    ) -> RequestId {
+        let request = self.requests.open(asker, self.now.after(self.config.timing.request));
+        self.topic.clear();
+        write_topic(request, &mut self.topic);
+        let heard = self.granted.get(Subscription::TwinResponses).is_some();
+        let out = match &mut self.phase {
+            Phase::Online(link) if !heard => &mut link.held,
+            _ => tx,
+        };
+        append_at_most_once(&self.topic, payload, out);
+        request
+    }
+
+    /// Subscribes to what of `needed` is not wanted yet.
+    fn want(&mut self, needed: &[Subscription], tx: &mut Vec<u8>) -> Result<(), RequestError> {
+        self.check_pending(needed.iter().filter(|&&one| self.wanted.get(one).is_none()).count())?;
+        for &subscription in needed {
+            if self.wanted.insert(subscription, qos_of(subscription)) {
+                self.send_subscription(PendingKind::Subscribe, subscription, tx);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pending(&self, more: usize) -> Result<(), RequestError> {
+        match &self.phase {
+            Phase::Online(link) if link.pending.len().saturating_add(more) > self.config.limits.requests => {
+                Err(RequestError::TooMany)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Cloud messages are worth an acknowledgement. The rest is not: the hub sends it at QoS 0 whatever is asked for.
+fn qos_of(subscription: Subscription) -> QoS {
+    match subscription {
+        Subscription::CloudMessages | Subscription::ModuleInputs => QoS::AtLeastOnce,
+        _ => QoS::AtMostOnce,
+    }
+}
+
+/// Topic and payload come from the machine or were measured before, so that both fit into a packet.
+fn append_at_most_once(topic: &str, payload: &[u8], out: &mut Vec<u8>) {
+    let Ok(topic) = TopicName::new(topic) else { return };
+    let publish = Publish { qos: PublishQoS::AtMostOnce, retain: false, topic, payload };
+    let _ = publish.encode(out); // fails for payloads of 256 MB only
+}

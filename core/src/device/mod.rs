@@ -1,0 +1,397 @@
+//! The device: it does not lose, drift or stampede.
+//!
+//! # Theory of operation
+//!
+//! A [`Device`] is told what happens by [`Device::handle`] and says what it wants done by the [`Action`] that comes
+//! back. It is *offline* until its owner reports an open transport; it then writes CONNECT and is *opening* until
+//! CONNACK comes. *Online* it takes packets one at a time. A connection ends because the transport is gone, which the
+//! owner reports, or because the machine says so: it returns [`Close`], and goes on returning it until the owner has
+//! closed the transport and reports that.
+//!
+//! ```text
+//!              Opened                 CONNACK 0
+//!  ┌─────────┐ ─────▶ ┌─────────┐ ─────────────▶ ┌────────┐
+//!  │ Offline │        │ Opening │                │ Online │
+//!  └─────────┘ ◀───── └─────────┘                └────────┘
+//!    ▲     ▲   Closed      │ refused, time-out        │ │
+//!    │     └───────────────┼──────── Closed ──────────┼─┘
+//!    │ Closed              ▼                          │ rule broken, silence,
+//!    │                ┌─────────┐ ◀───────────────────┘ new token, disconnect()
+//!    └─────────────── │  Ended  │
+//!                     └─────────┘
+//! ```
+//!
+//! Every end is returned as [`Close`]: by the event after which the machine ends the connection, or by the `Closed`
+//! that reports it. Offline, the machine says after which time to open the next transport. What the application gave
+//! it lives on; what belongs to one connection (`Link`) goes with it, whole.
+//!
+//! | what | over the end of a connection |
+//! |---|---|
+//! | telemetry | kept. What was sent and not acknowledged goes out first on the next connection, in order, with the same packet id and DUP `[MQTT-4.4.0-1]`, whether the hub kept the session or not |
+//! | cloud messages | kept, and matched by packet id and DUP when the hub sends them again in the same session: the application does not see them twice, and may complete them meanwhile |
+//! | subscriptions | kept; made again where the hub has no session |
+//! | twin requests | [`Action::Failed`]: whether the hub acted on them is not known |
+//! | direct methods | gone: the hub gives up a call with its connection, and [`Device::respond`] says so |
+//! | desired properties | the document is asked for again |
+//!
+//! Twin requests and answers to methods are sent at QoS 0, and their subscriptions are made at QoS 0 (as the C and Node
+//! SDKs do): a request is acknowledged by its answer, and an answer to a method that did not arrive could not be sent
+//! again anyway. So only telemetry and cloud messages are QoS 1, and no PUBACK of theirs stands behind another packet.
+//!
+//! # Rules for the owner
+//!
+//! 1. After every event, pull with [`Event::Received`] until the action is [`Action::Wait`]; then do I/O. Do the same
+//!    after calling the machine for the application, as it may want something else now.
+//! 2. Report [`Event::Closed`] and [`Event::TimedOut`] only after what has arrived was pulled.
+//! 3. Write `tx` in order. After [`Close`], write what is in it, close the transport, and report [`Event::Closed`].
+//! 4. Not to pull is to make the hub wait. Whoever does that for longer than the keep alive loses the connection.
+
+mod action;
+mod backoff;
+mod calls;
+mod commands;
+mod config;
+mod deliveries;
+mod link;
+mod message;
+mod outbox;
+mod receive;
+mod requests;
+mod status;
+#[cfg(test)]
+mod tests;
+mod twin;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+pub use action::{Action, Answer, CloudMessage, Event, MethodCall, Twin, Wait};
+pub use calls::{CallId, RespondError};
+pub use config::{ConfigError, Credential, DeviceConfig, Limits, Timing};
+pub use deliveries::{CompleteError, Delivery};
+pub use message::{Message, SendError};
+pub use outbox::Ticket;
+pub use requests::{RequestError, RequestFailure, RequestId};
+pub use status::{ConnectionState, Ignored, Status};
+
+use backoff::Backoff;
+use calls::Calls;
+use deliveries::Deliveries;
+use link::{Link, Renewal, earlier};
+use outbox::Outbox;
+use requests::{Asker, Requests};
+
+use crate::iothub::Subscriptions;
+use crate::packet::{self, Decoded, decode};
+use crate::rule::Rule;
+use crate::session::{Close, CloseReason, PacketIds};
+use crate::time::{Deadline, Instant, Timer, UnixTime};
+
+/// CONNACK is four bytes long.
+const CONNACK_LENGTH: usize = 4;
+
+/// The device's side of a connection to IoT Hub, and all that outlives it.
+///
+/// See the [module](self) for how it works and what its owner has to do.
+#[derive(Debug)]
+pub struct Device {
+    config: DeviceConfig,
+    now: Instant,
+    phase: Phase,
+    /// When to connect, while there is no connection; `None` after `disconnect`.
+    reconnect_at: Option<Instant>,
+    backoff: Backoff,
+    last_close: Option<Close>,
+    /// What the application wants to hear.
+    wanted: Subscriptions,
+    /// What the hub's session holds, as far as the machine knows.
+    granted: Subscriptions,
+    packet_ids: PacketIds,
+    outbox: Outbox,
+    deliveries: Deliveries,
+    requests: Requests,
+    calls: Calls,
+    ignored: Ignored,
+    /// Topics are written here, so that none is allocated.
+    topic: String,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Offline,
+    Opening { deadline: Instant, renew_after: Option<Duration> },
+    Online(Box<Link>),
+    Ended(Close),
+}
+
+impl Device {
+    /// A device that is offline and wants to connect.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where no connection could ever be made from the config.
+    pub fn new(config: DeviceConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let seed = alloc::format!("{}", config.identity());
+        Ok(Self {
+            config,
+            now: Instant::default(),
+            phase: Phase::Offline,
+            reconnect_at: Some(Instant::default()),
+            backoff: Backoff::new(&seed),
+            last_close: None,
+            wanted: Subscriptions::default(),
+            granted: Subscriptions::default(),
+            packet_ids: PacketIds::default(),
+            outbox: Outbox::default(),
+            deliveries: Deliveries::default(),
+            requests: Requests::default(),
+            calls: Calls::default(),
+            ignored: Ignored::default(),
+            topic: String::new(),
+        })
+    }
+
+    /// What the device was made from.
+    #[must_use]
+    pub const fn config(&self) -> &DeviceConfig {
+        &self.config
+    }
+
+    /// Takes an event, and says what is to be done. Bytes to be sent are appended to `tx`.
+    ///
+    /// At most one packet is taken off the front of what was received. A `now` that lies before an earlier one is
+    /// taken for that.
+    ///
+    /// # Errors
+    /// [`Close`]: the connection is over, and the input was not advanced past the packet that ended it. Until the
+    /// owner reports `Closed` or `Opened`, it is returned again.
+    pub fn handle<'i>(
+        &mut self,
+        now: Instant,
+        event: Event<'_, 'i>,
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, Close> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Opened { jitter, unix_time } => self.opened(jitter, unix_time, tx),
+            Event::Received(rx) => self.pull(rx, tx),
+            Event::Closed => self.closed(tx),
+            Event::TimedOut => self.timed_out(tx),
+        }
+    }
+
+    /// When to report [`Event::TimedOut`], and what is waited for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        match &self.phase {
+            Phase::Offline => {
+                let at = self.reconnect_at.filter(|&at| at > self.now)?;
+                Some(Deadline { at, why: Timer::Reconnect })
+            }
+            Phase::Opening { deadline, .. } => Some(Deadline { at: *deadline, why: Timer::ConnAck }),
+            Phase::Online(link) => {
+                let request = self.requests.deadline().map(|at| Deadline { at, why: Timer::Request });
+                Some(request.into_iter().fold(link.deadline(), earlier))
+            }
+            Phase::Ended(_) => None,
+        }
+    }
+
+    /// What the machine is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            connection: match self.phase {
+                Phase::Offline => ConnectionState::Offline,
+                Phase::Opening { .. } => ConnectionState::Opening,
+                Phase::Online(_) => ConnectionState::Online,
+                Phase::Ended(_) => ConnectionState::Ended,
+            },
+            last_close: self.last_close,
+            failures: self.backoff.failures(),
+            queued: self.outbox.len(),
+            queued_bytes: self.outbox.size(),
+            in_flight: self.outbox.in_flight(),
+            deliveries: self.deliveries.len(),
+            requests: self.requests.len(),
+            calls: self.calls.len(),
+            next: self.poll_timeout(),
+            ignored: self.ignored,
+        }
+    }
+
+    fn opened(
+        &mut self,
+        jitter: u32,
+        unix_time: UnixTime,
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'static>, Close> {
+        if matches!(self.phase, Phase::Opening { .. } | Phase::Online(_)) {
+            let _ = self.end(Close::new(CloseReason::Lost)); // the owner has replaced the transport without a word
+        }
+        self.backoff.stir(jitter);
+        // What an earlier connection left would be taken for the start of this one.
+        tx.clear();
+        let renew_after = self.config.connect(unix_time, tx).expect("Device::new has written a CONNECT");
+        self.phase = Phase::Opening { deadline: self.now.after(self.config.timing.connack), renew_after };
+        self.settle(CONNACK_LENGTH, tx)
+    }
+
+    fn closed(&mut self, tx: &mut Vec<u8>) -> Result<Action<'static>, Close> {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Online(_) => {
+                let close = self.end(Close::new(CloseReason::Lost));
+                self.phase = Phase::Offline;
+                return Err(close);
+            }
+            Phase::Ended(_) => self.phase = Phase::Offline,
+            // A transport that the machine has asked for could not be opened.
+            Phase::Offline if self.reconnect_at.is_some_and(|at| at <= self.now) => {
+                let delay = self.backoff.after_failure(&self.config.timing);
+                self.reconnect_at = Some(self.now.after(delay));
+            }
+            Phase::Offline => {}
+        }
+        self.settle(0, tx)
+    }
+
+    fn timed_out(&mut self, tx: &mut Vec<u8>) -> Result<Action<'static>, Close> {
+        let now = self.now;
+        match &mut self.phase {
+            Phase::Opening { deadline, .. } if *deadline <= now => {
+                return Err(self.end(Close::new(CloseReason::TimedOut(Rule::ConnAckTime))));
+            }
+            Phase::Online(link) => {
+                if link.pulse.is_dead(now) {
+                    return Err(self.end(Close::new(CloseReason::TimedOut(Rule::PingTimeout))));
+                }
+                if link.pending.iter().any(|pending| pending.deadline <= now) {
+                    return Err(self.end(Close::new(CloseReason::TimedOut(Rule::AckTime))));
+                }
+                if link.pulse.is_ping_due(now) {
+                    packet::pingreq(tx);
+                }
+                link.renewal.time_out(now, self.config.timing.renewal_patience);
+                link.observer.time_out(now);
+                self.requests.expire(now);
+                self.follow_desired(tx);
+            }
+            _ => {}
+        }
+        self.settle(1, tx)
+    }
+
+    /// Takes a packet, or says what to wait for.
+    fn pull<'i>(&mut self, rx: &mut &'i [u8], tx: &mut Vec<u8>) -> Result<Action<'i>, Close> {
+        if !matches!(self.phase, Phase::Opening { .. } | Phase::Online(_)) {
+            return self.settle(0, tx);
+        }
+        if let Some(action) = self.owed() {
+            return Ok(action);
+        }
+        if tx.len() >= self.config.limits.tx_max {
+            return Err(self.end(Close::new(CloseReason::Ended(Rule::DeviceBacklog))));
+        }
+        let mut rest = *rx;
+        let packet = match decode(&mut rest, self.config.limits.packet) {
+            Ok(Decoded::Packet(packet)) => packet,
+            Ok(Decoded::Incomplete { at_least }) => {
+                if let Phase::Online(link) = &mut self.phase {
+                    link.pulse.receiving(rx.len(), self.now);
+                }
+                return self.settle(at_least, tx);
+            }
+            Err(error) => return Err(self.end(Close::at(CloseReason::Malformed(error.rule()), error.at()))),
+        };
+        match self.packet(packet, tx) {
+            Ok(action) => {
+                *rx = rest;
+                Ok(action)
+            }
+            Err(reason) => {
+                let length = rx.len().saturating_sub(rest.len());
+                Err(self.end(Close::at(reason, 0..length)))
+            }
+        }
+    }
+
+    /// What the application is to be told without a packet that says it.
+    fn owed(&mut self) -> Option<Action<'static>> {
+        while let Some((id, asker, failure)) = self.requests.poll_failure(self.config.limits.requests) {
+            match asker {
+                Asker::Application => return Some(Action::Failed(id, failure)),
+                Asker::Machine => self.pause_following(),
+            }
+        }
+        None
+    }
+
+    /// What to do when no packet was taken: tell what is owed, send what waits, say what to wait for.
+    fn settle(&mut self, at_least: usize, tx: &mut Vec<u8>) -> Result<Action<'static>, Close> {
+        if let Phase::Ended(close) = self.phase {
+            return Err(close);
+        }
+        if let Some(action) = self.owed() {
+            return Ok(action);
+        }
+        if self.is_ready_to_renew() {
+            packet::disconnect(tx);
+            return Err(self.end(Close::new(CloseReason::Ended(Rule::TokenRenewal))));
+        }
+        self.transmit(tx);
+        Ok(Action::Wait(match &self.phase {
+            Phase::Online(link)
+                if link.takes_telemetry() && self.outbox.has_sendable(self.config.limits.window) =>
+            {
+                Wait::Flush
+            }
+            Phase::Online(_) | Phase::Opening { .. } => Wait::Read { at_least: at_least.max(1) },
+            Phase::Offline | Phase::Ended(_) => match self.reconnect_at {
+                Some(at) => Wait::Connect { after: at.since(self.now) },
+                None => Wait::Nothing,
+            },
+        }))
+    }
+
+    /// Whether the connection is to be replaced now: nothing is in flight that the end would cut, or it took too long.
+    fn is_ready_to_renew(&self) -> bool {
+        let Phase::Online(link) = &self.phase else { return false };
+        let Renewal::Draining(latest) = link.renewal else { return false };
+        let quiet = self.outbox.in_flight() == 0
+            && !self.requests.any_open()
+            && self.calls.len() == 0
+            && link.pending.is_empty();
+        quiet || latest <= self.now
+    }
+
+    /// Sends telemetry as far as window and `tx` go.
+    fn transmit(&mut self, tx: &mut Vec<u8>) {
+        if let Phase::Online(link) = &self.phase
+            && link.takes_telemetry()
+        {
+            self.outbox.transmit(&self.config.limits, &mut self.packet_ids, |id| link.awaits(id), tx);
+        }
+    }
+
+    /// The connection is over. All that it leaves behind is put in order here.
+    fn end(&mut self, close: Close) -> Close {
+        let lived = match &self.phase {
+            Phase::Online(link) => Some(self.now.since(link.since)),
+            _ => None,
+        };
+        let delay = self.backoff.after_close(close.reason(), lived, &self.config.timing);
+        self.reconnect_at = match close.reason() {
+            CloseReason::Disconnected => None,
+            _ => Some(self.now.after(delay)),
+        };
+        self.outbox.rewind();
+        self.deliveries.park();
+        self.requests.fail_all(RequestFailure::ConnectionLost);
+        self.calls.clear();
+        self.last_close = Some(close);
+        self.phase = Phase::Ended(close);
+        close
+    }
+}

@@ -1,0 +1,261 @@
+//! What comes from the hub, packet by packet.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::deliveries::Receipt;
+use super::link::{Link, PendingKind, Pulse, Renewal};
+use super::requests::{Asker, Stray};
+use super::twin::{self, Observer};
+use super::{
+    Action, Answer, CallId, CloudMessage, Delivery, Device, MethodCall, Phase, RequestFailure, Twin,
+};
+use crate::iothub::topic::{self, FromHub};
+use crate::iothub::{Subscription, Subscriptions};
+use crate::packet::{ConnAck, Packet, PacketId, Publish, PublishQoS, SubAck, SubAckCode};
+use crate::rule::Rule;
+use crate::session::CloseReason;
+use crate::session::legality::{self, Role};
+
+/// What the caller of a direct method gets when too many are open (HTTP: too many requests).
+const TOO_MANY_CALLS: i32 = 429;
+
+impl Device {
+    pub(super) fn packet<'i>(
+        &mut self,
+        packet: Packet<'i>,
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, CloseReason> {
+        let phase = match self.phase {
+            Phase::Online(_) => legality::Phase::Open,
+            _ => legality::Phase::Opening,
+        };
+        legality::check(Role::Device, phase, packet.packet_type()).map_err(CloseReason::Violation)?;
+        if let Phase::Online(link) = &mut self.phase {
+            link.pulse.received(self.now);
+        }
+        match packet {
+            Packet::ConnAck(ConnAck::Refused(code)) => Err(CloseReason::Refused(code, Rule::ConnectRefused)),
+            Packet::ConnAck(ConnAck::Accepted { session_present }) => Ok(self.connected(session_present, tx)),
+            Packet::Publish(publish) => self.publish(publish, tx),
+            Packet::PubAck(id) => match self.outbox.acknowledge(id) {
+                Some(ticket) => Ok(Action::Acknowledged(ticket)),
+                None => Err(CloseReason::Violation(Rule::UnsolicitedAck)),
+            },
+            Packet::SubAck(suback) => self.suback(suback, tx),
+            Packet::UnsubAck(id) => self.unsuback(id),
+            Packet::PingResp => {
+                if let Phase::Online(link) = &mut self.phase {
+                    link.pulse.answered();
+                }
+                Ok(Action::Handled)
+            }
+            _ => Err(CloseReason::Violation(Rule::Direction)),
+        }
+    }
+
+    fn connected(&mut self, session_present: bool, tx: &mut Vec<u8>) -> Action<'static> {
+        let Phase::Opening { renew_after, .. } = self.phase else { return Action::Handled };
+        if !session_present {
+            self.granted = Subscriptions::default();
+            self.deliveries.forget_parked();
+        }
+        let timing = &self.config.timing;
+        self.phase = Phase::Online(Box::new(Link {
+            since: self.now,
+            pulse: Pulse::new(self.config.keep_alive(), timing.ping_response, self.now),
+            renewal: renew_after.map_or(Renewal::Never, |after| Renewal::Planned(self.now.after(after))),
+            pending: Vec::new(),
+            held: Vec::new(),
+            observer: Observer::default(),
+        }));
+        for subscription in Subscription::ALL {
+            match (self.wanted.get(subscription), self.granted.get(subscription)) {
+                (Some(_), None) => self.send_subscription(PendingKind::Subscribe, subscription, tx),
+                (None, Some(_)) => self.send_subscription(PendingKind::Unsubscribe, subscription, tx),
+                _ => {}
+            }
+        }
+        self.follow_desired(tx);
+        Action::Connected { session_present }
+    }
+
+    fn publish<'i>(&mut self, publish: Publish<'i>, tx: &mut Vec<u8>) -> Result<Action<'i>, CloseReason> {
+        let acknowledge = match publish.qos {
+            PublishQoS::AtMostOnce => None,
+            PublishQoS::AtLeastOnce { packet_id, dup } => Some((packet_id, dup)),
+            // Nothing is subscribed at QoS 2 [MQTT-3.8.4-6].
+            PublishQoS::ExactlyOnce { .. } => return Err(CloseReason::Violation(Rule::Qos2Flow)),
+        };
+        let message = topic::FromHub::parse(publish.topic, self.config.identity());
+        let (input, properties) = match message {
+            Ok(FromHub::CloudMessage(properties)) => (None, properties),
+            Ok(FromHub::ModuleInput { input, properties }) => (Some(input), properties),
+            other => {
+                if let Some((id, _)) = acknowledge {
+                    self.acknowledge_at_once(id, tx)?;
+                }
+                return Ok(match other {
+                    Ok(FromHub::TwinResponse { status, rid, version }) => {
+                        self.answered(status, rid.as_str(), version, publish.payload, tx)
+                    }
+                    Ok(FromHub::DesiredPatch { version }) => self.desired(version, publish.payload, tx),
+                    Ok(FromHub::MethodRequest { method, rid }) => match self.called(rid, tx) {
+                        Some(id) => Action::Invoke(MethodCall { id, name: method, payload: publish.payload }),
+                        None => Action::Handled,
+                    },
+                    _ => {
+                        self.ignored.unknown_topics = self.ignored.unknown_topics.saturating_add(1);
+                        Action::Handled
+                    }
+                });
+            }
+        };
+        let delivery = match acknowledge {
+            None => Delivery::UNACKNOWLEDGED,
+            Some((id, dup)) => match self.deliveries.receive(id, dup, self.config.limits.deliveries) {
+                Receipt::New(delivery) => delivery,
+                Receipt::Known => {
+                    self.ignored.repeated_messages = self.ignored.repeated_messages.saturating_add(1);
+                    self.deliveries.release(tx);
+                    return Ok(Action::Handled);
+                }
+                Receipt::TooMany => return Err(CloseReason::Ended(Rule::DeliveriesOpen)),
+            },
+        };
+        let dup = publish.qos.dup();
+        Ok(Action::Deliver(CloudMessage { input, properties, payload: publish.payload, dup }, delivery))
+    }
+
+    /// Acknowledges a message for which the application is not asked, when its turn has come.
+    fn acknowledge_at_once(&mut self, id: PacketId, tx: &mut Vec<u8>) -> Result<(), CloseReason> {
+        if !self.deliveries.receive_completed(id, self.config.limits.deliveries) {
+            return Err(CloseReason::Ended(Rule::DeliveriesOpen));
+        }
+        self.deliveries.release(tx);
+        Ok(())
+    }
+
+    fn answered<'i>(
+        &mut self,
+        status: u16,
+        rid: &str,
+        version: Option<u64>,
+        body: &'i [u8],
+        tx: &mut Vec<u8>,
+    ) -> Action<'i> {
+        match self.requests.answer(rid, self.config.limits.requests) {
+            Ok((request, Asker::Application)) => Action::Answered(Answer { request, status, version, body }),
+            Ok((_, Asker::Machine)) => self.document(status, body, tx),
+            Err(stray) => {
+                let count = match stray {
+                    Stray::Late => &mut self.ignored.late_answers,
+                    Stray::Duplicate => &mut self.ignored.duplicate_answers,
+                    Stray::Unknown => &mut self.ignored.unknown_answers,
+                };
+                *count = count.saturating_add(1);
+                Action::Handled
+            }
+        }
+    }
+
+    /// The hub's answer to the machine's own question for the twin.
+    fn document<'i>(&mut self, status: u16, document: &'i [u8], tx: &mut Vec<u8>) -> Action<'i> {
+        let version = if status == 200 { twin::desired_version(document) } else { None };
+        let Phase::Online(link) = &mut self.phase else { return Action::Handled };
+        let Some(version) = version else {
+            self.pause_following();
+            return Action::Handled;
+        };
+        link.observer.answered(version);
+        self.follow_desired(tx);
+        if self.wanted.get(Subscription::DesiredPatches).is_none() {
+            return Action::Handled;
+        }
+        Action::Twin(Twin { version, document })
+    }
+
+    fn desired<'i>(&mut self, version: u64, patch: &'i [u8], tx: &mut Vec<u8>) -> Action<'i> {
+        let Phase::Online(link) = &mut self.phase else { return Action::Handled };
+        let wanted = self.wanted.get(Subscription::DesiredPatches).is_some();
+        if link.observer.notified(version) && wanted {
+            return Action::Desired { version, patch };
+        }
+        self.ignored.stale_changes = self.ignored.stale_changes.saturating_add(1);
+        self.follow_desired(tx);
+        Action::Handled
+    }
+
+    /// Asks for the twin where the application observes desired properties, and is not in step with them.
+    pub(super) fn follow_desired(&mut self, tx: &mut Vec<u8>) {
+        let subscribed = [Subscription::DesiredPatches, Subscription::TwinResponses]
+            .into_iter()
+            .all(|needed| self.wanted.get(needed).is_some() && self.granted.get(needed).is_some());
+        let Phase::Online(link) = &mut self.phase else { return };
+        if !subscribed || !link.observer.is_behind() {
+            return;
+        }
+        link.observer.asked();
+        self.send_twin_get(Asker::Machine, tx);
+    }
+
+    /// The hub gave no document: it is asked again after a delay that grows, as it may be throttling.
+    pub(super) fn pause_following(&mut self) {
+        let Phase::Online(link) = &mut self.phase else { return };
+        let (now, timing, backoff) = (self.now, &self.config.timing, &mut self.backoff);
+        link.observer.failed(|failures| now.after(backoff.delay(failures, timing)));
+    }
+
+    /// Takes a call of a direct method; `None` where it was answered already.
+    fn called(&mut self, rid: topic::RequestId<'_>, tx: &mut Vec<u8>) -> Option<CallId> {
+        let call = self.calls.open(rid.as_str(), self.now, self.config.limits.calls);
+        if call.is_none() {
+            self.ignored.refused_calls = self.ignored.refused_calls.saturating_add(1);
+            self.topic.clear();
+            topic::method_response_topic(TOO_MANY_CALLS, rid, &mut self.topic);
+            self.publish_at_most_once(b"null", tx);
+        }
+        call
+    }
+
+    fn suback(&mut self, suback: SubAck<'_>, tx: &mut Vec<u8>) -> Result<Action<'static>, CloseReason> {
+        let Phase::Online(link) = &mut self.phase else { return Ok(Action::Handled) };
+        let subscription = link
+            .settle(PendingKind::Subscribe, suback.packet_id())
+            .ok_or(CloseReason::Violation(Rule::UnsolicitedAck))?;
+        let mut codes = suback.return_codes();
+        let (Some(code), None) = (codes.next(), codes.next()) else {
+            return Err(CloseReason::Violation(Rule::SubAckCount));
+        };
+        match code {
+            SubAckCode::Granted(qos) => {
+                self.granted.insert(subscription, qos);
+                match subscription {
+                    Subscription::TwinResponses => tx.append(&mut link.held),
+                    // What was changed before this is not notified.
+                    Subscription::DesiredPatches => link.observer.fall_behind(),
+                    _ => {}
+                }
+                self.follow_desired(tx);
+                Ok(Action::Subscribed(subscription))
+            }
+            SubAckCode::Failure => {
+                self.granted.remove(subscription);
+                self.wanted.remove(subscription);
+                if subscription == Subscription::TwinResponses {
+                    link.held.clear();
+                    self.requests.fail_all(RequestFailure::Refused);
+                }
+                Ok(Action::SubscriptionRefused(subscription))
+            }
+        }
+    }
+
+    fn unsuback(&mut self, id: PacketId) -> Result<Action<'static>, CloseReason> {
+        let Phase::Online(link) = &mut self.phase else { return Ok(Action::Handled) };
+        let subscription =
+            link.settle(PendingKind::Unsubscribe, id).ok_or(CloseReason::Violation(Rule::UnsolicitedAck))?;
+        self.granted.remove(subscription);
+        Ok(Action::Unsubscribed(subscription))
+    }
+}

@@ -1,0 +1,144 @@
+//! Direct method calls in flight. They are volatile: a hub that restarts has forgotten them.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use core::time::Duration;
+
+use super::DeviceKey;
+use crate::time::Instant;
+
+/// A call of a direct method, until it is answered or given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
+impl CallId {
+    /// The number, which is also the `$rid` of the request.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A call as the back end makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodRequest {
+    /// The method's name.
+    pub name: String,
+    /// The JSON text of the payload; `None` reaches the device as `null`, which every SDK understands.
+    pub payload: Option<String>,
+    /// How long to wait for the answer.
+    pub response_timeout: Duration,
+    /// How long to wait for the device to be there; zero: it must be there now.
+    pub connect_timeout: Duration,
+}
+
+/// The answer of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MethodAnswer<'i> {
+    /// The call that it answers.
+    pub call: CallId,
+    /// The status, the device's own choice.
+    pub status: i32,
+    /// The body: JSON, or nothing.
+    pub payload: &'i [u8],
+}
+
+/// Why a call cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvokeError {
+    /// 404001: no such identity.
+    #[error("no such device (404001 DeviceNotFound); register it first")]
+    UnknownDevice,
+    /// 404103: the device is not connected, or did not subscribe to methods, and the call does not wait for it.
+    #[error(
+        "the device is not online or did not subscribe to $iothub/methods/POST/# (404103 DeviceNotOnline); set connectTimeoutInSeconds to wait for it"
+    )]
+    NotOnline,
+    /// 403800: the device has as many calls open as it may have.
+    #[error(
+        "too many calls are in flight for the device (403800 DeviceMaximumInflightMethodExceeded); wait for answers"
+    )]
+    TooMany,
+    /// 400004: the name, payload or a time breaks a rule.
+    #[error("{0} (400004 ArgumentInvalid)")]
+    Argument(&'static str),
+}
+
+/// Why a call came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// 404103: the device did not come online in time.
+    #[error("the device did not come online in time (404103 DeviceNotOnline)")]
+    NotOnline,
+    /// 504101: the device got the call and did not answer in time.
+    #[error("the device did not answer in time (504101 GatewayTimeout)")]
+    NoAnswer,
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) device: DeviceKey,
+    pub(super) name: Box<str>,
+    pub(super) payload: Option<Box<str>>,
+    pub(super) response_timeout: Duration,
+    pub(super) deadline: Instant,
+    pub(super) sent: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    open: BTreeMap<CallId, Call>,
+    last: u64,
+}
+
+impl Calls {
+    pub(super) const fn new() -> Self {
+        Self { open: BTreeMap::new(), last: 0 }
+    }
+
+    pub(super) fn insert(&mut self, call: Call) -> CallId {
+        self.last = self.last.saturating_add(1);
+        let id = CallId(self.last);
+        self.open.insert(id, call);
+        id
+    }
+
+    pub(super) fn get_mut(&mut self, id: CallId) -> Option<&mut Call> {
+        self.open.get_mut(&id)
+    }
+
+    /// Takes the call that `rid` names, if it was sent to this device and is still open.
+    pub(super) fn answer(&mut self, rid: &str, device: DeviceKey) -> Option<CallId> {
+        let id = CallId(rid.parse().ok()?);
+        let call = self.open.get(&id)?;
+        if call.device != device || !call.sent {
+            return None;
+        }
+        self.open.remove(&id);
+        Some(id)
+    }
+
+    /// Forgets a call whose device is gone: at its deadline it comes to nothing.
+    pub(super) fn abandon(&mut self, id: CallId) {
+        if let Some(call) = self.open.get_mut(&id) {
+            call.sent = false;
+        }
+    }
+
+    /// Takes out a call whose deadline has passed. The error is the deadline of one that is still open.
+    pub(super) fn expire(
+        &mut self,
+        id: CallId,
+        now: Instant,
+    ) -> Result<(DeviceKey, CallFailure), Option<Instant>> {
+        let call = self.open.get(&id).ok_or(None)?;
+        if call.deadline > now {
+            return Err(Some(call.deadline));
+        }
+        let failure = if call.sent { CallFailure::NoAnswer } else { CallFailure::NotOnline };
+        let device = call.device;
+        self.open.remove(&id);
+        Ok((device, failure))
+    }
+}

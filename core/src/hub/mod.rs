@@ -1,0 +1,568 @@
+//! The hub: a set of devices, each on its own.
+//!
+//! # Theory of operation
+//!
+//! All that a hub remembers belongs to one identity: a [`DeviceRecord`]. A connection is a *link*. A link begins as a
+//! handshake: its first packet must be CONNECT and arrive within [`CONNECT_TIME`](crate::limits::CONNECT_TIME). The
+//! hub hands the CONNECT out ([`Action::Authenticate`]) and waits for a verdict. [`Hub::accept`] binds the link to the
+//! record; whoever held the record before has lost it from that moment on, so an identity never has two live links.
+//! The link is then *opening*: its CONNACK waits until the revision of the record that it rests on is safe. After the
+//! CONNACK it is *live*.
+//!
+//! ```text
+//!            open()                    CONNECT               accept()             revision safe
+//!   ∅ ───────────────▶ Handshake ────────────────▶ Judged ─────────────▶ Opening ───────────────▶ Live
+//!                          │ no CONNECT in time,      │ refuse()            │ lost, taken over      │ DISCONNECT, lost,
+//!                          │ not MQTT                 │ CONNACK 1…5         │                       │ silence, rule broken,
+//!                          ▼                          ▼                     ▼                       ▼ taken over, expired
+//!                        Ended ◀──────────────────────┴─────────────────────┴───────────────────────┘
+//!                          │ close()
+//!                          ▼
+//!                          ∅   the will, if there is one, comes out
+//! ```
+//!
+//! *Nothing is acknowledged before it is safe.* Telemetry leaves as [`Action::Telemetry`] with a [`Receipt`]; its PUBACK
+//! is owed from then on and goes when [`Hub::stored`] was said. A change of the record leaves as [`Commit`]; every reply
+//! that read or wrote the record waits for [`Hub::committed`]. Replies leave in the order of their requests. A link
+//! that is owed [`Limits::in_flight`] acknowledgements is not read ([`Wait::Store`]), and one whose output is not taken
+//! is not read either ([`Wait::Flush`]): backpressure, not an error.
+//!
+//! *Time* comes in with every call. Deadlines are looked up with [`Hub::poll_timeout`] and worked off with
+//! [`Hub::expire`].
+
+mod deadlines;
+mod handshake;
+mod link;
+mod mailbox;
+mod methods;
+mod opening;
+mod pending;
+mod record;
+mod registry;
+mod service;
+mod slab;
+mod snapshot;
+mod timers;
+mod twin;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+pub use handshake::{ConnectRequest, Grant, Refusal, Thumbprints};
+pub use link::Telemetry;
+pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
+pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
+pub use record::{Authentication, DeviceIdentity, DeviceRecord, Revision};
+pub use snapshot::SnapshotError;
+pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
+
+use handshake::Handshake;
+use link::Link;
+use methods::Calls;
+use opening::Opening;
+use slab::{Slab, Slot};
+use timers::{Target, Timers};
+
+use crate::iothub::sas::Policy;
+use crate::limits;
+use crate::packet::PacketType;
+use crate::rule::Rule;
+use crate::session::{Close, CloseReason};
+use crate::time::{Instant, UnixTime};
+
+/// A connection of a hub, told apart from all others before and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(Slot);
+
+/// A record of a hub, told apart from all others before and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceKey(Slot);
+
+/// Names telemetry that is to be stored, for [`Hub::stored`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the device's PUBACK waits until `Hub::stored` is told of it"]
+pub struct Receipt {
+    link: LinkId,
+    number: u64,
+}
+
+/// A record that changed and is to be made durable, for [`Hub::committed`].
+///
+/// One of a later revision contains all earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "replies wait until `Hub::committed` is told of the revision"]
+pub struct Commit {
+    /// Whose record.
+    pub device: DeviceKey,
+    /// Its revision.
+    pub revision: Revision,
+    /// What is new in it, so that a store need not write all of it.
+    pub change: Change,
+}
+
+/// What a [`Commit`] changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The registry entry.
+    Identity,
+    /// The persistent session, or which messages may have been sent.
+    Session,
+    /// One more message waits.
+    Enqueued(SequenceNumber),
+    /// The device completed a message.
+    Completed(SequenceNumber),
+    /// Messages expired or were purged.
+    DeadLettered,
+    /// Reported properties.
+    Reported,
+    /// Desired properties or tags.
+    Desired,
+}
+
+/// What happened to a link.
+#[derive(Debug)]
+pub enum Event<'r, 'i> {
+    /// Bytes are there. At most one packet is taken off the front.
+    Received(&'r mut &'i [u8]),
+    /// The transport has ended, and all that it brought was pulled.
+    Closed,
+    /// A deadline came, and all that had arrived by then was pulled.
+    TimedOut,
+}
+
+/// What a link wants done. After any event, pull with [`Event::Received`] until [`Action::Wait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Action<'i> {
+    /// Judge this CONNECT: [`Hub::accept`] or [`Hub::refuse`].
+    Authenticate(ConnectRequest<'i>),
+    /// Store this, then say [`Hub::stored`].
+    Telemetry(Telemetry<'i>),
+    /// Make the record durable, then say [`Hub::committed`].
+    Commit(Commit),
+    /// A device answered a call.
+    Answered(MethodAnswer<'i>),
+    /// A packet was dealt with, and nothing is to be done about it.
+    Done(PacketType),
+    /// Nothing more before this.
+    Wait(Wait),
+}
+
+/// What a link waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// At least so many further bytes.
+    Read {
+        /// Further bytes.
+        at_least: usize,
+    },
+    /// Room: the output was not taken. Do not read before it was.
+    Flush,
+    /// `stored` or `committed`. Do not read before.
+    Store,
+    /// `accept` or `refuse`.
+    Verdict,
+}
+
+/// How far [`Hub::poll_transmit`] got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// All is written that can be.
+    Idle,
+    /// The output holds as much as it should; write it, then call again.
+    More,
+    /// A message was sent at QoS 0 and is completed by that; make it durable and call again.
+    Commit(Commit),
+}
+
+/// What came due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Expired {
+    /// A link: pull what has arrived on it, then hand it [`Event::TimedOut`].
+    Link(LinkId),
+    /// A call came to nothing.
+    Call(CallId, CallFailure),
+    /// Messages reached the end of their time to live.
+    DeadLettered(Commit),
+}
+
+/// A will that is to be stored as telemetry `[MQTT-3.1.2-8]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Will {
+    properties: String,
+    payload: Vec<u8>,
+    retain: bool,
+}
+
+/// What is left of a link that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The record that it was for; `None` where it never got that far.
+    pub device: Option<DeviceKey>,
+    /// Whether this was the identity's live connection until now: false after a takeover.
+    pub was_current: bool,
+    edition: Option<crate::iothub::Edition>,
+    will: Option<Will>,
+}
+
+/// Numbers that bound a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Links at a time, of any phase.
+    pub links: usize,
+    /// QoS 1 publishes of one link that may wait for the store ([`limits::IN_FLIGHT_MAX`]).
+    pub in_flight: usize,
+    /// Cloud-to-device messages that wait for a device ([`limits::MAILBOX_MAX`]).
+    pub mailbox: usize,
+    /// Open direct method calls of one device; the real number behind error 403800 is not published.
+    pub calls: usize,
+    /// Desired-property notifications that a link may be behind; beyond, the link ends, and the device reads its twin
+    /// again when it is back.
+    pub notifications: usize,
+    /// Filters of one SUBSCRIBE or UNSUBSCRIBE; a device has five.
+    pub filters_per_packet: usize,
+    /// Unsent output, in bytes, from which on nothing more is sent or read.
+    pub tx_high_water: usize,
+    /// Time from `open` to a complete CONNECT ([`limits::CONNECT_TIME`]).
+    pub connect_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            links: 1_000_000, // IoT Hub quotas: devices and modules of one hub
+            in_flight: limits::IN_FLIGHT_MAX,
+            mailbox: limits::MAILBOX_MAX,
+            calls: 64,
+            notifications: 64,
+            filters_per_packet: 32,
+            tx_high_water: 256 * 1024,
+            connect_time: limits::CONNECT_TIME,
+        }
+    }
+}
+
+/// What a hub is told once.
+#[derive(Clone, Debug, Default)]
+pub struct HubConfig {
+    /// Host names that devices may use; empty: any.
+    pub host_names: Vec<String>,
+    /// Shared access policies that tokens may be signed with.
+    pub policies: Vec<Policy>,
+    /// How long after its expiry a token is still taken at CONNECT. The real service allows 300 s.
+    pub clock_skew: Duration,
+    /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
+    pub expiry_grace: Duration,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+#[derive(Debug)]
+enum State {
+    Handshake(Handshake),
+    Opening(Opening),
+    Live(Link),
+    Ended {
+        close: Close,
+        device: Option<DeviceKey>,
+        edition: Option<crate::iothub::Edition>,
+        will: Option<Will>,
+    },
+}
+
+#[derive(Debug)]
+struct LinkSlot {
+    state: State,
+    /// It stands in the ready queue.
+    ready: bool,
+    /// Its one valid entry in the timers' heap.
+    timer: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct DeviceSlot {
+    record: DeviceRecord,
+    committed: Revision,
+    link: Option<LinkId>,
+    calls: Vec<CallId>,
+    mailbox_timer: Option<Instant>,
+}
+
+/// The hub machine. See the [module](self) for how it works.
+///
+/// Methods come in four kinds: [`handle`](Self::handle) and its verdicts for what a link brings; `stored`, `committed`,
+/// `rejected` for what the store says; `enqueue`, `invoke`, `update_twin` for what the back end wants; and the polls,
+/// to be called after any of them: [`poll_ready`](Self::poll_ready), then
+/// [`poll_transmit`](Self::poll_transmit) for each link that it names, and [`poll_timeout`](Self::poll_timeout).
+#[derive(Debug)]
+pub struct Hub {
+    config: HubConfig,
+    devices: Slab<DeviceSlot>,
+    ids: BTreeMap<alloc::boxed::Box<str>, DeviceKey>,
+    links: Slab<LinkSlot>,
+    ready: VecDeque<LinkId>,
+    calls: Calls,
+    timers: Timers,
+    /// One moment on both clocks.
+    clock: (Instant, UnixTime),
+}
+
+/// The hub has as many connections as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the hub has as many connections as Limits::links allows; close this one")]
+pub struct Full;
+
+impl Hub {
+    /// A hub without devices. `now` and `unix_time` are the same moment on the two clocks.
+    #[must_use]
+    pub const fn new(config: HubConfig, now: Instant, unix_time: UnixTime) -> Self {
+        Self {
+            config,
+            devices: Slab::new(),
+            ids: BTreeMap::new(),
+            links: Slab::new(),
+            ready: VecDeque::new(),
+            calls: Calls::new(),
+            timers: Timers::new(),
+            clock: (now, unix_time),
+        }
+    }
+
+    /// A transport was accepted.
+    ///
+    /// # Errors
+    /// [`Full`], when there are [`Limits::links`] already.
+    pub fn open(&mut self, now: Instant) -> Result<LinkId, Full> {
+        if self.links.len() >= self.config.limits.links {
+            return Err(Full);
+        }
+        let handshake = Handshake::new(now, self.config.limits.connect_time);
+        let link = LinkSlot { state: State::Handshake(handshake), ready: false, timer: None };
+        let id = LinkId(self.links.insert(link).ok_or(Full)?);
+        self.schedule_link(id);
+        Ok(id)
+    }
+
+    /// The CONNECT of `link` is welcome: it gets the record, and whoever had it loses it.
+    ///
+    /// CONNACK goes out once the commit is safe, if there is one. Nothing happens if no CONNECT is waiting.
+    pub fn accept(&mut self, now: Instant, link: LinkId, grant: Grant) -> Option<Commit> {
+        let Some(device) = self.devices.get_mut(grant.device.0) else {
+            self.end(link, CloseReason::Ended(Rule::DeviceRemoved));
+            return None;
+        };
+        let slot = self.links.get_mut(link.0)?;
+        let State::Handshake(handshake) = &mut slot.state else { return None };
+        let request = handshake.request.take()?;
+        let limits = &self.config.limits;
+        let (opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
+        slot.state = State::Opening(opening);
+        let revision = device.record.revision;
+        if let Some(previous) = device.link.replace(link) {
+            self.end(previous, CloseReason::Ended(Rule::Takeover));
+        }
+        self.make_ready(link);
+        changed.then_some(Commit { device: grant.device, revision, change: Change::Session })
+    }
+
+    /// The CONNECT of `link` is not welcome. CONNACK with the refusal's code is appended to `tx`; the next
+    /// [`handle`](Self::handle) gives the [`Close`].
+    pub fn refuse(&mut self, link: LinkId, refusal: Refusal, tx: &mut Vec<u8>) {
+        let Some(slot) = self.links.get_mut(link.0) else { return };
+        if let State::Handshake(Handshake { request: Some(_), .. }) = slot.state {
+            slot.state = State::ended(handshake::refuse(refusal, tx));
+        }
+    }
+
+    /// Something happened to `link`. What is to be sent at once is appended to `tx`, which must hold what was not
+    /// written yet and nothing else.
+    ///
+    /// # Errors
+    /// The end of the connection. Write `tx`, close the transport, then call [`close`](Self::close).
+    pub fn handle<'i>(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        event: Event<'_, 'i>,
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, Close> {
+        let gone = Close::new(CloseReason::Lost);
+        let unix_time = self.unix_time(now);
+        self.go_live(now, link, tx);
+        let slot = self.links.get_mut(link.0).ok_or(gone)?;
+        let result = match (&mut slot.state, event) {
+            (State::Ended { close, .. }, _) => return Err(*close),
+            (State::Handshake(handshake), Event::Received(input)) => handshake.received(input, tx),
+            (State::Opening(_), Event::Received(_)) => Ok(Action::Wait(Wait::Store)),
+            (State::Live(live), Event::Received(input)) => {
+                let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
+                let context = link::Context {
+                    now,
+                    unix_time,
+                    id: link,
+                    limits: &self.config.limits,
+                    calls: &mut self.calls,
+                };
+                live.received(context, device, input, tx)
+            }
+            (_, Event::Closed) => Err(Close::new(CloseReason::Lost)),
+            (state, Event::TimedOut) => match state.due(now, unix_time, self.config.expiry_grace) {
+                Some(reason) => Err(Close::new(reason)),
+                None => {
+                    self.schedule_link(link);
+                    return self.handle(now, link, Event::Received(&mut &[][..]), tx);
+                }
+            },
+        };
+        if let Err(close) = result
+            && let Some(slot) = self.links.get_mut(link.0)
+        {
+            slot.state.end(close);
+        }
+        result
+    }
+
+    /// Telemetry is safe: its PUBACK may go, when it is its turn. One that is told late or twice is harmless.
+    #[inline]
+    pub fn stored(&mut self, receipt: Receipt) {
+        let Some(slot) = self.links.get_mut(receipt.link.0) else { return };
+        if let State::Live(live) = &mut slot.state {
+            live.pending.stored(receipt.number);
+            self.make_ready(receipt.link);
+        }
+    }
+
+    /// The record is safe up to this revision: a watermark, so one call may stand for many commits.
+    pub fn committed(&mut self, device: DeviceKey, up_to: Revision) {
+        let Some(slot) = self.devices.get_mut(device.0) else { return };
+        slot.committed = slot.committed.max(up_to).min(slot.record.revision);
+        if let Some(link) = slot.link {
+            self.make_ready(link);
+        }
+    }
+
+    /// A commit could not be made: its link ends, and the record starts again from what is safe.
+    pub fn rejected(&mut self, device: DeviceKey, reloaded: DeviceRecord) {
+        let Some(slot) = self.devices.get_mut(device.0) else { return };
+        slot.committed = reloaded.revision;
+        slot.record = reloaded;
+        if let Some(link) = slot.link.take() {
+            self.end(link, CloseReason::Ended(Rule::StoreFailed));
+        }
+    }
+
+    /// The next link that has something to send or to say: call [`poll_transmit`](Self::poll_transmit) for it, and
+    /// [`handle`](Self::handle) if it was waiting.
+    pub fn poll_ready(&mut self) -> Option<LinkId> {
+        while let Some(link) = self.ready.pop_front() {
+            if let Some(slot) = self.links.get_mut(link.0) {
+                slot.ready = false;
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// Appends to `tx` what waits for `link`: replies that are safe now, notifications, method calls, cloud messages.
+    /// It stops when `tx` holds [`Limits::tx_high_water`] bytes.
+    ///
+    /// # Errors
+    /// The end of the connection, as from [`handle`](Self::handle).
+    pub fn poll_transmit(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> Result<Progress, Close> {
+        let gone = Close::new(CloseReason::Lost);
+        self.go_live(now, link, tx);
+        let slot = self.links.get_mut(link.0).ok_or(gone)?;
+        match &mut slot.state {
+            State::Ended { close, .. } => Err(*close),
+            State::Live(live) => {
+                let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
+                Ok(live.transmit(device, &mut self.calls, now, self.config.limits.tx_high_water, tx))
+            }
+            State::Handshake(_) | State::Opening(_) => Ok(Progress::Idle),
+        }
+    }
+
+    /// Takes a link away. Its will comes out, unless the device said DISCONNECT `[MQTT-3.14.4-3]`.
+    ///
+    /// `why` counts only where the machine has not ended the link itself.
+    pub fn close(&mut self, link: LinkId, why: CloseReason) -> Option<Ended> {
+        self.end(link, why);
+        let LinkSlot { state, .. } = self.links.remove(link.0)?;
+        let State::Ended { device, edition, will, .. } = state else { return None };
+        let mut was_current = false;
+        if let Some(key) = device
+            && let Some(slot) = self.devices.get_mut(key.0)
+            && slot.link == Some(link)
+        {
+            slot.link = None;
+            was_current = true;
+            self.schedule_mailbox(key);
+        }
+        Some(Ended { device, was_current, edition, will })
+    }
+
+    /// An opening link becomes live when the revision that its CONNACK rests on is safe.
+    #[inline]
+    fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) {
+        let Some(slot) = self.links.get_mut(link.0) else { return };
+        let State::Opening(opening) = &slot.state else { return };
+        let Some(device) = self.devices.get(opening.link.device.0) else { return };
+        if !opening.is_safe(device.committed) {
+            return;
+        }
+        let between = State::ended(Close::new(CloseReason::Lost));
+        if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
+            slot.state = State::Live(opening.open(now, device, &mut self.calls, tx));
+            self.schedule_link(link);
+        }
+    }
+
+    fn make_ready(&mut self, link: LinkId) {
+        if let Some(slot) = self.links.get_mut(link.0)
+            && !slot.ready
+        {
+            slot.ready = true;
+            self.ready.push_back(link);
+        }
+    }
+
+    /// Ends a link from this side; whoever drives it hears of it.
+    fn end(&mut self, link: LinkId, reason: CloseReason) {
+        if let Some(slot) = self.links.get_mut(link.0) {
+            slot.state.end(Close::new(reason));
+            self.make_ready(link);
+        }
+    }
+}
+
+impl State {
+    const fn ended(close: Close) -> Self {
+        Self::Ended { close, device: None, edition: None, will: None }
+    }
+
+    /// The first end counts.
+    fn end(&mut self, close: Close) {
+        let next = match self {
+            Self::Ended { .. } => return,
+            Self::Handshake(_) => Self::ended(close),
+            Self::Opening(Opening { link, .. }) | Self::Live(link) => {
+                let will = if close.reason() == CloseReason::Disconnected { None } else { link.will.take() };
+                Self::Ended { close, device: Some(link.device), edition: link.edition, will }
+            }
+        };
+        *self = next;
+    }
+}
+
+impl Ended {
+    /// The will, which is to be stored as telemetry.
+    #[must_use]
+    pub fn will(&self) -> Option<Telemetry<'_>> {
+        let (will, device) = (self.will.as_ref()?, self.device?);
+        Some(Telemetry::of_will(device, self.edition, &will.properties, &will.payload, will.retain))
+    }
+}

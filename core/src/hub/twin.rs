@@ -1,0 +1,192 @@
+//! The twin of one identity: two versioned documents and the tags.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use serde_json::{Map, Value};
+
+use crate::iothub::Edition;
+use crate::iothub::twin::{TwinError, parse_object, patched};
+use crate::limits::{TWIN_SECTION_MAX, TWIN_TAGS_MAX};
+
+/// Desired and reported properties, each with its version, and tags.
+///
+/// Both versions start at 1 and grow by one with every accepted update (IoT Hub device twin guide).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twin {
+    pub(super) desired: Map<String, Value>,
+    pub(super) desired_version: u64,
+    pub(super) reported: Map<String, Value>,
+    pub(super) reported_version: u64,
+    pub(super) tags: Map<String, Value>,
+    /// Counts every change of the twin; its ETag.
+    pub(super) version: u64,
+}
+
+impl Default for Twin {
+    fn default() -> Self {
+        Self {
+            desired: Map::new(),
+            desired_version: 1,
+            reported: Map::new(),
+            reported_version: 1,
+            tags: Map::new(),
+            version: 2, // a new twin of the real service has version 2
+        }
+    }
+}
+
+/// What the back end changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TwinUpdate {
+    /// The new desired properties.
+    pub desired: Option<Section>,
+    /// The new tags.
+    pub tags: Option<Section>,
+    /// Only if the twin has this version (`If-Match`).
+    pub if_version: Option<u64>,
+}
+
+/// A patch to merge, or a document to put in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Members are added, replaced, or removed where `null`.
+    Patch(Map<String, Value>),
+    /// What was there is gone.
+    Replace(Map<String, Value>),
+}
+
+/// Why the back end's change was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TwinUpdateError {
+    /// 404001: no such identity.
+    #[error("no such device (404001 DeviceNotFound); register it first")]
+    UnknownDevice,
+    /// 412001: the twin has another version than `If-Match` says.
+    #[error("the twin has another ETag (412001 PreconditionFailed); read it again, or send If-Match: *")]
+    VersionMismatch,
+    /// 400004: the document breaks a rule of twins.
+    #[error("{0} (400004 ArgumentInvalid)")]
+    Document(TwinError),
+}
+
+/// Why a reported patch was not applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ReportError {
+    Document(TwinError),
+    VersionMismatch { expected: u64, actual: u64 },
+}
+
+impl Twin {
+    /// The desired properties, without `$version`.
+    #[must_use]
+    pub const fn desired(&self) -> &Map<String, Value> {
+        &self.desired
+    }
+
+    /// The version of the desired properties.
+    #[must_use]
+    pub const fn desired_version(&self) -> u64 {
+        self.desired_version
+    }
+
+    /// The reported properties, without `$version`.
+    #[must_use]
+    pub const fn reported(&self) -> &Map<String, Value> {
+        &self.reported
+    }
+
+    /// The version of the reported properties.
+    #[must_use]
+    pub const fn reported_version(&self) -> u64 {
+        self.reported_version
+    }
+
+    /// The tags. The device never sees them.
+    #[must_use]
+    pub const fn tags(&self) -> &Map<String, Value> {
+        &self.tags
+    }
+
+    /// The version of the whole twin, from which its ETag is made.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The body that answers a GET.
+    pub(super) fn body(&self, edition: Edition) -> String {
+        let desired = with_version(&self.desired, self.desired_version);
+        let reported = with_version(&self.reported, self.reported_version);
+        if edition.wraps_twin() {
+            format!(r#"{{"properties":{{"desired":{desired},"reported":{reported}}}}}"#)
+        } else {
+            format!(r#"{{"desired":{desired},"reported":{reported}}}"#)
+        }
+    }
+
+    /// Merges a reported patch as the device sent it; gives the new version.
+    pub(super) fn report(&mut self, patch: &[u8], if_version: Option<u64>) -> Result<u64, ReportError> {
+        if let Some(expected) = if_version
+            && expected != self.reported_version
+        {
+            return Err(ReportError::VersionMismatch { expected, actual: self.reported_version });
+        }
+        let patch = parse_object(patch).map_err(ReportError::Document)?;
+        self.reported = patched(&self.reported, &patch, TWIN_SECTION_MAX).map_err(ReportError::Document)?;
+        self.reported_version = self.reported_version.saturating_add(1);
+        self.version = self.version.saturating_add(1);
+        Ok(self.reported_version)
+    }
+
+    /// Makes the back end's change; gives the body of the notification if desired properties changed.
+    pub(super) fn update(&mut self, update: TwinUpdate) -> Result<Option<String>, TwinUpdateError> {
+        if update.if_version.is_some_and(|version| version != self.version) {
+            return Err(TwinUpdateError::VersionMismatch);
+        }
+        let tags = update.tags.map(|tags| tags.applied_to(&self.tags, TWIN_TAGS_MAX)).transpose();
+        let tags = tags.map_err(TwinUpdateError::Document)?;
+        let mut notification = None;
+        if let Some(section) = update.desired {
+            // [MQTT page] the notification carries the update as it was made, nulls included.
+            let version = self.desired_version.saturating_add(1);
+            self.desired =
+                section.applied_to(&self.desired, TWIN_SECTION_MAX).map_err(TwinUpdateError::Document)?;
+            self.desired_version = version;
+            notification = Some(with_version(section.content(), version));
+        }
+        if let Some(tags) = tags {
+            self.tags = tags;
+        }
+        self.version = self.version.saturating_add(1);
+        Ok(notification)
+    }
+}
+
+impl Section {
+    const fn content(&self) -> &Map<String, Value> {
+        match self {
+            Self::Patch(content) | Self::Replace(content) => content,
+        }
+    }
+
+    fn applied_to(
+        &self,
+        current: &Map<String, Value>,
+        size_max: usize,
+    ) -> Result<Map<String, Value>, TwinError> {
+        match self {
+            Self::Patch(patch) => patched(current, patch, size_max),
+            Self::Replace(content) => patched(&Map::new(), content, size_max),
+        }
+    }
+}
+
+/// The section as the device sees it: its members, and `$version`.
+fn with_version(section: &Map<String, Value>, version: u64) -> String {
+    let mut text = Value::Object(section.clone()).to_string();
+    text.pop();
+    let comma = if section.is_empty() { "" } else { "," };
+    text.push_str(&format!(r#"{comma}"$version":{version}}}"#));
+    text
+}

@@ -1,0 +1,179 @@
+//! Property bags: the end of a telemetry or cloud-to-device topic.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use super::escape::{Encoded, Escaped};
+use crate::rule::Rule;
+
+/// The properties of a message as they stand in its topic: `name=value` pairs joined by `&`, percent-encoded.
+///
+/// Empty pairs are skipped. A pair is cut at its first `=`. A leading `?` is part of the first name: it is no part of the
+/// syntax, although one page shows it. Parsing allocates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PropertyBag<'a>(Encoded<'a>);
+
+impl<'a> PropertyBag<'a> {
+    /// No properties.
+    pub const EMPTY: PropertyBag<'static> = PropertyBag(Encoded::EMPTY);
+
+    /// Takes `text` as a property bag.
+    ///
+    /// # Errors
+    /// [`Rule::PropertyBag`] where percent-decoding does not give UTF-8.
+    pub fn parse(text: &'a str) -> Result<Self, Rule> {
+        Self::from_topic(text.as_bytes())
+    }
+
+    /// Takes the end of a topic as a property bag. Some clients end the bag with a slash; it is dropped.
+    pub(super) fn from_topic(end: &'a [u8]) -> Result<Self, Rule> {
+        let bag = end.strip_suffix(b"/").unwrap_or(end);
+        Encoded::new(bag).map(Self).ok_or(Rule::PropertyBag)
+    }
+
+    /// The bag as it stands in the topic.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0.as_str()
+    }
+
+    /// Whether there are no properties.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Names and values, decoded, in order, duplicates kept. A name without `=` has no value.
+    pub fn iter(self) -> impl Iterator<Item = (Cow<'a, str>, Option<Cow<'a, str>>)> + Clone {
+        self.0.split(b'&').map(|pair| {
+            let (name, value) = pair.pair();
+            (name.decoded(), value.map(Encoded::decoded))
+        })
+    }
+}
+
+/// Appends a property to the property bag at the end of `out`, percent-encoded, with `&` before it where it is not the
+/// first. Without a value the bare name is appended.
+pub fn encode_property(name: &str, value: Option<&str>, out: &mut String) {
+    // An encoded bag contains no slash: what ends in one is a topic that waits for its bag.
+    if !out.is_empty() && !out.ends_with('/') {
+        out.push('&');
+    }
+    let _ = write!(out, "{}", Escaped(name)); // a String takes everything
+    if let Some(value) = value {
+        let _ = write!(out, "={}", Escaped(value));
+    }
+}
+
+macro_rules! system_properties {
+    ($($name:ident = $wire:literal, $event_hubs:literal, $doc:literal;)*) => {
+        /// A property that means something to the hub (IoT Hub: system properties).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum SystemProperty {
+            $(#[doc = concat!("`", $wire, "`: ", $doc)] $name,)*
+        }
+
+        impl SystemProperty {
+            /// Every system property, in the order in which the hub writes them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in a property bag, decoded.
+            #[must_use]
+            pub const fn wire(self) -> &'static str {
+                match self { $(Self::$name => $wire,)* }
+            }
+
+            /// Its name at the service's side, in events and in routing.
+            #[must_use]
+            pub const fn event_hubs_name(self) -> &'static str {
+                match self { $(Self::$name => $event_hubs,)* }
+            }
+
+            /// The system property with the decoded name `name`; `None` for an application property.
+            #[must_use]
+            pub fn from_wire(name: &str) -> Option<Self> {
+                match name { $($wire => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+system_properties! {
+    MessageId = "$.mid", "message-id", "the id that the sender gave the message";
+    Expiry = "$.exp", "absolute-expiry-time", "when the message expires, ISO 8601";
+    To = "$.to", "to", "the destination";
+    CorrelationId = "$.cid", "correlation-id", "the id of the message that this one answers";
+    UserId = "$.uid", "user-id", "who made the message";
+    ContentType = "$.ct", "content-type", "the media type of the body";
+    ContentEncoding = "$.ce", "content-encoding", "the character set of the body";
+    CreationTime = "$.ctime", "iothub-creation-time-utc", "when the message was made, ISO 8601";
+    Output = "$.on", "iothub-outputname", "the output of an Edge module";
+    ConnectionDeviceId = "$.cdid", "iothub-connection-device-id", "the device that sent to an Edge module";
+    ConnectionModuleId = "$.cmid", "iothub-connection-module-id", "the module that sent to an Edge module";
+    MessageSchema = "$.schema", "iothub-message-schema", "the schema of the body";
+    InterfaceId = "$.ifid", "iothub-interface-id", "the interface of a security message";
+    Component = "$.sub", "dt-subject", "the component of a Plug and Play device";
+    DiagnosticId = "$.diagid", "iothub-diagnostic-id", "the id of a traced message";
+    DiagnosticContext = "$.diagctx", "iothub-diagnostic-context", "the context of a traced message";
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn pairs(bag: &str) -> Vec<(Cow<'_, str>, Option<Cow<'_, str>>)> {
+        PropertyBag::parse(bag).unwrap().iter().collect()
+    }
+
+    #[test]
+    fn a_leading_question_mark_belongs_to_the_first_name() {
+        assert_eq!(pairs("?a=1&b=2"), [("?a".into(), Some("1".into())), ("b".into(), Some("2".into()))]);
+    }
+
+    #[test]
+    fn a_pair_is_cut_at_its_first_equals_sign() {
+        assert_eq!(
+            pairs("a=b=c&d%3De=%26"),
+            [("a".into(), Some("b=c".into())), ("d=e".into(), Some("&".into()))]
+        );
+    }
+
+    #[test]
+    fn duplicates_stay_and_their_order_too() {
+        assert_eq!(
+            pairs("b=1&a&b="),
+            [("b".into(), Some("1".into())), ("a".into(), None), ("b".into(), Some("".into()))]
+        );
+    }
+
+    #[test]
+    fn nothing_but_separators_is_empty() {
+        for bag in ["", "/", "&", "&&/"] {
+            assert!(PropertyBag::parse(bag).unwrap().is_empty(), "{bag}");
+        }
+        assert!(!PropertyBag::parse("=").unwrap().is_empty());
+    }
+
+    #[test]
+    fn text_without_escapes_is_lent_not_copied() {
+        let bag = PropertyBag::parse("name=value+1").unwrap();
+        assert!(matches!(bag.iter().next(), Some((Cow::Borrowed("name"), Some(Cow::Borrowed("value+1"))))));
+    }
+
+    #[test]
+    fn what_was_encoded_is_read_back() {
+        let properties = [("a/b", Some("1&2")), ("é", None), ("=", Some("")), ("$.mid", Some("% +#\0"))];
+        let mut topic = String::from("devices/d/messages/events/");
+        let start = topic.len();
+        for (name, value) in properties {
+            encode_property(name, value, &mut topic);
+        }
+        let read = pairs(&topic[start..]);
+        let read: Vec<_> = read.iter().map(|(name, value)| (name.as_ref(), value.as_deref())).collect();
+        assert_eq!(read, properties);
+    }
+}

@@ -1,0 +1,291 @@
+//! The way in: the fixed header, the way to the single packets, and the reader that they share.
+
+use core::ops::Range;
+
+use super::text::from_utf8_checked;
+use super::{
+    ConnAck, Connect, Packet, PacketId, PacketType, Publish, SubAck, Subscribe, TopicFilter, TopicName,
+    Unsubscribe,
+};
+use crate::rule::Rule;
+
+/// What [`decode`] found at the front of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A whole packet, taken off the input.
+    Packet(Packet<'a>),
+    /// The start of a packet, nothing wrong with it so far. Nothing was taken.
+    Incomplete {
+        /// How many bytes have to come at least before it is worth looking again; never 0.
+        at_least: usize,
+    },
+}
+
+/// Bytes that are not MQTT 3.1.1: which rule they break, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rule} at bytes {start}..{end}: {}", rule.says())]
+pub struct DecodeError {
+    rule: Rule,
+    start: u32,
+    end: u32,
+}
+
+impl DecodeError {
+    /// The rule that is broken.
+    #[must_use]
+    pub const fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// The offending bytes, counted from the front of the input. Empty where something is missing.
+    #[must_use]
+    pub const fn at(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    #[cold]
+    const fn new(rule: Rule, start: usize, end: usize) -> Self {
+        // A packet is at most 268 435 460 bytes long, so that no position in it is cut.
+        Self { rule, start: start as u32, end: end as u32 }
+    }
+}
+
+/// Takes one packet off the front of `input`, if there is a whole one.
+///
+/// `limit` is the largest remaining length to put up with. A packet that is longer, and one whose first byte or whose
+/// length is wrong, is refused as soon as its fixed header is there, and what follows it is never waited for. The
+/// verdict on a packet does not depend on what stands behind it, nor on the steps in which it came.
+///
+/// Padded remaining lengths of up to four bytes are taken, and so are controls and noncharacters in text: MQTT 3.1.1
+/// forbids none of them to a receiver.
+///
+/// # Errors
+/// [`DecodeError`], with `input` where it was.
+#[inline]
+pub fn decode<'a>(input: &mut &'a [u8], limit: usize) -> Result<Decoded<'a>, DecodeError> {
+    let bytes = *input;
+    let Some(header) = FixedHeader::read(bytes)? else {
+        return Ok(Decoded::Incomplete { at_least: if bytes.is_empty() { 2 } else { 1 } });
+    };
+    header.check_size(limit)?;
+    let Some((body, behind)) = bytes.get(header.size..).and_then(|rest| rest.split_at_checked(header.length))
+    else {
+        return Ok(Decoded::Incomplete { at_least: header.packet_size().saturating_sub(bytes.len()) });
+    };
+    let decoded = header.decode(Reader { rest: body, end: header.packet_size() });
+    if decoded.is_ok() {
+        *input = behind;
+    }
+    decoded
+}
+
+/// The first two to five bytes of a packet (MQTT 3.1.1 §2.2).
+#[derive(Clone, Copy)]
+struct FixedHeader {
+    packet_type: PacketType,
+    first: u8,
+    /// Bytes of the header itself.
+    size: usize,
+    /// Remaining length: bytes of the body.
+    length: usize,
+}
+
+impl FixedHeader {
+    /// `None` where the header has not come in full, and what has come is right.
+    #[inline]
+    fn read(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let packet_type = packet_type(first).map_err(|rule| DecodeError::new(rule, 0, 1))?;
+        let seven = |byte: u8, shift: u32| usize::from(byte & 0x7F) << shift;
+        let (size, length) = match *bytes {
+            [_, a @ ..=0x7F, ..] => (2, seven(a, 0)),
+            [_, a, b @ ..=0x7F, ..] => (3, seven(a, 0) | seven(b, 7)),
+            [_, a, b, c @ ..=0x7F, ..] => (4, seven(a, 0) | seven(b, 7) | seven(c, 14)),
+            [_, a, b, c, d @ ..=0x7F, ..] => (5, seven(a, 0) | seven(b, 7) | seven(c, 14) | seven(d, 21)),
+            // MQTT 3.1.1 §2.2.3: the fourth byte is the last one.
+            [_, _, _, _, _, ..] => return Err(DecodeError::new(Rule::RemainingLength, 1, 5)),
+            _ => return Ok(None),
+        };
+        Ok(Some(Self { packet_type, first, size, length }))
+    }
+
+    #[inline]
+    const fn packet_size(self) -> usize {
+        self.size.saturating_add(self.length)
+    }
+
+    /// Judges the remaining length before a byte of the body is waited for.
+    #[inline]
+    fn check_size(self, limit: usize) -> Result<(), DecodeError> {
+        let fits = match self.packet_type {
+            PacketType::ConnAck
+            | PacketType::PubAck
+            | PacketType::PubRec
+            | PacketType::PubRel
+            | PacketType::PubComp
+            | PacketType::UnsubAck => self.length == 2,
+            PacketType::PingReq | PacketType::PingResp | PacketType::Disconnect => self.length == 0,
+            _ => true,
+        };
+        if self.length > limit {
+            return Err(DecodeError::new(Rule::PacketSize, 1, self.size));
+        }
+        if fits { Ok(()) } else { Err(DecodeError::new(Rule::BodyLength, 1, self.size)) }
+    }
+
+    /// Each kind is put where the caller wants it as soon as it is known: a step that all share would move the largest
+    /// kind for the smallest.
+    #[inline]
+    fn decode<'a>(self, mut body: Reader<'a>) -> Result<Decoded<'a>, DecodeError> {
+        match self.packet_type {
+            PacketType::Publish => Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, body)?))),
+            PacketType::PubAck => Ok(Decoded::Packet(Packet::PubAck(body.packet_id()?))),
+            PacketType::PubRec => Ok(Decoded::Packet(Packet::PubRec(body.packet_id()?))),
+            PacketType::PubRel => Ok(Decoded::Packet(Packet::PubRel(body.packet_id()?))),
+            PacketType::PubComp => Ok(Decoded::Packet(Packet::PubComp(body.packet_id()?))),
+            PacketType::UnsubAck => Ok(Decoded::Packet(Packet::UnsubAck(body.packet_id()?))),
+            PacketType::PingReq => Ok(Decoded::Packet(Packet::PingReq)),
+            PacketType::PingResp => Ok(Decoded::Packet(Packet::PingResp)),
+            PacketType::Disconnect => Ok(Decoded::Packet(Packet::Disconnect)),
+            PacketType::Connect => Ok(Decoded::Packet(Packet::Connect(Connect::decode(body)?))),
+            PacketType::ConnAck => Ok(Decoded::Packet(Packet::ConnAck(ConnAck::decode(body)?))),
+            PacketType::Subscribe => Ok(Decoded::Packet(Packet::Subscribe(Subscribe::decode(body)?))),
+            PacketType::SubAck => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(body)?))),
+            PacketType::Unsubscribe => Ok(Decoded::Packet(Packet::Unsubscribe(Unsubscribe::decode(body)?))),
+        }
+    }
+}
+
+/// The kind of packet that starts with `first`, before anything else of it is known.
+///
+/// # Errors
+/// The rule that a first byte breaks which starts no packet.
+#[inline]
+pub const fn packet_type(first: u8) -> Result<PacketType, Rule> {
+    Ok(match first {
+        0x10 => PacketType::Connect,
+        0x20 => PacketType::ConnAck,
+        0x38 | 0x39 => return Err(Rule::DupAtQos0), // [MQTT-3.3.1-2]
+        0x36 | 0x37 | 0x3E | 0x3F => return Err(Rule::Qos3), // [MQTT-3.3.1-4]
+        0x30..=0x3F => PacketType::Publish,
+        0x40 => PacketType::PubAck,
+        0x50 => PacketType::PubRec,
+        0x62 => PacketType::PubRel, // [MQTT-3.6.1-1]
+        0x70 => PacketType::PubComp,
+        0x82 => PacketType::Subscribe, // [MQTT-3.8.1-1]
+        0x90 => PacketType::SubAck,
+        0xA2 => PacketType::Unsubscribe, // [MQTT-3.10.1-1]
+        0xB0 => PacketType::UnsubAck,
+        0xC0 => PacketType::PingReq,
+        0xD0 => PacketType::PingResp,
+        0xE0 => PacketType::Disconnect, // [MQTT-3.14.1-1]
+        0x00..=0x0F | 0xF0..=0xFF => return Err(Rule::PacketType),
+        _ => return Err(Rule::FixedHeaderFlags), // [MQTT-2.2.2-1] [MQTT-2.2.2-2]
+    })
+}
+
+/// What is left of a packet's body, or of one of its fields. Reads never pass its end.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    /// Where `rest` ends, counted from the front of the packet, so that errors can say where they stand.
+    end: usize,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    pub(super) const fn remaining(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
+        let (&byte, behind) = self.rest.split_first().ok_or_else(|| self.error(Rule::BodyLength))?;
+        self.rest = behind;
+        Ok(byte)
+    }
+
+    #[inline]
+    pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
+        let (&bytes, behind) = self.rest.split_first_chunk().ok_or_else(|| self.error(Rule::BodyLength))?;
+        self.rest = behind;
+        Ok(u16::from_be_bytes(bytes))
+    }
+
+    #[inline]
+    pub(super) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
+        let at_id = *self;
+        // [MQTT-2.3.1-1]
+        PacketId::new(self.u16()?).ok_or_else(|| at_id.error_in(Rule::PacketIdZero, 0, 2))
+    }
+
+    /// A field that its length of two bytes precedes; `rule` says what is broken where it does not fit.
+    #[inline]
+    pub(super) fn field(&mut self, rule: Rule) -> Result<Self, DecodeError> {
+        let (field, behind) = split_field(self.rest).ok_or_else(|| self.error(rule))?;
+        self.rest = behind;
+        Ok(Self { rest: field, end: self.position() })
+    }
+
+    /// Takes `bytes`, if they come next.
+    #[inline]
+    pub(super) fn take(&mut self, bytes: &[u8]) -> bool {
+        self.rest.strip_prefix(bytes).map(|behind| self.rest = behind).is_some()
+    }
+
+    /// This whole field as text.
+    pub(super) fn text(self) -> Result<&'a str, DecodeError> {
+        from_utf8_checked(self.rest).map_err(|fault| self.text_error(fault))
+    }
+
+    /// This whole field as a topic name.
+    #[inline]
+    pub(super) fn topic_name(self) -> Result<TopicName<'a>, DecodeError> {
+        TopicName::from_bytes(self.rest).map_err(|fault| self.text_error(fault))
+    }
+
+    /// This whole field as a topic filter.
+    #[inline]
+    pub(super) fn topic_filter(self) -> Result<TopicFilter<'a>, DecodeError> {
+        TopicFilter::from_bytes(self.rest).map_err(|fault| self.text_error(fault))
+    }
+
+    /// `rule` is broken by all that is left.
+    #[cold]
+    pub(super) fn error(&self, rule: Rule) -> DecodeError {
+        DecodeError::new(rule, self.position(), self.end)
+    }
+
+    /// `rule` is broken by the next `count` bytes behind the next `skip`.
+    #[cold]
+    pub(super) fn error_in(&self, rule: Rule, skip: usize, count: usize) -> DecodeError {
+        let start = self.position().saturating_add(skip);
+        DecodeError::new(rule, start, start.saturating_add(count))
+    }
+
+    /// An empty field is a fault of its length, which stands before it; any other fault is one of its bytes.
+    #[cold]
+    fn text_error(&self, (rule, at): (Rule, usize)) -> DecodeError {
+        if self.is_empty() {
+            return DecodeError::new(rule, self.end.saturating_sub(2), self.end);
+        }
+        self.error_in(rule, at, 1)
+    }
+
+    #[inline]
+    fn position(&self) -> usize {
+        self.end.saturating_sub(self.rest.len())
+    }
+}
+
+/// Splits a field with a length of two bytes off; `None` where it does not fit.
+#[inline]
+pub(super) fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(length)))
+}

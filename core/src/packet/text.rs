@@ -1,0 +1,274 @@
+//! Text as MQTT carries it: UTF-8 of at most 65 535 bytes without U+0000, topic names and topic filters
+//! (MQTT 3.1.1 §1.5.3 and §4.7).
+
+use core::fmt;
+use core::str::from_utf8;
+
+use crate::limits::TEXT_MAX;
+use crate::rule::Rule;
+
+/// The name that a message is published to: 1 to 65 535 bytes of UTF-8, no U+0000, no wildcard `[MQTT-3.3.2-2]`.
+///
+/// Names are compared byte by byte `[MQTT-4.7.3-4]`; nothing is normalized.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName<'a>(&'a [u8]);
+
+/// What a client subscribes to: 1 to 65 535 bytes of UTF-8, no U+0000, `+` and `#` only as whole levels and `#`
+/// only as the last one (MQTT 3.1.1 §4.7.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicFilter<'a>(&'a [u8]);
+
+impl<'a> TopicName<'a> {
+    /// Takes `text` as a topic name.
+    ///
+    /// # Errors
+    /// [`Rule::EmptyTopic`], [`Rule::TextLength`], [`Rule::Utf8Nul`] or [`Rule::WildcardInTopic`].
+    pub fn new(text: &'a str) -> Result<Self, Rule> {
+        Self::from_bytes(text.as_bytes()).map_err(|(rule, _)| rule)
+    }
+
+    /// Takes the bytes of a length-prefixed field as a topic name; an error comes with the offset of the offending byte.
+    #[inline]
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self, (Rule, usize)> {
+        if !is_plain(bytes) || bytes.is_empty() || bytes.len() > TEXT_MAX {
+            Self::check(bytes)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    #[cold]
+    fn check(bytes: &[u8]) -> Result<(), (Rule, usize)> {
+        check_topic(bytes)?;
+        match bytes.iter().position(|&byte| is_wildcard(byte)) {
+            None => Ok(()),
+            Some(at) => Err((Rule::WildcardInTopic, at)),
+        }
+    }
+
+    /// The name as it stands on the wire, without its length.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The name as text. Costs a pass over the bytes.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        from_utf8(self.0).expect("a topic name is made of checked UTF-8 only")
+    }
+}
+
+impl<'a> TopicFilter<'a> {
+    /// Takes `text` as a topic filter.
+    ///
+    /// # Errors
+    /// [`Rule::EmptyTopic`], [`Rule::TextLength`], [`Rule::Utf8Nul`], [`Rule::MultiLevelWildcard`] or
+    /// [`Rule::SingleLevelWildcard`].
+    pub fn new(text: &'a str) -> Result<Self, Rule> {
+        Self::from_bytes(text.as_bytes()).map_err(|(rule, _)| rule)
+    }
+
+    /// Takes the bytes of a length-prefixed field as a topic filter; an error comes with the offset of the offending byte.
+    #[inline]
+    pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self, (Rule, usize)> {
+        // Most filters have their only wildcard at the end.
+        let levels = bytes.strip_suffix(b"/#").unwrap_or(bytes);
+        if !is_plain(levels) || bytes.is_empty() || bytes.len() > TEXT_MAX {
+            check_topic(bytes)?;
+            wildcards_fill_levels(bytes)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Takes bytes that came out of a filter before.
+    pub(super) const fn from_checked(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The filter as it stands on the wire, without its length.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The filter as text. Costs a pass over the bytes.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        from_utf8(self.0).expect("a topic filter is made of checked UTF-8 only")
+    }
+
+    /// Whether a message published to `name` is one that this filter asks for (MQTT 3.1.1 §4.7).
+    ///
+    /// A filter that starts with a wildcard matches no name that starts with `$` `[MQTT-4.7.2-1]`.
+    #[must_use]
+    pub fn matches(self, name: TopicName<'_>) -> bool {
+        if name.0.first() == Some(&b'$') && self.0.first().copied().is_some_and(is_wildcard) {
+            return false;
+        }
+        let mut levels = name.0.split(|&byte| byte == b'/');
+        for wanted in self.0.split(|&byte| byte == b'/') {
+            if wanted == b"#" {
+                return true;
+            }
+            match levels.next() {
+                Some(level) if wanted == b"+" || wanted == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+}
+
+impl fmt::Display for TopicName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for TopicFilter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for TopicName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Debug for TopicFilter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// Takes the bytes of a length-prefixed field as text; an error comes with the offset of the offending byte
+/// `[MQTT-1.5.3-1]` `[MQTT-1.5.3-2]`.
+pub(crate) fn from_utf8_checked(bytes: &[u8]) -> Result<&str, (Rule, usize)> {
+    let text = from_utf8(bytes).map_err(|error| (Rule::Utf8IllFormed, error.valid_up_to()))?;
+    // What is plain holds no U+0000 either, and nearly all text is plain.
+    if is_plain(bytes) {
+        return Ok(text);
+    }
+    match bytes.iter().position(|&byte| byte == 0) {
+        None => Ok(text),
+        Some(at) => Err((Rule::Utf8Nul, at)),
+    }
+}
+
+/// Checks what topic names and filters have in common.
+fn check_topic(bytes: &[u8]) -> Result<(), (Rule, usize)> {
+    if bytes.is_empty() {
+        return Err((Rule::EmptyTopic, 0));
+    }
+    if bytes.len() > TEXT_MAX {
+        return Err((Rule::TextLength, TEXT_MAX));
+    }
+    from_utf8_checked(bytes).map(|_| ())
+}
+
+/// Whether the bytes are ASCII without U+0000 and without wildcards, as nearly every topic is: then nothing in them can
+/// be wrong.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    let (words, _) = bytes.as_chunks();
+    // The last word overlaps the one before, so that no odd bytes are left.
+    let Some(last) = bytes.last_chunk() else {
+        return !bytes.iter().any(|&byte| byte == 0 || !byte.is_ascii() || is_wildcard(byte));
+    };
+    words.iter().fold(suspicion(last), |found, word| found | suspicion(word)) & HIGH == 0
+}
+
+const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// Has a high bit where one of eight bytes is not ASCII, U+0000 or a wildcard: what is less than 1 borrows a high bit
+/// when 1 is taken off, and the wildcards `+` and `#` differ in one bit.
+#[inline]
+const fn suspicion(word: &[u8; 8]) -> u64 {
+    let word = u64::from_ne_bytes(*word);
+    let wildcard = (word | u64::from_ne_bytes([b'+' ^ b'#'; 8])) ^ u64::from_ne_bytes([b'+'; 8]);
+    word | word.wrapping_sub(LOW) | wildcard.wrapping_sub(LOW)
+}
+
+const fn is_wildcard(byte: u8) -> bool {
+    matches!(byte, b'+' | b'#')
+}
+
+/// `[MQTT-4.7.1-2]` `[MQTT-4.7.1-3]`
+fn wildcards_fill_levels(filter: &[u8]) -> Result<(), (Rule, usize)> {
+    let mut level_start = true;
+    let mut rest = filter.iter().enumerate().peekable();
+    while let Some((at, &byte)) = rest.next() {
+        let next = rest.peek().map(|&(_, &next)| next);
+        match byte {
+            b'#' if !level_start || next.is_some() => return Err((Rule::MultiLevelWildcard, at)),
+            b'+' if !level_start || next.is_some_and(|next| next != b'/') => {
+                return Err((Rule::SingleLevelWildcard, at));
+            }
+            _ => level_start = byte == b'/',
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offending_byte_of_a_topic_is_named() {
+        assert_eq!(TopicName::from_bytes(b"ab\xC3(").unwrap_err(), (Rule::Utf8IllFormed, 2));
+        assert_eq!(TopicName::from_bytes(b"ab\xED\xA0\x80").unwrap_err(), (Rule::Utf8IllFormed, 2));
+        assert_eq!(TopicName::from_bytes(b"abc\0").unwrap_err(), (Rule::Utf8Nul, 3));
+        assert_eq!(TopicName::from_bytes("é/+".as_bytes()).unwrap_err(), (Rule::WildcardInTopic, 3));
+        assert_eq!(TopicFilter::from_bytes(b"a/#/b").unwrap_err(), (Rule::MultiLevelWildcard, 2));
+        assert_eq!(TopicFilter::from_bytes(b"a/b+/c").unwrap_err(), (Rule::SingleLevelWildcard, 3));
+        assert_eq!(TopicFilter::from_bytes(b"+a/#").unwrap_err(), (Rule::SingleLevelWildcard, 0));
+        assert_eq!(TopicFilter::from_bytes(b"a/#/#").unwrap_err(), (Rule::MultiLevelWildcard, 2));
+        assert_eq!(TopicFilter::from_bytes(b"a\0/#").unwrap_err(), (Rule::Utf8Nul, 1));
+        assert_eq!(TopicFilter::from_bytes(b"").unwrap_err(), (Rule::EmptyTopic, 0));
+    }
+
+    #[test]
+    fn a_byte_that_needs_a_closer_look_is_seen_at_every_place_of_every_length() {
+        for length in 1..=40 {
+            for at in 0..length {
+                let mut bytes = [b'a'; 40];
+                for byte in 0..=u8::MAX {
+                    bytes[at] = byte;
+                    let plain = byte.is_ascii() && byte != 0 && byte != b'+' && byte != b'#';
+                    assert_eq!(is_plain(&bytes[..length]), plain, "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_is_as_long_as_its_length_field_can_say() {
+        let text = "a".repeat(TEXT_MAX + 1);
+        assert!(TopicName::new(&text[1..]).is_ok());
+        assert_eq!(TopicName::new(&text).unwrap_err(), Rule::TextLength);
+    }
+
+    #[test]
+    fn a_leading_wildcard_does_not_reach_dollar_topics() {
+        let name = TopicName::new("$iothub/twin/res/200/?$rid=1").unwrap();
+        for (filter, matches) in
+            [("#", false), ("+/twin/res/#", false), ("$iothub/twin/res/#", true), ("$iothub/+/res/+/+", true)]
+        {
+            assert_eq!(TopicFilter::new(filter).unwrap().matches(name), matches, "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_multi_level_wildcard_takes_its_parent_too() {
+        let filter = TopicFilter::new("sport/#").unwrap();
+        for (name, matches) in
+            [("sport", true), ("sport/", true), ("sport/a/b", true), ("sports", false), ("Sport", false)]
+        {
+            assert_eq!(filter.matches(TopicName::new(name).unwrap()), matches, "{name}");
+        }
+    }
+}
