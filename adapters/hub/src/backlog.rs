@@ -131,6 +131,9 @@ impl Gathered {
     }
 
     fn is_empty(&self) -> bool {
-        self.telemetry.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.waiting.is_empty()
+        self.telemetry.is_empty()
+            && self.changed.is_empty()
+            && self.removed.is_empty()
+            && self.waiting.is_empty()
     }
 }

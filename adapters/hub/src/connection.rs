@@ -7,14 +7,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use devicebound::Rule;
+use devicebound::explain::Sender;
 use devicebound::hub::{Event, Thumbprints, Wait};
 use devicebound::packet::{Decoded, decode};
-use devicebound::rule::Rule;
 use devicebound::session::{Close, CloseReason};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{Call, Engine, Link, Turn};
-use crate::explain::Direction;
 use crate::transport::websocket::TextFrame;
 use crate::view::Who;
 
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if watched {
             let who = Who { client_id: client_id.as_deref(), peer: self.peer };
             for packet in packets {
-                engine.view.packet(who, Direction::ToHub, packet);
+                engine.view.packet(who, Sender::Device, packet);
             }
             show_sent(engine, who, socket.tx().get(written..).unwrap_or_default());
         }
@@ -220,7 +220,7 @@ fn show_sent(engine: &Engine, who: Who<'_>, sent: &[u8]) {
         let before = rest;
         let Ok(Decoded::Packet(_)) = decode(&mut rest, usize::MAX) else { return };
         let packet = before.get(..before.len() - rest.len()).unwrap_or(before);
-        engine.view.packet(who, Direction::ToDevice, packet);
+        engine.view.packet(who, Sender::Hub, packet);
     }
 }
 
@@ -302,7 +302,12 @@ impl Inbox {
     }
 
     /// Reads once; `at_least` more bytes are needed. Gives how many came, 0 at the end of the stream.
-    fn poll_fill<S>(&mut self, cx: &mut Context<'_>, socket: &mut S, at_least: usize) -> Poll<io::Result<usize>>
+    fn poll_fill<S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+        at_least: usize,
+    ) -> Poll<io::Result<usize>>
     where
         S: AsyncRead + Unpin,
     {

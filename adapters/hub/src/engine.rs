@@ -16,11 +16,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use devicebound::Rule;
 use devicebound::hub::{
-    Action, CallFailure, CallId, Commit, DeviceKey, DeviceRecord, Event, Expired, Full, Hub, HubConfig, LinkId,
-    Progress, Telemetry, Thumbprints, Wait,
+    Action, CallFailure, CallId, Commit, DeviceKey, DeviceRecord, Event, Expired, Full, Hub, HubConfig,
+    LinkId, Progress, Telemetry, Thumbprints, Wait,
 };
-use devicebound::rule::Rule;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::Instant;
 use tokio::sync::{Notify, oneshot};
@@ -112,7 +112,11 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn start(config: HubConfig, mut store: Box<dyn Store>, view: View) -> Result<(Arc<Self>, Writer), Failure> {
+    pub fn start(
+        config: HubConfig,
+        mut store: Box<dyn Store>,
+        view: View,
+    ) -> Result<(Arc<Self>, Writer), Failure> {
         let clock = Clock::start();
         let mut hub = Hub::new(config, clock.now(), unix_time());
         for record in store.load()? {
@@ -123,8 +127,7 @@ impl Engine {
                 )
             })?;
         }
-        let core =
-            Core { hub, links: HashMap::new(), calls: HashMap::new(), alarm: None, stopping: false };
+        let core = Core { hub, links: HashMap::new(), calls: HashMap::new(), alarm: None, stopping: false };
         let engine = Arc::new(Self {
             core: Mutex::new(core),
             clock,
@@ -185,7 +188,13 @@ impl Engine {
     }
 
     /// Pulls what `rx` holds through the machine. `pulled` is told the bytes of each packet.
-    pub fn pull<'i>(&self, link: &mut Link, rx: &mut &'i [u8], tx: &mut Vec<u8>, mut pulled: impl FnMut(&'i [u8])) -> Turn {
+    pub fn pull<'i>(
+        &self,
+        link: &mut Link,
+        rx: &mut &'i [u8],
+        tx: &mut Vec<u8>,
+        mut pulled: impl FnMut(&'i [u8]),
+    ) -> Turn {
         let mut telemetry = Vec::new();
         let turn = self.with(|core, now| {
             for _ in 0..PACKETS_PER_TURN {
@@ -229,7 +238,8 @@ impl Engine {
                 match core.hub.authenticate(now, &request, link.certificate.as_ref()) {
                     Ok(grant) => {
                         let commit = core.hub.accept(now, link.id, grant);
-                        link.sender = core.hub.record(grant.device).map(|record| Arc::new(Sender::of(record)));
+                        link.sender =
+                            core.hub.record(grant.device).map(|record| Arc::new(Sender::of(record)));
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
                     Err(refusal) => core.hub.refuse(link.id, refusal, tx),
@@ -462,7 +472,9 @@ impl Writer {
             match self.store.reload(&client_id) {
                 Ok(Some(record)) => self.engine.with(|core, _| core.hub.rejected(*device, record)),
                 Ok(None) => self.engine.with(|core, _| drop(core.hub.remove(*device))),
-                Err(error) => self.engine.view.note("storeFailed", &format!("cannot read {client_id}: {error}")),
+                Err(error) => {
+                    self.engine.view.note("storeFailed", &format!("cannot read {client_id}: {error}"))
+                }
             }
         }
         self.engine.with(|core, _| {

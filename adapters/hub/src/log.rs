@@ -122,7 +122,8 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_reader_gets_the_next_line() {
         let log = log(&["a"]);
-        let (entry, ()) = tokio::join!(log.wait_after(1), async { log.append("demo".into(), |_| "b".to_owned()) });
+        let (entry, ()) =
+            tokio::join!(log.wait_after(1), async { log.append("demo".into(), |_| "b".to_owned()) });
         assert_eq!((entry.cursor, &*entry.line), (2, "b"));
     }
 }

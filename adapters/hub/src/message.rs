@@ -84,7 +84,9 @@ impl Message {
     /// Bytes that it holds, near enough to bound a queue.
     #[must_use]
     pub fn size(&self) -> usize {
-        let text = |(name, value): &(String, Option<String>)| name.len() + value.as_ref().map_or(0, String::len) + 64;
+        let text = |(name, value): &(String, Option<String>)| {
+            name.len() + value.as_ref().map_or(0, String::len) + 64
+        };
         self.body.len() + self.properties.iter().map(text).sum::<usize>() + 128
     }
 

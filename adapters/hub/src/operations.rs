@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use devicebound::rule::Rule;
+use devicebound::Rule;
 use devicebound::session::{Close, CloseReason};
 use serde_json::{Value, json};
 
@@ -33,8 +33,14 @@ impl Operations {
         if let (Some(event), false) = (event.as_object_mut(), orderly) {
             let error = error_number(rule);
             event.insert("statusCode".to_owned(), error.map_or(400, |number| number / 1000).into());
-            event.insert("statusType".to_owned(), error.map_or(Value::Null, |number| number.to_string().into()));
-            event.insert("statusDescription".to_owned(), format!("{}: {}", close.reason(), rule.says()).into());
+            event.insert(
+                "statusType".to_owned(),
+                error.map_or(Value::Null, |number| number.to_string().into()),
+            );
+            event.insert(
+                "statusDescription".to_owned(),
+                format!("{}: {}", close.reason(), rule.says()).into(),
+            );
             event.insert("mend".to_owned(), rule.mend().into());
             event.insert("rule".to_owned(), rule.id().into());
             let bytes: String = offending.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
@@ -55,7 +61,8 @@ impl Operations {
 }
 
 fn event(operation: &str, level: &str, client_id: &str) -> Value {
-    let (device, module) = client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
+    let (device, module) =
+        client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
     let mut event = json!({
         "time": unix_time().to_string(),
         "operationName": operation,
@@ -99,7 +106,10 @@ mod tests {
     fn a_broken_rule_comes_with_its_bytes_and_the_way_to_mend_it() {
         let event = closed(Some("demo/mod"), CloseReason::Violation(Rule::PublishQos2), &[0x34, 0x05]);
         assert_eq!((event["deviceId"].as_str(), event["moduleId"].as_str()), (Some("demo"), Some("mod")));
-        assert_eq!((event["bytes"].as_str(), event["mend"].as_str()), (Some("3405"), Some(Rule::PublishQos2.mend())));
+        assert_eq!(
+            (event["bytes"].as_str(), event["mend"].as_str()),
+            (Some("3405"), Some(Rule::PublishQos2.mend()))
+        );
     }
 
     #[test]

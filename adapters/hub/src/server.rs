@@ -39,7 +39,7 @@ pub struct Server {
     engine: Arc<Engine>,
     writer: thread::JoinHandle<()>,
     router: Router,
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
 }
 
 impl Server {
@@ -62,7 +62,7 @@ impl Server {
             engine,
             writer: thread::spawn(move || Writer::run(writer)),
             router: service::router(Arc::new(service)),
-            tls: TlsAcceptor::from(tls),
+            tls,
         })
     }
 
@@ -78,12 +78,22 @@ impl Server {
         let engine = Arc::clone(&self.engine);
         tasks.spawn(async move { engine.keep_time().await });
         for listener in listeners.mqtt {
-            tasks.spawn(accept(listener, self.tls.clone(), Arc::clone(&self.engine), serve_mqtt));
+            tasks.spawn(accept(
+                listener,
+                TlsAcceptor::from(Arc::clone(&self.tls)),
+                Arc::clone(&self.engine),
+                serve_mqtt,
+            ));
         }
         for listener in listeners.https {
             let router = self.router.clone();
             let serve = move |_, socket, peer| serve_https(router.clone(), socket, peer);
-            tasks.spawn(accept(listener, self.tls.clone(), Arc::clone(&self.engine), serve));
+            tasks.spawn(accept(
+                listener,
+                TlsAcceptor::from(Arc::clone(&self.tls)),
+                Arc::clone(&self.engine),
+                serve,
+            ));
         }
         stop.await;
         self.engine.stop();

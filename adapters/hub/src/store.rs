@@ -9,9 +9,9 @@ use devicebound::hub::DeviceRecord;
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
+use crate::log::EventLog;
 use crate::message::Message;
 use crate::state::{Secrecy, StateDir, replace, sync_parent};
-use crate::log::EventLog;
 
 /// All that has gathered while the store was busy with the batch before.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub struct Batch {
 }
 
 /// A place where a hub's memory outlives the process.
-pub trait Store: Send {
+pub trait Store: Send + std::fmt::Debug {
     /// Every record there is, once at start.
     ///
     /// # Errors
@@ -63,9 +63,11 @@ impl FileStore {
     /// A readable start and a digest: ids may be longer than a file name, hold characters that file systems refuse, and
     /// differ in case alone.
     fn path(&self, client_id: &str) -> PathBuf {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '_' };
+        let plain =
+            |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '_' };
         let readable: String = client_id.chars().take(48).map(plain).collect();
-        let digest: String = Sha256::digest(client_id).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let digest: String =
+            Sha256::digest(client_id).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         self.folder.join(format!("{readable}.{digest}.json"))
     }
 }

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
+use devicebound::explain::{Sender, explain};
+use devicebound::iothub::Identity;
+use devicebound::packet::{Decoded, decode};
 use devicebound::session::{Close, CloseReason};
 use serde_json::{Value, json};
 
 use crate::clock::unix_time;
-use crate::explain::{Direction, Explained};
 
 /// Lines that may wait to be printed; a terminal that is slower than the hub loses lines, not the hub its time.
 const LINES_MAX: usize = 4096;
@@ -65,18 +67,25 @@ impl View {
         self.printer.is_some()
     }
 
-    /// A packet went one way or the other.
-    pub fn packet(&self, who: Who<'_>, direction: Direction, packet: &[u8]) {
+    /// A whole packet went one way or the other.
+    pub fn packet(&self, who: Who<'_>, sender: Sender, bytes: &[u8]) {
         let Some(printer) = &self.printer else { return };
-        let Explained { name, text } = crate::explain::packet(direction, packet);
+        let mut input = bytes;
+        let Ok(Decoded::Packet(packet)) = decode(&mut input, usize::MAX) else { return };
+        let identity = who.client_id.and_then(|client_id| Identity::from_client_id(client_id).ok());
+        let text = explain(&packet, sender, identity).to_string();
+        let (arrow, direction) = match sender {
+            Sender::Device => ("──▶", "toHub"),
+            Sender::Hub => ("◀──", "toDevice"),
+        };
         printer.tell(
+            || format!("{} {:24} {arrow} {text}", time_of_day(), who.name()),
             || {
-                let arrow = if direction == Direction::ToHub { "──▶" } else { "◀──" };
-                format!("{} {:24} {arrow} {name} {text}", time_of_day(), who.name())
-            },
-            || {
-                let direction = if direction == Direction::ToHub { "toHub" } else { "toDevice" };
-                who.json("packet", json!({"direction": direction, "packet": name, "text": text, "size": packet.len()}))
+                let name = format!("{:?}", packet.packet_type()).to_uppercase();
+                who.json(
+                    "packet",
+                    json!({"direction": direction, "packet": name, "text": text, "size": bytes.len()}),
+                )
             },
         );
     }
@@ -88,7 +97,8 @@ impl View {
         let orderly = close.reason() == CloseReason::Disconnected;
         printer.tell(
             || {
-                let mut text = format!("{} {:24} ─╳─ {}: {}", time_of_day(), who.name(), close.reason(), rule.says());
+                let mut text =
+                    format!("{} {:24} ─╳─ {}: {}", time_of_day(), who.name(), close.reason(), rule.says());
                 if !offending.is_empty() {
                     text.push_str(&format!("\n{:37} bytes: {}", "", shown(offending)));
                 }
@@ -107,6 +117,13 @@ impl View {
         );
     }
 
+    /// What is told when the hub is ready, in both forms.
+    pub fn banner(&self, text: &str, json: &Value) {
+        if let Some(printer) = &self.printer {
+            printer.tell(|| text.to_owned(), || json.clone());
+        }
+    }
+
     /// Something that is not about one packet.
     pub fn note(&self, event: &str, text: &str) {
         let Some(printer) = &self.printer else { return };
@@ -121,7 +138,10 @@ impl View {
         if self.printer.is_none() {
             return;
         }
-        self.note("tlsFailed", &format!("TLS with {peer} failed: {error}; {}", tls_advice(&error.to_string())));
+        self.note(
+            "tlsFailed",
+            &format!("TLS with {peer} failed: {error}; {}", tls_advice(&error.to_string())),
+        );
     }
 }
 
@@ -185,8 +205,11 @@ fn time_of_day() -> String {
 
 /// The bytes in hex, and as text where they are text.
 fn shown(bytes: &[u8]) -> String {
-    let text: String =
-        bytes.iter().take(OFFENDING_MAX).map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' }).collect();
+    let text: String = bytes
+        .iter()
+        .take(OFFENDING_MAX)
+        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' })
+        .collect();
     format!("{}  {text}", hex(bytes))
 }
 
@@ -200,11 +223,15 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What usually is behind an error of the TLS handshake.
 fn tls_advice(error: &str) -> &'static str {
-    if error.contains("UnknownCA") || error.contains("BadCertificate") || error.contains("CertificateUnknown") {
+    if error.contains("UnknownCA") || error.contains("BadCertificate") || error.contains("CertificateUnknown")
+    {
         "the client does not trust this hub: give it ca.pem, and connect by a name of the certificate (--name adds one)"
     } else if error.contains("InvalidContentType") || error.contains("corrupt message") {
         "the client speaks without TLS: turn it on (there is no plaintext port)"
-    } else if error.contains("ProtocolVersion") || error.contains("UnsupportedVersion") || error.contains("NotEnabled") {
+    } else if error.contains("ProtocolVersion")
+        || error.contains("UnsupportedVersion")
+        || error.contains("NotEnabled")
+    {
         "the client offers no TLS 1.2 or 1.3"
     } else {
         "check the client's TLS settings"

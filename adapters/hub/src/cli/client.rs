@@ -2,11 +2,10 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use devicebound::iothub::connection_string::ConnectionString;
-use devicebound::iothub::sas;
-use devicebound::time::UnixTime;
+use devicebound::iothub::sas::{self, SymmetricKey};
+use devicebound::iothub::{ConnectionString, Credential};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::{Method, Request, Response, StatusCode, Uri};
@@ -14,6 +13,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Target;
 use crate::Failure;
+use crate::clock::unix_time;
 use crate::state::StateDir;
 
 /// The newest api-version whose shapes the service API has.
@@ -29,7 +29,9 @@ pub(super) struct Client {
     agent: ureq::Agent,
     /// `https://host:port`.
     base: String,
-    credentials: ConnectionString,
+    host_name: String,
+    policy: String,
+    key: SymmetricKey,
 }
 
 impl Client {
@@ -39,25 +41,25 @@ impl Client {
             Some(text) => Place::named(text, target)?,
             None => Place::of_state(&target.state_path())?,
         };
-        let credentials = ConnectionString::parse(&place.connection_string).map_err(|error| {
-            Failure::new(
-                format!("bad connection string: {error}"),
-                "use the service connection string that `devicebound hub` printed",
-            )
-        })?;
-        if credentials.shared_access_key_name().is_none() || credentials.shared_access_key().is_none() {
-            return Err(Failure::new(
-                "this connection string is not one for services: it has no SharedAccessKeyName with SharedAccessKey",
-                "use the service connection string that `devicebound hub` printed",
-            ));
-        }
-        let base = place.base.unwrap_or_else(|| format!("https://{}", credentials.host_name()));
-        Ok(Self { agent: agent(place.ca.as_deref())?, base, credentials })
+        let next = "use the service connection string that `devicebound hub` printed";
+        let string = ConnectionString::parse(&place.connection_string)
+            .map_err(|error| Failure::new(format!("bad connection string: {error}"), next))?;
+        let (Some(policy), Credential::Key(key)) = (string.key_name(), string.credential()) else {
+            let cause = "this connection string is not one for services: it has no SharedAccessKeyName with SharedAccessKey";
+            return Err(Failure::new(cause, next));
+        };
+        Ok(Self {
+            agent: agent(place.ca.as_deref())?,
+            base: place.base.unwrap_or_else(|| format!("https://{}", string.host_name())),
+            host_name: string.host_name().to_owned(),
+            policy: policy.to_owned(),
+            key: key.clone(),
+        })
     }
 
     /// The host name that stands in the connection strings of this hub's devices.
     pub(super) fn host_name(&self) -> &str {
-        self.credentials.host_name()
+        &self.host_name
     }
 
     /// Asks and returns the JSON of the answer; null when it has none.
@@ -96,15 +98,22 @@ impl Client {
         body: &[u8],
     ) -> Result<Response<ureq::Body>, Failure> {
         let separator = if path.contains('?') { '&' } else { '?' };
-        let uri: Uri = format!("{}{path}{separator}api-version={API_VERSION}", self.base).parse().map_err(|error| {
-            Failure::new(format!("{} is no address: {error}", self.base), "write --hub HOST or --hub HOST:PORT")
-        })?;
+        let uri: Uri =
+            format!("{}{path}{separator}api-version={API_VERSION}", self.base).parse().map_err(|error| {
+                Failure::new(
+                    format!("{} is no address: {error}", self.base),
+                    "write --hub HOST or --hub HOST:PORT",
+                )
+            })?;
         let mut request = Request::builder().method(method).uri(uri).header("Authorization", self.token());
         for (name, value) in headers {
             request = request.header(*name, value);
         }
         let request = request.body(body).map_err(|error| {
-            Failure::new(format!("this cannot be sent: {error}"), "use printable ASCII in property names and values")
+            Failure::new(
+                format!("this cannot be sent: {error}"),
+                "use printable ASCII in property names and values",
+            )
         })?;
         let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
@@ -116,15 +125,17 @@ impl Client {
     }
 
     fn token(&self) -> String {
-        let key = self.credentials.shared_access_key().unwrap_or_default();
-        let expiry = now().after(TOKEN_LIFE);
-        sas::sign(self.credentials.host_name(), key, expiry, self.credentials.shared_access_key_name())
+        sas::sign(&self.host_name, &self.key, unix_time().after(TOKEN_LIFE), Some(&self.policy))
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let next = match error {
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "name the hub's authority: --ca FILE, the ca.pem of its state folder",
-            _ => "start a hub: devicebound hub; or name another with --state, or --connection-string and --hub",
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
+                "name the hub's authority: --ca FILE, the ca.pem of its state folder"
+            }
+            _ => {
+                "start a hub: devicebound hub; or name another with --state, or --connection-string and --hub"
+            }
         };
         Failure::new(format!("no hub answers at {}: {error}", self.base), next)
     }
@@ -177,7 +188,10 @@ fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
         None => RootCerts::WebPki,
         Some(path) => {
             let unusable = |error: String| {
-                Failure::new(format!("cannot use {}: {error}", path.display()), "name the hub's ca.pem: --ca FILE")
+                Failure::new(
+                    format!("cannot use {}: {error}", path.display()),
+                    "name the hub's ca.pem: --ca FILE",
+                )
             };
             let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
             let certificate = Certificate::from_pem(&pem).map_err(|error| unusable(error.to_string()))?;
@@ -195,7 +209,7 @@ fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
 }
 
 /// The hub's answer in words, with what usually helps.
-fn refused(status: StatusCode, body: &str) -> Failure {
+pub(super) fn refused(status: StatusCode, body: &str) -> Failure {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let message = body.get("Message").and_then(Value::as_str).unwrap_or_default();
     // Some errors carry a second JSON text inside the first.
@@ -205,13 +219,21 @@ fn refused(status: StatusCode, body: &str) -> Failure {
     let detail = detail.or_else(|| message.split_once(';').map(|(_, detail)| detail)).unwrap_or(message);
     let number = inner.get("errorCode").and_then(Value::as_u64);
     let next = match (code, number) {
-        (Some("DeviceNotFound"), _) => "devicebound device list shows the devices; devicebound device add ID makes one",
-        (Some("DeviceAlreadyExists"), _) => "choose another id, or remove it first: devicebound device remove ID",
+        (Some("DeviceNotFound"), _) => {
+            "devicebound device list shows the devices; devicebound device add ID makes one"
+        }
+        (Some("DeviceAlreadyExists"), _) => {
+            "choose another id, or remove it first: devicebound device remove ID"
+        }
         (Some("PreconditionFailed"), _) => "read the twin again and use its new etag",
-        (Some("IotHubUnauthorizedAccess"), _) => "use the service connection string that `devicebound hub` printed",
+        (Some("IotHubUnauthorizedAccess"), _) => {
+            "use the service connection string that `devicebound hub` printed"
+        }
         (Some("DeviceMaximumQueueDepthExceeded"), _) => "let the device take its messages first",
         (_, Some(404_103)) => "connect the device and subscribe $iothub/methods/POST/#",
-        (_, Some(504_101)) => "see in the hub's live view whether the device answered; give it longer: --timeout 60",
+        (_, Some(504_101)) => {
+            "see in the hub's live view whether the device answered; give it longer: --timeout 60"
+        }
         _ => "see the hub's live view",
     };
     let name = code.map_or_else(|| status.to_string(), str::to_owned);
@@ -226,7 +248,6 @@ pub(super) fn identity_path(collection: &str, client_id: &str) -> String {
         Some((device, module)) => format!("/{collection}/{}/modules/{}", escape(device), escape(module)),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

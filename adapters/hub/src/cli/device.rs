@@ -105,10 +105,11 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
 }
 
 fn connection_string(client: &Client, id: &str, identity: &Value) -> String {
-    let (device, module) = id.split_once('/').map_or((id, String::new()), |(device, module)| {
-        (device, format!("ModuleId={module};"))
-    });
-    let credential = match identity.pointer("/authentication/symmetricKey/primaryKey").and_then(Value::as_str) {
+    let (device, module) = id
+        .split_once('/')
+        .map_or((id, String::new()), |(device, module)| (device, format!("ModuleId={module};")));
+    let credential = match identity.pointer("/authentication/symmetricKey/primaryKey").and_then(Value::as_str)
+    {
         Some(key) => format!("SharedAccessKey={key}"),
         None => "x509=true".to_owned(),
     };
@@ -119,7 +120,12 @@ fn list(target: &Target) -> Result<(), Failure> {
     let devices = Client::connect(target)?.json(Method::GET, "/devices", None)?;
     let text = |device: &Value, field| device.get(field).and_then(Value::as_str).unwrap_or("?").to_owned();
     for device in devices.as_array().into_iter().flatten() {
-        println!("{:12} {:8} {}", text(device, "connectionState"), text(device, "status"), text(device, "deviceId"));
+        println!(
+            "{:12} {:8} {}",
+            text(device, "connectionState"),
+            text(device, "status"),
+            text(device, "deviceId")
+        );
     }
     Ok(())
 }

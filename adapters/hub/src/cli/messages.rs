@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use percent_encoding::utf8_percent_encode;
+use devicebound::iothub::encode_property;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::client::{Client, identity_path, now};
+use super::client::{Client, identity_path};
 use super::{Target, json_argument, parse_duration, print_json};
 use crate::Failure;
+use crate::clock::unix_time;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CloudToDeviceCommand {
@@ -88,12 +90,14 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), Failure> {
     let CloudToDeviceCommand::Send(args) = command;
-    let mut headers: Vec<(String, String)> = Vec::new();
+    // In the query, because header names know no case and header values little more than ASCII.
+    let mut bag = String::new();
     for (name, value) in &args.properties {
-        headers.push((format!("iothub-app-{name}"), header_text(value)));
+        encode_property(name, Some(value), &mut bag);
     }
-    let expiry = args.ttl.map(|ttl| now().after(ttl).to_string());
+    let expiry = args.ttl.map(|ttl| unix_time().after(ttl).to_string());
     let ack = args.ack.and_then(|ack| Some(ack.to_possible_value()?.get_name().to_owned()));
+    let mut headers = Vec::new();
     for (name, value) in [
         ("iothub-messageid", &args.message_id),
         ("iothub-correlationid", &args.correlation_id),
@@ -101,18 +105,13 @@ pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), F
         ("iothub-expiry", &expiry),
         ("iothub-ack", &ack),
     ] {
-        headers.extend(value.as_ref().map(|value| (name.to_owned(), header_text(value))));
+        headers.extend(value.clone().map(|value| (name, value)));
     }
-    let headers: Vec<(&str, String)> = headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    let path = identity_path("devices", &args.id) + "/messages/deviceBound";
+    let bag = utf8_percent_encode(&bag, NON_ALPHANUMERIC);
+    let path = format!("{}/messages/deviceBound?properties={bag}", identity_path("devices", &args.id));
     Client::connect(&args.target)?.send(Method::POST, &path, &headers, args.body.as_bytes())?;
     println!("queued for {}", args.id);
     Ok(())
-}
-
-/// A header's text: what is not printable ASCII is percent-encoded, and so is `%` itself; the hub decodes it.
-fn header_text(value: &str) -> String {
-    utf8_percent_encode(value, &percent_encoding::CONTROLS.add(b'%')).to_string()
 }
 
 pub(super) fn run_method(command: MethodCommand) -> Result<(), Failure> {

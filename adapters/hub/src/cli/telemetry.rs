@@ -38,7 +38,10 @@ pub(super) struct WatchArgs {
 
 pub(super) fn run(command: TelemetryCommand) -> Result<(), Failure> {
     let TelemetryCommand::Watch(args) = command;
-    let after = args.after.or(args.no_follow.then_some(0)).map_or_else(|| "newest".to_owned(), |after| after.to_string());
+    let after = args
+        .after
+        .or(args.no_follow.then_some(0))
+        .map_or_else(|| "newest".to_owned(), |after| after.to_string());
     let mut path = format!("/messages/events?after={after}&follow={}", !args.no_follow);
     if let Some(device) = &args.device {
         path.push_str("&deviceId=");
@@ -48,7 +51,10 @@ pub(super) fn run(command: TelemetryCommand) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for line in lines {
         let line = line.map_err(|error| {
-            Failure::new(format!("the hub ended the stream: {error}"), "see whether the hub still runs, and watch again")
+            Failure::new(
+                format!("the hub ended the stream: {error}"),
+                "see whether the hub still runs, and watch again",
+            )
         })?;
         // An empty line keeps the connection alive.
         if line.is_empty() {

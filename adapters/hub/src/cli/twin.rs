@@ -72,7 +72,8 @@ fn set(args: &SetArgs) -> Result<(), Failure> {
     }
     let method = if args.replace { Method::PUT } else { Method::PATCH };
     let client = Client::connect(&args.target)?;
-    let twin = client.send(method, &identity_path("twins", &args.id), &headers, body.to_string().as_bytes())?;
+    let twin =
+        client.send(method, &identity_path("twins", &args.id), &headers, body.to_string().as_bytes())?;
     print_json(&twin);
     Ok(())
 }

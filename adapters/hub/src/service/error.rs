@@ -1,5 +1,7 @@
 //! Errors in the two shapes that Azure has.
 
+use std::fmt;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -97,8 +99,15 @@ impl ApiError {
     /// The store could not make it safe: nothing has changed.
     #[must_use]
     pub fn store_failed() -> Self {
-        let rule = devicebound::rule::Rule::StoreFailed;
+        let rule = devicebound::Rule::StoreFailed;
         Self::new(Code::ServiceUnavailable, format!("the hub could not store the change; {}", rule.mend()))
+    }
+}
+
+/// The message.
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -116,7 +125,8 @@ impl IntoResponse for ApiError {
         } else {
             format!("ErrorCode:{name};{}", self.message)
         };
-        let body = Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
+        let body =
+            Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
         let mut response = (self.code.status(), body).into_response();
         response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
         response

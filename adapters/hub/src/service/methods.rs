@@ -37,7 +37,8 @@ impl Service {
             Ok::<_, ApiError>(Engine::expect_outcome(core, call))
         })?;
         // The machine ends every call; only a hub that stops forgets one.
-        let outcome = outcome.await.map_err(|_| ApiError::new(Code::ServiceUnavailable, "the hub is stopping"))?;
+        let outcome =
+            outcome.await.map_err(|_| ApiError::new(Code::ServiceUnavailable, "the hub is stopping"))?;
         let (status, payload) = outcome?;
         Ok(Json(json!({"status": status, "payload": answer(&payload)})))
     }
@@ -47,9 +48,13 @@ fn method_request(body: &Value) -> Result<MethodRequest, ApiError> {
     let invalid = |message: &str| ApiError::new(Code::ArgumentInvalid, message);
     let seconds = |name: &str, default: Duration| match body.get(name) {
         None | Some(Value::Null) => Ok(default),
-        Some(value) => value.as_u64().map(Duration::from_secs).ok_or_else(|| invalid(&format!("{name} is a number of seconds"))),
+        Some(value) => value
+            .as_u64()
+            .map(Duration::from_secs)
+            .ok_or_else(|| invalid(&format!("{name} is a number of seconds"))),
     };
-    let name = body.get("methodName").and_then(Value::as_str).ok_or_else(|| invalid("methodName is missing"))?;
+    let name =
+        body.get("methodName").and_then(Value::as_str).ok_or_else(|| invalid("methodName is missing"))?;
     Ok(MethodRequest {
         name: name.to_owned(),
         payload: body.get("payload").filter(|payload| !payload.is_null()).map(Value::to_string),

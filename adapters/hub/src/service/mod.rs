@@ -41,6 +41,7 @@ mod streams;
 mod twins;
 
 pub use error::{ApiError, Code};
+pub use registry::new_identity;
 
 /// No request has a larger body: a method's payload is at most 128 KB, and JSON may escape each byte of it.
 const BODY_MAX: usize = 1024 * 1024;
@@ -94,16 +95,16 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(Arc::clone(&service), authorize));
-    Router::new()
-        .route(websocket::PATH, get(upgrade))
-        .merge(api)
-        .fallback(unknown)
-        .with_state(service)
+    Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
 }
 
-async fn upgrade(State(service): Shared, Extension(peer): Extension<Peer>, upgrade: WebSocketUpgrade) -> Response {
+async fn upgrade(
+    State(service): Shared,
+    Extension(peer): Extension<Peer>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let engine = Arc::clone(&service.engine);
-    websocket::accept(upgrade, |socket| async move {
+    websocket::accept(upgrade, move |socket| async move {
         connection::serve(&engine, socket, peer.address, peer.certificate).await;
     })
 }
@@ -135,15 +136,20 @@ impl Service {
     fn check_token(&self, header: Option<&str>, path: &str, right: Rights) -> Result<(), ApiError> {
         let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
         let header = header.ok_or_else(|| {
-            refuse("the Authorization header is missing: send a token made from the service connection string".to_owned())
+            refuse(
+                "the Authorization header is missing: send a token made from the service connection string"
+                    .to_owned(),
+            )
         })?;
-        let broken = |rule: devicebound::rule::Rule| refuse(format!("{rule}: {}; {}", rule.says(), rule.mend()));
+        let broken = |rule: devicebound::Rule| refuse(format!("{rule}: {}; {}", rule.says(), rule.mend()));
         let token = SasToken::parse(header).map_err(|error| broken(error.rule()))?;
         let resource = token.resource();
         let host = resource.split('/').next().unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        if !self.host_names.is_empty() && !self.host_names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            return Err(broken(devicebound::rule::Rule::HostName));
+        if !self.host_names.is_empty()
+            && !self.host_names.iter().any(|known| known.eq_ignore_ascii_case(name))
+        {
+            return Err(broken(devicebound::Rule::HostName));
         }
         let demand = Demand {
             target: &format!("{host}{path}"),
@@ -167,7 +173,10 @@ fn client_id(device_id: &str, module_id: Option<&str>) -> Result<String, ApiErro
 fn find(core: &Core, client_id: &str) -> Result<DeviceKey, ApiError> {
     core.hub.find(client_id).ok_or_else(|| {
         let code = if client_id.contains('/') { Code::ModuleNotFound } else { Code::DeviceNotFound };
-        ApiError::new(code, format!("there is no `{client_id}`; register it first: devicebound device add {client_id}"))
+        ApiError::new(
+            code,
+            format!("there is no `{client_id}`; register it first: devicebound device add {client_id}"),
+        )
     })
 }
 

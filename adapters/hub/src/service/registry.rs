@@ -18,13 +18,12 @@ use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body,
 use crate::backlog::Change;
 use crate::clock::unix_time;
 use crate::engine::Core;
+use crate::policies;
 
 /// What Azure writes for a moment that has not come yet.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
 /// How many devices one answer lists at most, as in Azure.
 const LIST_MAX: usize = 1000;
-/// Length of a key that the hub makes, as in Azure.
-const KEY_LENGTH: usize = 32;
 /// Lengths of a key that somebody brings (Azure's registry).
 const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 
@@ -32,13 +31,17 @@ pub(super) async fn list(State(service): Shared, Query(query): Query<HashMap<Str
     let top = query.get("top").and_then(|top| top.parse().ok());
     let top = top.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
     let devices: Vec<Value> = service.engine.with(|core, _| {
-        let devices = core.hub.devices().filter(|(_, record)| record.identity.identity().module_id().is_none());
+        let devices =
+            core.hub.devices().filter(|(_, record)| record.identity.identity().module_id().is_none());
         devices.take(top).map(|(key, record)| to_json(core, key, record)).collect()
     });
     Json(devices).into_response()
 }
 
-pub(super) async fn modules(State(service): Shared, Path(device_id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn modules(
+    State(service): Shared,
+    Path(device_id): Path<String>,
+) -> Result<Response, ApiError> {
     let modules: Vec<Value> = service.engine.with(|core, _| {
         find(core, &client_id(&device_id, None)?)?;
         let of_device = |(_, record): &(DeviceKey, &DeviceRecord)| {
@@ -51,7 +54,10 @@ pub(super) async fn modules(State(service): Shared, Path(device_id): Path<String
     Ok(Json(modules).into_response())
 }
 
-pub(super) async fn show(State(service): Shared, Path(device_id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn show(
+    State(service): Shared,
+    Path(device_id): Path<String>,
+) -> Result<Response, ApiError> {
     service.identity(&client_id(&device_id, None)?)
 }
 
@@ -120,7 +126,8 @@ impl Service {
             (None, None) => register(core, &client_id, device_id, wish),
             (None, Some(_)) => find(core, &client_id),
             (Some(_), None) => {
-                let code = if module_id.is_some() { Code::ModuleAlreadyExists } else { Code::DeviceAlreadyExists };
+                let code =
+                    if module_id.is_some() { Code::ModuleAlreadyExists } else { Code::DeviceAlreadyExists };
                 Err(ApiError::new(code, format!("`{client_id}` is registered; send If-Match to change it")))
             }
             (Some(key), Some(etag)) => {
@@ -157,26 +164,19 @@ impl Service {
     }
 }
 
-/// A new identity for the registry; the keys that `authentication` leaves open are made.
+/// A new, enabled identity with keys of its own.
 ///
 /// # Errors
 /// When the id is none.
-pub(crate) fn new_identity(client_id: &str) -> Result<DeviceIdentity, ApiError> {
+pub fn new_identity(client_id: &str) -> Result<DeviceIdentity, ApiError> {
     let authentication = Authentication::Sas { primary: new_key()?, secondary: new_key()? };
     let generation_id = unix_time().as_millis().to_string();
     DeviceIdentity::new(client_id, generation_id, authentication)
         .map_err(|error| ApiError::new(Code::ArgumentInvalid, error.to_string()))
 }
 
-/// A key that nobody can guess.
-///
-/// # Errors
-/// When the operating system has no randomness to give.
-pub(crate) fn new_key() -> Result<SymmetricKey, ApiError> {
-    let mut bytes = [0; KEY_LENGTH];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| ApiError::new(Code::ServiceUnavailable, format!("no randomness: {error}")))?;
-    Ok(SymmetricKey::from_bytes(&bytes))
+fn new_key() -> Result<SymmetricKey, ApiError> {
+    policies::new_key().map_err(|failure| ApiError::new(Code::ServiceUnavailable, failure.cause()))
 }
 
 fn register(core: &mut Core, client_id: &str, device_id: &str, wish: Wish) -> Result<DeviceKey, ApiError> {
@@ -185,9 +185,9 @@ fn register(core: &mut Core, client_id: &str, device_id: &str, wish: Wish) -> Re
     }
     let mut identity = new_identity(client_id)?;
     wish.apply(&mut identity);
-    core.hub.insert(DeviceRecord::new(identity)).map_err(|_| {
-        ApiError::new(Code::DeviceAlreadyExists, format!("`{client_id}` is registered"))
-    })
+    core.hub
+        .insert(DeviceRecord::new(identity))
+        .map_err(|_| ApiError::new(Code::DeviceAlreadyExists, format!("`{client_id}` is registered")))
 }
 
 /// What a PUT asks for; `None` leaves as it is.
@@ -201,7 +201,9 @@ impl Wish {
     fn read(body: &Value, device_id: &str, module_id: Option<&str>) -> Result<Self, ApiError> {
         let invalid = |message: &str| ApiError::new(Code::ArgumentInvalid, message);
         let text = |name| body.get(name).and_then(Value::as_str);
-        if text("deviceId").is_some_and(|id| id != device_id) || text("moduleId").is_some_and(|id| Some(id) != module_id) {
+        if text("deviceId").is_some_and(|id| id != device_id)
+            || text("moduleId").is_some_and(|id| Some(id) != module_id)
+        {
             return Err(invalid("the ids in the body are not the ids in the path"));
         }
         if body.pointer("/capabilities/iotEdge") == Some(&Value::Bool(true)) {
@@ -234,15 +236,21 @@ impl Wish {
 /// Keys that are missing or empty are made; neither keys nor thumbprints mean that nothing is asked for.
 fn authentication(value: &Value) -> Result<Option<Authentication>, ApiError> {
     let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let thumbprints = (text("/x509Thumbprint/primaryThumbprint"), text("/x509Thumbprint/secondaryThumbprint"));
+    let thumbprints =
+        (text("/x509Thumbprint/primaryThumbprint"), text("/x509Thumbprint/secondaryThumbprint"));
     let keys = (text("/symmetricKey/primaryKey"), text("/symmetricKey/secondaryKey"));
     match (value.get("type").and_then(Value::as_str), thumbprints, keys) {
         (Some("selfSigned"), (None, None), _) => {
             Err(ApiError::new(Code::ArgumentInvalid, "selfSigned needs x509Thumbprint.primaryThumbprint"))
         }
-        (Some("selfSigned") | None, (primary, secondary), (None, None)) if primary.or(secondary).is_some() => {
+        (Some("selfSigned") | None, (primary, secondary), (None, None))
+            if primary.or(secondary).is_some() =>
+        {
             let primary = thumbprint(primary.or(secondary).unwrap_or_default())?;
-            Ok(Some(Authentication::SelfSigned { primary, secondary: secondary.map(thumbprint).transpose()? }))
+            Ok(Some(Authentication::SelfSigned {
+                primary,
+                secondary: secondary.map(thumbprint).transpose()?,
+            }))
         }
         (Some("sas") | None, _, (None, None)) => Ok(None),
         (Some("sas") | None, _, (primary, secondary)) => {
@@ -269,9 +277,13 @@ fn parse_key(text: &str) -> Result<SymmetricKey, ApiError> {
 
 /// SHA-1 or SHA-256 in hex; colons and spaces, as tools print them, are left out.
 fn thumbprint(text: &str) -> Result<String, ApiError> {
-    let hex: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).map(|c| c.to_ascii_uppercase()).collect();
+    let hex: String =
+        text.chars().filter(|c| !matches!(c, ':' | ' ')).map(|c| c.to_ascii_uppercase()).collect();
     if !matches!(hex.len(), 40 | 64) || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(ApiError::new(Code::ArgumentInvalid, "a thumbprint is 40 (SHA-1) or 64 (SHA-256) hex digits"));
+        return Err(ApiError::new(
+            Code::ArgumentInvalid,
+            "a thumbprint is 40 (SHA-1) or 64 (SHA-256) hex digits",
+        ));
     }
     Ok(hex)
 }
@@ -281,7 +293,10 @@ fn check_etag(core: &Core, key: DeviceKey, if_match: &str) -> Result<(), ApiErro
     if if_match == "*" || current.as_deref() == Some(if_match.trim_matches('"')) {
         return Ok(());
     }
-    Err(ApiError::new(Code::PreconditionFailed, "the identity has another ETag; read it again, or send If-Match: *"))
+    Err(ApiError::new(
+        Code::PreconditionFailed,
+        "the identity has another ETag; read it again, or send If-Match: *",
+    ))
 }
 
 /// Changes with the registry entry and with nothing else.
@@ -310,7 +325,7 @@ fn authentication_to_json(authentication: &Authentication) -> Value {
     }
 }
 
-pub(super) const fn connection_state(core: &Core, key: DeviceKey) -> &'static str {
+pub(super) fn connection_state(core: &Core, key: DeviceKey) -> &'static str {
     if core.hub.is_connected(key) { "Connected" } else { "Disconnected" }
 }
 

@@ -59,14 +59,19 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(log: Arc<EventLog>, query: &HashMap<String, String>, headers: &HeaderMap) -> Result<Self, ApiError> {
+    fn new(
+        log: Arc<EventLog>,
+        query: &HashMap<String, String>,
+        headers: &HeaderMap,
+    ) -> Result<Self, ApiError> {
         let events = header(headers, "accept").is_some_and(|accept| accept.contains("text/event-stream"));
         let after = header(headers, "last-event-id").or_else(|| query.get("after").map(String::as_str));
         let cursor = match after {
             None => 0,
             Some("newest") => log.newest(),
             Some(cursor) => {
-                let wrong = |_| ApiError::new(Code::ArgumentInvalid, "after is the cursor of a line, or newest");
+                let wrong =
+                    |_| ApiError::new(Code::ArgumentInvalid, "after is the cursor of a line, or newest");
                 cursor.parse().map_err(wrong)?
             }
         };
@@ -88,7 +93,8 @@ impl Reader {
             let chunk = reader.chunk().await?;
             Some((Ok::<_, Infallible>(chunk), reader))
         });
-        ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], Body::from_stream(chunks)).into_response()
+        ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], Body::from_stream(chunks))
+            .into_response()
     }
 
     /// The next lines, or a sign of life; `None` at the end.
@@ -135,7 +141,8 @@ mod tests {
             log.append(device_id.into(), |_| line.to_owned());
         }
         let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let headers =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         Reader::new(Arc::new(log), &query, &headers).unwrap()
     }
 
@@ -158,7 +165,10 @@ mod tests {
     #[tokio::test]
     async fn server_sent_events_go_on_where_the_client_was() {
         let headers = [("accept", "text/event-stream"), ("last-event-id", "1")];
-        assert_eq!(all(reader(&[("follow", "false")], &headers)).await, "id: 2\ndata: 2\n\nid: 3\ndata: 3\n\n");
+        assert_eq!(
+            all(reader(&[("follow", "false")], &headers)).await,
+            "id: 2\ndata: 2\n\nid: 3\ndata: 3\n\n"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,7 +21,10 @@ enum Manner {
     Replace,
 }
 
-pub(super) async fn show(State(service): Shared, Path(device_id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn show(
+    State(service): Shared,
+    Path(device_id): Path<String>,
+) -> Result<Response, ApiError> {
     service.twin(&client_id(&device_id, None)?)
 }
 
@@ -110,8 +113,11 @@ fn section(value: Option<&Value>, name: &str, manner: Manner) -> Result<Option<S
     };
     // Who read a twin and sends it back sends these along.
     let sent_back = |name: &str| matches!(name, "$version" | "$metadata");
-    let members: Map<_, _> =
-        members.iter().filter(|(name, _)| !sent_back(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let members: Map<_, _> = members
+        .iter()
+        .filter(|(name, _)| !sent_back(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     Ok(Some(match manner {
         Manner::Merge => Section::Patch(members),
         Manner::Replace => Section::Replace(members),
@@ -131,7 +137,10 @@ fn version(if_match: &str) -> Result<Option<u64>, ApiError> {
     match bytes {
         Some(bytes) => Ok(Some(u64::from_be_bytes(bytes))),
         // No twin ever has an ETag that is none.
-        None => Err(ApiError::new(Code::PreconditionFailed, "the twin has another ETag; read it again, or send If-Match: *")),
+        None => Err(ApiError::new(
+            Code::PreconditionFailed,
+            "the twin has another ETag; read it again, or send If-Match: *",
+        )),
     }
 }
 
@@ -139,7 +148,9 @@ fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
     let (identity, twin) = (&record.identity, record.twin());
     let (kind, primary, secondary) = match &identity.authentication {
         Authentication::Sas { .. } => ("sas", None, None),
-        Authentication::SelfSigned { primary, secondary } => ("selfSigned", Some(primary), secondary.as_ref()),
+        Authentication::SelfSigned { primary, secondary } => {
+            ("selfSigned", Some(primary), secondary.as_ref())
+        }
     };
     let mut value = json!({
         "deviceId": identity.identity().device_id(),
