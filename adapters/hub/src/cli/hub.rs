@@ -1,0 +1,276 @@
+//! `devicebound hub`: runs the hub.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
+use devicebound::iothub::sas::{self, Policy, SymmetricKey};
+use serde_json::json;
+
+use super::sas::device_token;
+use crate::Failure;
+use crate::backlog::Change;
+use crate::clock::unix_time;
+use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
+use crate::log::EventLog;
+use crate::policies;
+use crate::server::Server;
+use crate::service::new_identity;
+use crate::snippets::Facts;
+use crate::state::{Secrecy, StateDir};
+use crate::store::FileStore;
+use crate::transport::{certs, tls};
+use crate::view::{Format, View};
+
+/// The device that every hub starts with.
+const DEMO: &str = "demo";
+/// How long the tokens in the printed lines are good for.
+const PRINTED_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// What the real service allows a clock to be off at CONNECT, and how long it lets a connection outlive its token.
+const AZURE_SKEW: Duration = Duration::from_secs(300);
+const AZURE_GRACE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Args)]
+pub(super) struct HubArgs {
+    /// Where certificates, keys and devices are kept [default: devicebound in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR", env = "DEVICEBOUND_STATE")]
+    state: Option<PathBuf>,
+    /// The port of MQTT over TLS; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = MQTT_PORT)]
+    port: u16,
+    /// The port of HTTPS and MQTT over WebSocket; 0 takes a free one [default: 443, else 8443]
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// An address to listen on; may be given again. In a container: 0.0.0.0 [default: 127.0.0.1 and ::1]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<IpAddr>,
+    /// A name of this hub besides localhost; may be given again. Devices may then use no other
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// The real service's tolerance: 300 s for clocks at CONNECT, 600 s until an expired token cuts a connection
+    #[arg(long)]
+    azure_timing: bool,
+    /// JSON lines instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: HubArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(format!("cannot start threads: {error}"), "see the limits of this system")
+    })?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: HubArgs) -> Result<(), Failure> {
+    // First of all, so that a signal at any later moment ends the hub cleanly.
+    let stop = stop_signal()?;
+    let state = StateDir::open(&args.state.clone().unwrap_or_else(StateDir::default_path))?;
+    let _lock = state.lock()?;
+    let listeners =
+        listen::bind(&Ports { addresses: args.listen.clone(), mqtt: args.port, https: args.https_port })
+            .await?;
+
+    let specific = args.listen.iter().filter(|address| !address.is_unspecified()).map(ToString::to_string);
+    let certificate_names: Vec<String> = args.names.iter().cloned().chain(specific).collect();
+    let certificates = certs::load_or_make(&state, &certificate_names)?;
+    let ca_path = certificates.ca_path.clone();
+    let policies = policies::load_or_make(&state)?;
+    let telemetry = Arc::new(EventLog::default());
+    let store = FileStore::new(&state, Arc::clone(&telemetry));
+    let view = View::stdout(if args.json { Format::Json } else { Format::Text });
+    let server = Server::start(
+        config(&args, &certificate_names, &policies),
+        policies.clone(),
+        Box::new(store),
+        telemetry,
+        tls::server_config(certificates)?,
+        view.clone(),
+    )?;
+
+    let demo_key = demo_key(&server).await?;
+    let ready = Ready::new(&args, &listeners, ca_path, demo_key, &policies)?;
+    state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
+    view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
+    server.run(listeners, stop).await;
+    state.remove("service.json");
+    Ok(())
+}
+
+fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> HubConfig {
+    let host_names = if args.names.is_empty() {
+        Vec::new()
+    } else {
+        let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
+        certificate_names.iter().cloned().chain(own).collect()
+    };
+    let (clock_skew, expiry_grace) =
+        if args.azure_timing { (AZURE_SKEW, AZURE_GRACE) } else { (Duration::ZERO, Duration::ZERO) };
+    HubConfig { host_names, policies: policies.to_vec(), clock_skew, expiry_grace, ..HubConfig::default() }
+}
+
+/// The key of the device `demo`, which is registered if it is the first start.
+async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
+    let engine = server.engine();
+    let is_first_start = engine.with(|core, _| core.hub.devices().next().is_none());
+    if is_first_start {
+        let failed = |cause: String| Failure::new(cause, "check the state folder and start again");
+        let identity = new_identity(DEMO).map_err(|error| failed(error.to_string()))?;
+        let key = engine.with(|core, _| core.hub.insert(DeviceRecord::new(identity)));
+        let key = key.map_err(|_| failed(format!("{DEMO} is registered twice")))?;
+        if !engine.durable(Change::Record(key)).await {
+            return Err(failed(format!("cannot store the device {DEMO}")));
+        }
+    }
+    Ok(engine.with(|core, _| {
+        let record = core.hub.record(core.hub.find(DEMO)?)?;
+        match &record.identity.authentication {
+            Authentication::Sas { primary, .. } => Some(primary.clone()),
+            Authentication::SelfSigned { .. } => None,
+        }
+    }))
+}
+
+/// What is told when the hub is ready.
+struct Ready {
+    host: String,
+    mqtt: SocketAddr,
+    https: SocketAddr,
+    ca: PathBuf,
+    /// Unknown when somebody removed the device, or gave it a certificate.
+    demo_key: Option<SymmetricKey>,
+    service_key: SymmetricKey,
+}
+
+impl Ready {
+    fn new(
+        args: &HubArgs,
+        listeners: &Listeners,
+        ca: PathBuf,
+        demo_key: Option<SymmetricKey>,
+        policies: &[Policy],
+    ) -> Result<Self, Failure> {
+        let address = |listeners: &[tokio::net::TcpListener]| {
+            listeners
+                .first()
+                .and_then(|listener| listener.local_addr().ok())
+                .ok_or_else(|| Failure::new("a socket that was bound has no address", "start again"))
+        };
+        let owner = policies.iter().find(|policy| policy.name == policies::OWNER);
+        let service_key = owner.and_then(|policy| policy.keys.first()).cloned().ok_or_else(|| {
+            Failure::new(
+                "policies.json has no key of iothubowner",
+                "remove policies.json to have new keys made",
+            )
+        })?;
+        Ok(Self {
+            host: args.names.first().cloned().unwrap_or_else(|| "localhost".to_owned()),
+            mqtt: address(&listeners.mqtt)?,
+            https: address(&listeners.https)?,
+            ca,
+            demo_key,
+            service_key,
+        })
+    }
+
+    fn connection_string(&self) -> Option<String> {
+        let key = self.demo_key.as_ref()?.to_base64();
+        Some(format!("HostName={};DeviceId={DEMO};SharedAccessKey={key}", self.host))
+    }
+
+    fn service_connection_string(&self) -> String {
+        let key = self.service_key.to_base64();
+        format!("HostName={};SharedAccessKeyName={};SharedAccessKey={key}", self.host, policies::OWNER)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "event": "ready",
+            "mqtt": self.mqtt.to_string(),
+            "https": self.https.to_string(),
+            "ca": self.ca,
+            "connectionString": self.connection_string(),
+            "serviceConnectionString": self.service_connection_string(),
+        })
+    }
+
+    /// What the tools of this machine need to find the hub.
+    fn service_file(&self) -> serde_json::Value {
+        let mut address = self.https;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
+            });
+        }
+        json!({
+            "url": format!("https://{address}"),
+            "connectionString": self.service_connection_string(),
+            "ca": self.ca,
+            "pid": std::process::id(),
+        })
+    }
+
+    fn text(&self, https_note: Option<&str>) -> String {
+        let mut lines = vec![
+            "devicebound is ready".to_owned(),
+            format!("  MQTT over TLS                 {}", self.mqtt),
+            format!("  HTTPS, MQTT over WebSocket    {}", self.https),
+        ];
+        lines.extend(https_note.map(|note| format!("    not on {HTTPS_PORT}: {note}")));
+        lines.push(format!("  CA certificate                {}", self.ca.display()));
+        lines.push(format!("  service connection string     {}", self.service_connection_string()));
+        if let (Some(connection_string), Some(key)) = (self.connection_string(), &self.demo_key) {
+            let expiry = unix_time().after(PRINTED_TOKEN_LIFE);
+            let snippets = Facts {
+                host: &self.host,
+                mqtt_port: self.mqtt.port(),
+                https_port: self.https.port(),
+                ca: &self.ca,
+                device_id: DEMO,
+                connection_string: &connection_string,
+                device_token: &device_token(&self.host, DEMO, key, expiry),
+                service_token: &sas::sign(&self.host, &self.service_key, expiry, Some(policies::OWNER)),
+            };
+            lines.push(format!("  device connection string      {connection_string}"));
+            lines.push(String::new());
+            lines.push(snippets.snippets());
+            lines
+                .push(format!("The tokens above are good until {expiry}; a new one: devicebound sas {DEMO}"));
+        }
+        lines.push("What happens from now on:".to_owned());
+        lines.join("\n")
+    }
+}
+
+/// Completes at SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"), "start again");
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = failed;
+        Ok(async {
+            // Without a way to hear of it there is nothing to wait for.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending().await
+            }
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! The command line: the hub itself, and the jobs of a device explorer against a running hub.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::Failure;
+use crate::state::StateDir;
+
+mod client;
+mod device;
+mod hub;
+mod messages;
+mod sas;
+mod telemetry;
+mod twin;
+
+/// An Azure IoT Hub on your own machine: MQTT 3.1.1 over TLS and WebSocket, with a live view that says why.
+#[derive(Debug, Parser)]
+#[command(name = "devicebound", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a hub: ready in under a second, with lines to paste and a live view
+    Hub(hub::HubArgs),
+    /// Register devices and look them up
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Read and change a device's twin
+    #[command(subcommand)]
+    Twin(twin::TwinCommand),
+    /// Send a message to a device
+    #[command(subcommand)]
+    C2d(messages::CloudToDeviceCommand),
+    /// Call a method of a device
+    #[command(subcommand)]
+    Method(messages::MethodCommand),
+    /// Watch what devices send
+    #[command(subcommand)]
+    Telemetry(telemetry::TelemetryCommand),
+    /// Make a SAS token for a device
+    Sas(sas::SasArgs),
+}
+
+/// Which hub a sub-command talks to: by default the one that runs on the default state folder.
+#[derive(Clone, Debug, Args)]
+struct Target {
+    /// The state folder of a hub that runs on this machine
+    #[arg(long, value_name = "DIR", env = "DEVICEBOUND_STATE")]
+    state: Option<PathBuf>,
+    /// The service connection string that the hub printed, for a hub elsewhere
+    #[arg(long, value_name = "TEXT")]
+    connection_string: Option<String>,
+    /// Where that hub is, if not at its host name and port 443
+    #[arg(long, value_name = "HOST[:PORT]", requires = "connection_string")]
+    hub: Option<String>,
+    /// The certificate of its authority (ca.pem)
+    #[arg(long, value_name = "FILE", requires = "connection_string")]
+    ca: Option<PathBuf>,
+}
+
+impl Target {
+    fn state_path(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(StateDir::default_path)
+    }
+}
+
+/// Runs the program with the arguments of this process.
+///
+/// Exits with 0 when the command did what it says, 1 when it could not, and 2 when it was not understood.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Hub(args) => hub::run(args),
+        Command::Device(command) => device::run(command),
+        Command::Twin(command) => twin::run(command),
+        Command::C2d(command) => messages::run_cloud_to_device(command),
+        Command::Method(command) => messages::run_method(command),
+        Command::Telemetry(command) => telemetry::run(command),
+        Command::Sas(args) => sas::run(&args),
+    }
+}
+
+/// The JSON of an argument.
+fn json_argument(what: &str, text: &str) -> Result<serde_json::Value, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        Failure::new(
+            format!("the {what} is not JSON: {error}"),
+            r#"write JSON in single quotes, for example '{"interval":5}'; text needs its own quotes: '"text"'"#,
+        )
+    })
+}
+
+/// A duration such as `90s`, `15m`, `1h` or `7d`; a bare number means seconds.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "a number and s, m, h or d, for example 1h".to_owned())?;
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        unit => return Err(format!("`{unit}` is none of s, m, h, d")),
+    };
+    number.checked_mul(unit).map(std::time::Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}
+
+/// Prints a value for people: indented JSON.
+fn print_json(value: &serde_json::Value) {
+    println!("{value:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let seconds = |text| parse_duration(text).map(|duration| duration.as_secs());
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("15m"), Ok(900));
+        assert_eq!(seconds("7d"), Ok(604_800));
+        for wrong in ["", "h", "1w", "-1s", "1.5h", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

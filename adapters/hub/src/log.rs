@@ -1,0 +1,129 @@
+//! Lines with numbers, which the service API serves as streams: bounded, in memory, in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Most lines kept; older ones give way.
+const LINES_MAX: usize = 100_000;
+/// Most bytes kept.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The last lines, each with a number that grows by one.
+///
+/// A reader that fell behind so far that lines gave way sees a gap in the numbers.
+#[derive(Debug)]
+pub struct EventLog {
+    kept: Mutex<Kept>,
+    grown: Notify,
+}
+
+/// One line as a reader gets it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number; the first line has 1.
+    pub cursor: u64,
+    /// The device that it is about.
+    pub device_id: Arc<str>,
+    /// One JSON object, without a line end.
+    pub line: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// The number of the newest line, kept or not.
+    newest: u64,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), grown: Notify::new() }
+    }
+}
+
+impl EventLog {
+    /// Appends a line; `line` makes its text once its number is known.
+    pub fn append(&self, device_id: Arc<str>, line: impl FnOnce(u64) -> String) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.newest += 1;
+        let cursor = kept.newest;
+        let entry = Entry { cursor, device_id, line: line(cursor).into() };
+        kept.bytes += entry.line.len();
+        kept.entries.push_back(entry);
+        while kept.entries.len() > LINES_MAX || kept.bytes > BYTES_MAX {
+            let Some(oldest) = kept.entries.pop_front() else { break };
+            kept.bytes -= oldest.line.len();
+        }
+        drop(kept);
+        self.grown.notify_waiters();
+    }
+
+    /// The number of the newest line; 0 before the first.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).newest
+    }
+
+    /// The oldest kept line behind `cursor`.
+    #[must_use]
+    pub fn after(&self, cursor: u64) -> Option<Entry> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = kept.entries.front()?.cursor;
+        let index = usize::try_from(cursor.saturating_add(1).saturating_sub(oldest)).ok()?;
+        kept.entries.get(index).cloned()
+    }
+
+    /// The oldest kept line behind `cursor`, once there is one.
+    pub async fn wait_after(&self, cursor: u64) -> Entry {
+        loop {
+            let mut grown = std::pin::pin!(self.grown.notified());
+            // Enlisted before looking, so that a line that comes in between is not missed.
+            grown.as_mut().enable();
+            if let Some(entry) = self.after(cursor) {
+                return entry;
+            }
+            grown.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(lines: &[&str]) -> EventLog {
+        let log = EventLog::default();
+        for line in lines {
+            log.append("demo".into(), |_| (*line).to_owned());
+        }
+        log
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_left_off() {
+        let log = log(&["a", "b", "c"]);
+        assert_eq!(&*log.after(0).unwrap().line, "a");
+        assert_eq!(&*log.after(2).unwrap().line, "c");
+        assert!(log.after(3).is_none());
+        assert!(log.after(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn the_oldest_lines_give_way_and_leave_a_gap_in_the_numbers() {
+        let big = "x".repeat(BYTES_MAX / 2);
+        let log = log(&[&big, &big, "last"]);
+        assert_eq!(log.after(0).unwrap().cursor, 2);
+        assert_eq!(log.newest(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_gets_the_next_line() {
+        let log = log(&["a"]);
+        let (entry, ()) =
+            tokio::join!(log.wait_after(1), async { log.append("demo".into(), |_| "b".to_owned()) });
+        assert_eq!((entry.cursor, &*entry.line), (2, "b"));
+    }
+}

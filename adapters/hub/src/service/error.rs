@@ -1,0 +1,180 @@
+//! Errors in the two shapes that Azure has.
+
+use std::fmt;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use devicebound::hub::{CallFailure, EnqueueError, InvokeError, TwinUpdateError};
+use serde_json::json;
+
+use crate::clock::unix_time;
+
+/// The errors of the service API: Azure's name, Azure's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 400004.
+    ArgumentInvalid,
+    /// 401002.
+    Unauthorized,
+    /// 403004.
+    QueueFull,
+    /// 403009.
+    InvalidMessageExpiryTime,
+    /// 403800.
+    TooManyCalls,
+    /// 404000: no such path.
+    ResourceNotFound,
+    /// 404001.
+    DeviceNotFound,
+    /// 404010.
+    ModuleNotFound,
+    /// 404103.
+    DeviceNotOnline,
+    /// 409001.
+    DeviceAlreadyExists,
+    /// 409301.
+    ModuleAlreadyExists,
+    /// 412001.
+    PreconditionFailed,
+    /// 413001.
+    MessageTooLarge,
+    /// 503001: the store failed.
+    ServiceUnavailable,
+    /// 504101.
+    GatewayTimeout,
+}
+
+impl Code {
+    const fn name_and_number(self) -> (&'static str, u32) {
+        match self {
+            Self::ArgumentInvalid => ("ArgumentInvalid", 400_004),
+            Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
+            Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
+            Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
+            Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
+            Self::ResourceNotFound => ("ResourceNotFound", 404_000),
+            Self::DeviceNotFound => ("DeviceNotFound", 404_001),
+            Self::ModuleNotFound => ("ModuleNotFound", 404_010),
+            Self::DeviceNotOnline => ("DeviceNotOnline", 404_103),
+            Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
+            Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
+            Self::PreconditionFailed => ("PreconditionFailed", 412_001),
+            Self::MessageTooLarge => ("MessageTooLarge", 413_001),
+            Self::ServiceUnavailable => ("ServiceUnavailable", 503_001),
+            Self::GatewayTimeout => ("GatewayTimeout", 504_101),
+        }
+    }
+
+    /// The first three digits of the number.
+    fn status(self) -> StatusCode {
+        u16::try_from(self.name_and_number().1 / 1000)
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// What went wrong with a request.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    code: Code,
+    message: String,
+    nested: bool,
+}
+
+impl ApiError {
+    /// An error with a message for whoever reads the log of the client.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), nested: false }
+    }
+
+    /// The shape of direct methods: JSON text inside the JSON, which the SDKs read `errorCode` from.
+    #[must_use]
+    pub fn nested(self) -> Self {
+        Self { nested: true, ..self }
+    }
+
+    /// The store could not make it safe: nothing has changed.
+    #[must_use]
+    pub fn store_failed() -> Self {
+        let rule = devicebound::Rule::StoreFailed;
+        Self::new(Code::ServiceUnavailable, format!("the hub could not store the change; {}", rule.mend()))
+    }
+}
+
+/// The message.
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (name, number) = self.code.name_and_number();
+        let time = unix_time();
+        let tracking_id = format!("{:032X}-TimeStamp:{time}", time.as_millis());
+        let message = if self.nested {
+            let inner = json!({
+                "errorCode": number, "trackingId": tracking_id, "message": self.message,
+                "info": {}, "timestampUtc": time.to_string(),
+            });
+            inner.to_string()
+        } else {
+            format!("ErrorCode:{name};{}", self.message)
+        };
+        let body =
+            Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
+        let mut response = (self.code.status(), body).into_response();
+        response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
+        response
+    }
+}
+
+impl From<EnqueueError> for ApiError {
+    fn from(error: EnqueueError) -> Self {
+        let code = match error {
+            EnqueueError::QueueFull => Code::QueueFull,
+            EnqueueError::TooLarge => Code::MessageTooLarge,
+            EnqueueError::Properties(_) => Code::ArgumentInvalid,
+            EnqueueError::Expired => Code::InvalidMessageExpiryTime,
+            EnqueueError::UnknownDevice => Code::DeviceNotFound,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<InvokeError> for ApiError {
+    fn from(error: InvokeError) -> Self {
+        let code = match error {
+            InvokeError::UnknownDevice => Code::DeviceNotFound,
+            InvokeError::NotOnline => Code::DeviceNotOnline,
+            InvokeError::TooMany => Code::TooManyCalls,
+            InvokeError::Argument(_) => Code::ArgumentInvalid,
+        };
+        Self::new(code, error.to_string()).nested()
+    }
+}
+
+impl From<CallFailure> for ApiError {
+    fn from(failure: CallFailure) -> Self {
+        let code = match failure {
+            CallFailure::NotOnline => Code::DeviceNotOnline,
+            CallFailure::NoAnswer => Code::GatewayTimeout,
+        };
+        Self::new(code, failure.to_string()).nested()
+    }
+}
+
+impl From<TwinUpdateError> for ApiError {
+    fn from(error: TwinUpdateError) -> Self {
+        let code = match error {
+            TwinUpdateError::UnknownDevice => Code::DeviceNotFound,
+            TwinUpdateError::VersionMismatch => Code::PreconditionFailed,
+            TwinUpdateError::Document(_) => Code::ArgumentInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}

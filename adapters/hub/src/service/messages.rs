@@ -1,0 +1,142 @@
+//! Cloud-to-device messages: `POST /devices/{id}/messages/deviceBound` and `DELETE /devices/{id}/commands`.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use devicebound::hub::{CloudMessage, FeedbackRequest};
+use devicebound::iothub::PropertyBag;
+use devicebound::time::UnixTime;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{ApiError, Code, Shared, client_id, find, header};
+use crate::backlog::Change;
+
+/// Application properties come in headers with this prefix. HTTP knows no case in header names, so they arrive in lower
+/// case; the query parameter `properties` takes a property bag, which keeps the case.
+const PROPERTY: &str = "iothub-app-";
+
+pub(super) async fn send(
+    State(service): Shared,
+    Path(device_id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let client_id = client_id(&device_id, None)?;
+    let message = message(&headers, query.as_deref().unwrap_or_default(), &body)?;
+    let key = service.engine.with(|core, now| {
+        let key = find(core, &client_id)?;
+        let (_, commit) = core.hub.enqueue(now, key, message)?;
+        Ok::<_, ApiError>(commit.device)
+    })?;
+    if !service.engine.durable(Change::Record(key)).await {
+        return Err(ApiError::store_failed());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn purge(
+    State(service): Shared,
+    Path(device_id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let client_id = client_id(&device_id, None)?;
+    let (key, purged) = service.engine.with(|core, _| {
+        let key = find(core, &client_id)?;
+        let (purged, commit) = core.hub.purge(key).ok_or_else(ApiError::store_failed)?;
+        Ok::<_, ApiError>((commit.device, purged))
+    })?;
+    if !service.engine.durable(Change::Record(key)).await {
+        return Err(ApiError::store_failed());
+    }
+    Ok(Json(json!({"deviceId": device_id, "moduleId": null, "totalMessagesPurged": purged})))
+}
+
+fn message(headers: &HeaderMap, query: &str, body: &[u8]) -> Result<CloudMessage, ApiError> {
+    let text = |name| header(headers, name).map(str::to_owned);
+    let ack = header(headers, "iothub-ack").map(|ack| {
+        FeedbackRequest::parse(ack).ok_or_else(|| invalid("iothub-ack is none, positive, negative or full"))
+    });
+    Ok(CloudMessage {
+        message_id: text("iothub-messageid"),
+        correlation_id: text("iothub-correlationid"),
+        user_id: text("iothub-userid"),
+        content_type: text("iothub-contenttype"),
+        content_encoding: text("iothub-contentencoding"),
+        expiry: header(headers, "iothub-expiry").map(expiry).transpose()?,
+        ack: ack.transpose()?,
+        properties: properties(headers, query)?,
+        payload: body.to_vec(),
+    })
+}
+
+fn properties(headers: &HeaderMap, query: &str) -> Result<Vec<(String, Option<String>)>, ApiError> {
+    let mut properties = Vec::new();
+    for (name, value) in headers {
+        if let Some(name) = name.as_str().strip_prefix(PROPERTY) {
+            let value =
+                std::str::from_utf8(value.as_bytes()).map_err(|_| invalid("a property is not UTF-8"))?;
+            properties.push((name.to_owned(), Some(value.to_owned())));
+        }
+    }
+    let bag = query.split('&').find_map(|pair| pair.strip_prefix("properties="));
+    if let Some(bag) = bag.filter(|bag| !bag.is_empty()) {
+        let bag = percent_decode_str(bag).decode_utf8().map_err(|_| invalid("the query is not UTF-8"))?;
+        let bag = PropertyBag::parse(&bag).map_err(|rule| invalid(rule.says()))?;
+        properties.extend(
+            bag.iter().map(|(name, value)| (name.into_owned(), value.map(|value| value.into_owned()))),
+        );
+    }
+    Ok(properties)
+}
+
+fn expiry(text: &str) -> Result<UnixTime, ApiError> {
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| invalid("iothub-expiry is a time such as 2030-01-31T12:00:00Z"))?;
+    // A time before 1970 has passed, as 1970 has.
+    let millis = u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Ok(UnixTime::from_millis(millis))
+}
+
+fn invalid(message: &str) -> ApiError {
+    ApiError::new(Code::ArgumentInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn headers_and_query_make_a_message() {
+        let headers = headers(&[
+            ("iothub-app-alert", "high"),
+            ("iothub-messageid", "m1"),
+            ("iothub-ack", "Full"),
+            ("iothub-expiry", "2023-11-14T22:13:20Z"),
+        ]);
+        let query = "api-version=2021-04-12&properties=Case%3D%25C3%25BC%26bare";
+        let message = message(&headers, query, b"hello").unwrap();
+        assert_eq!(message.message_id.as_deref(), Some("m1"));
+        assert_eq!(message.ack, Some(FeedbackRequest::Full));
+        assert_eq!(message.expiry, Some(UnixTime::from_secs(1_700_000_000)));
+        let expected = [("alert", Some("high")), ("Case", Some("ü")), ("bare", None)];
+        assert_eq!(
+            message.properties,
+            expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
+        assert!(message(&headers(&[("iothub-ack", "maybe")]), "", b"").is_err());
+        assert!(message(&headers(&[("iothub-expiry", "tomorrow")]), "", b"").is_err());
+        assert!(message(&headers(&[]), "properties=a%3D%25FF", b"").is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! TLS as the hub speaks it: 1.2 and 1.3, a client certificate asked for and never required.
+
+use std::sync::Arc;
+
+use devicebound::hub::Thumbprints;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, ServerConnection, SignatureScheme,
+};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+
+use super::certs::Certificates;
+use crate::Failure;
+
+/// The cryptography behind every TLS connection of this crate.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The server side of TLS 1.2 and 1.3 for both ports.
+///
+/// # Errors
+/// When certificate and key do not belong together.
+pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Failure> {
+    let provider = provider();
+    let verifier = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
+    let build = || {
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(certificates.chain, certificates.key)
+    };
+    let config = build().map_err(|error| {
+        Failure::new(
+            format!("server.pem and server.key in the state folder cannot be used: {error}"),
+            "remove both; the hub makes new ones of the same authority",
+        )
+    })?;
+    Ok(Arc::new(config))
+}
+
+/// The thumbprints of the certificate that the client showed in a finished handshake.
+#[must_use]
+pub fn thumbprints(connection: &ServerConnection) -> Option<Thumbprints> {
+    let certificate = connection.peer_certificates()?.first()?;
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    Some(Thumbprints { sha1: hex(&Sha1::digest(certificate)), sha256: hex(&Sha256::digest(certificate)) })
+}
+
+/// Takes any certificate whose key the client holds.
+///
+/// A device may be known by the thumbprint of a self-signed certificate, so no chain is looked at here: whose
+/// certificate it is gets decided at CONNECT. That the client holds the key is checked, or a copied certificate would do.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

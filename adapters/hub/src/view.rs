@@ -1,0 +1,239 @@
+//! The live view: a line for each packet with its meaning, and for each end of a connection the rule, the bytes, the fix.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use devicebound::explain::{Sender, explain};
+use devicebound::iothub::Identity;
+use devicebound::packet::{Decoded, decode};
+use devicebound::session::{Close, CloseReason};
+use serde_json::{Value, json};
+
+use crate::clock::unix_time;
+
+/// Lines that may wait to be printed; a terminal that is slower than the hub loses lines, not the hub its time.
+const LINES_MAX: usize = 4096;
+/// So many of the offending bytes are shown.
+const OFFENDING_MAX: usize = 48;
+
+/// How the view is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Where everything that happens is told; cheap to copy, and nothing when it is off.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    printer: Option<Arc<Printer>>,
+}
+
+#[derive(Debug)]
+struct Printer {
+    format: Format,
+    lines: SyncSender<String>,
+    /// Lines that found no room since the last that did.
+    lost: AtomicU64,
+}
+
+/// Whose line it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// The client id, once it is known.
+    pub client_id: Option<&'a str>,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+}
+
+impl View {
+    /// A view that prints to standard output.
+    #[must_use]
+    pub fn stdout(format: Format) -> Self {
+        let (lines, printed) = sync_channel(LINES_MAX);
+        thread::spawn(move || print(&printed));
+        Self { printer: Some(Arc::new(Printer { format, lines, lost: AtomicU64::new(0) })) }
+    }
+
+    /// Whether anybody looks.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.printer.is_some()
+    }
+
+    /// A whole packet went one way or the other.
+    pub fn packet(&self, who: Who<'_>, sender: Sender, bytes: &[u8]) {
+        let Some(printer) = &self.printer else { return };
+        let mut input = bytes;
+        let Ok(Decoded::Packet(packet)) = decode(&mut input, usize::MAX) else { return };
+        let identity = who.client_id.and_then(|client_id| Identity::from_client_id(client_id).ok());
+        let text = explain(&packet, sender, identity).to_string();
+        let (arrow, direction) = match sender {
+            Sender::Device => ("──▶", "toHub"),
+            Sender::Hub => ("◀──", "toDevice"),
+        };
+        printer.tell(
+            || format!("{} {:24} {arrow} {text}", time_of_day(), who.name()),
+            || {
+                let name = format!("{:?}", packet.packet_type()).to_uppercase();
+                who.json(
+                    "packet",
+                    json!({"direction": direction, "packet": name, "text": text, "size": bytes.len()}),
+                )
+            },
+        );
+    }
+
+    /// A connection is over. `offending` are the bytes that are to blame, if any.
+    pub fn closed(&self, who: Who<'_>, close: &Close, offending: &[u8]) {
+        let Some(printer) = &self.printer else { return };
+        let rule = close.rule();
+        let orderly = close.reason() == CloseReason::Disconnected;
+        printer.tell(
+            || {
+                let mut text =
+                    format!("{} {:24} ─╳─ {}: {}", time_of_day(), who.name(), close.reason(), rule.says());
+                if !offending.is_empty() {
+                    text.push_str(&format!("\n{:37} bytes: {}", "", shown(offending)));
+                }
+                if !orderly {
+                    text.push_str(&format!("\n{:37} mend:  {} ({})", "", rule.mend(), rule.source()));
+                }
+                text
+            },
+            || {
+                let details = json!({
+                    "rule": rule.id(), "reason": close.reason().to_string(), "says": rule.says(),
+                    "mend": rule.mend(), "source": rule.source(), "bytes": hex(offending),
+                });
+                who.json("closed", details)
+            },
+        );
+    }
+
+    /// What is told when the hub is ready, in both forms.
+    pub fn banner(&self, text: &str, json: &Value) {
+        if let Some(printer) = &self.printer {
+            printer.tell(|| text.to_owned(), || json.clone());
+        }
+    }
+
+    /// Something that is not about one packet.
+    pub fn note(&self, event: &str, text: &str) {
+        let Some(printer) = &self.printer else { return };
+        printer.tell(
+            || format!("{} {text}", time_of_day()),
+            || json!({"event": event, "time": unix_time().to_string(), "text": text}),
+        );
+    }
+
+    /// A client gave up on TLS, or spoke something else.
+    pub fn tls_failed(&self, peer: SocketAddr, error: &io::Error) {
+        if self.printer.is_none() {
+            return;
+        }
+        self.note(
+            "tlsFailed",
+            &format!("TLS with {peer} failed: {error}; {}", tls_advice(&error.to_string())),
+        );
+    }
+}
+
+impl Printer {
+    fn tell(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+        let line = match self.format {
+            Format::Text => text(),
+            Format::Json => json().to_string(),
+        };
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 && !self.send(self.lost_line(lost)) {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        if !self.send(line) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send(&self, line: String) -> bool {
+        !matches!(self.lines.try_send(line), Err(TrySendError::Full(_)))
+    }
+
+    fn lost_line(&self, lost: u64) -> String {
+        match self.format {
+            Format::Text => format!("… {lost} lines not shown: the terminal is slower than the hub"),
+            Format::Json => json!({"event": "lost", "lines": lost}).to_string(),
+        }
+    }
+}
+
+impl Who<'_> {
+    fn name(&self) -> String {
+        self.client_id.map_or_else(|| self.peer.to_string(), str::to_owned)
+    }
+
+    fn json(&self, event: &str, details: Value) -> Value {
+        let mut line = json!({
+            "event": event, "time": unix_time().to_string(), "device": self.client_id, "peer": self.peer.to_string(),
+        });
+        if let (Some(line), Value::Object(details)) = (line.as_object_mut(), details) {
+            line.extend(details);
+        }
+        line
+    }
+}
+
+fn print(lines: &Receiver<String>) {
+    let mut out = io::stdout();
+    while let Ok(line) = lines.recv() {
+        // Nobody reads any more (`| head`): the hub goes on without a view.
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            break;
+        }
+    }
+}
+
+fn time_of_day() -> String {
+    let time = unix_time().to_string();
+    time.get(11..23).unwrap_or_default().to_owned()
+}
+
+/// The bytes in hex, and as text where they are text.
+fn shown(bytes: &[u8]) -> String {
+    let text: String = bytes
+        .iter()
+        .take(OFFENDING_MAX)
+        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' })
+        .collect();
+    format!("{}  {text}", hex(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text: Vec<String> = bytes.iter().take(OFFENDING_MAX).map(|byte| format!("{byte:02x}")).collect();
+    if bytes.len() > OFFENDING_MAX {
+        text.push(format!("… {} more", bytes.len() - OFFENDING_MAX));
+    }
+    text.join(" ")
+}
+
+/// What usually is behind an error of the TLS handshake.
+fn tls_advice(error: &str) -> &'static str {
+    if error.contains("UnknownCA") || error.contains("BadCertificate") || error.contains("CertificateUnknown")
+    {
+        "the client does not trust this hub: give it ca.pem, and connect by a name of the certificate (--name adds one)"
+    } else if error.contains("InvalidContentType") || error.contains("corrupt message") {
+        "the client speaks without TLS: turn it on (there is no plaintext port)"
+    } else if error.contains("ProtocolVersion")
+        || error.contains("UnsupportedVersion")
+        || error.contains("NotEnabled")
+    {
+        "the client offers no TLS 1.2 or 1.3"
+    } else {
+        "check the client's TLS settings"
+    }
+}
