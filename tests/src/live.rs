@@ -3,21 +3,18 @@
 
 #![allow(clippy::panic, reason = "a machine that does not do what it is asked for must stop the test")]
 
-use devicebound::device::{self, Credential, DeviceConfig, Message, SendError, Ticket};
-use devicebound::hub::{self, Authentication, DeviceIdentity, DeviceRecord, HubConfig, LinkId, Receipt};
-use devicebound::iothub::Identity;
-use devicebound::iothub::sas::SymmetricKey;
+use devicebound::device::{self, Message, SendError, Ticket};
+use devicebound::hub::{self, HubConfig, LinkId, Receipt};
 use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound::packet::{PacketId, Publish, PublishQoS, TopicName};
 use devicebound::time::Instant;
 use devicebound::{Device, Hub};
 
+use crate::fixtures::{config, record};
 use crate::hub_host::{START, StoreMode};
 
 /// The one device.
 pub const DEVICE_ID: &str = "sensor-42";
-/// Where it connects to.
-pub const HOST: &str = "contoso.azure-devices.net";
 /// What its telemetry is published to: 76 bytes.
 pub const TELEMETRY_TOPIC: &str =
     "devices/sensor-42/messages/events/%24.ct=application%2Fjson&%24.ce=utf-8&z=7";
@@ -26,20 +23,6 @@ pub const CLOUD_MESSAGE_TOPIC: &str = "devices/sensor-42/messages/devicebound/%2
 
 const NOW: Instant = Instant::from_secs(1000);
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
-
-/// The device's key.
-#[must_use]
-pub fn key() -> SymmetricKey {
-    SymmetricKey::from_bytes(&[7; 32])
-}
-
-/// A device that is registered.
-#[must_use]
-pub fn record() -> DeviceRecord {
-    let authentication = Authentication::Sas { primary: key(), secondary: key() };
-    let identity = DeviceIdentity::new(DEVICE_ID, "1".to_owned(), authentication).expect("it is an id");
-    DeviceRecord::new(identity)
-}
 
 /// A QoS 1 PUBLISH.
 #[must_use]
@@ -55,9 +38,7 @@ pub fn publish(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
 /// A device that has just written CONNECT, and its CONNECT.
 #[must_use]
 pub fn opening_device() -> (Device, Vec<u8>) {
-    let identity = Identity::new(DEVICE_ID, None).expect("it is an id");
-    let config = DeviceConfig::new(HOST, identity, Credential::Key(key()));
-    let mut device = Device::new(config).expect("a device with a key can connect");
+    let mut device = Device::new(config(DEVICE_ID)).expect("the config is good");
     let mut tx = Vec::new();
     let opened = device::Event::Opened { jitter: 0, unix_time: START };
     device.handle(NOW, opened, &mut tx).expect("opening does not end a connection");
@@ -82,7 +63,7 @@ impl LiveHub {
     #[must_use]
     pub fn new() -> Self {
         let mut hub = Hub::new(HubConfig::default(), NOW, START);
-        hub.insert(record()).expect("the hub is empty");
+        hub.insert(record(DEVICE_ID)).expect("the hub is empty");
         let link = hub.open(NOW).expect("the hub is idle");
         let receipts = Vec::with_capacity(IN_FLIGHT_MAX);
         let mut live = Self { hub, link, tx: Vec::new(), receipts, stored: 0 };
