@@ -1,5 +1,6 @@
 //! What the tests share.
 
 pub mod hub_host;
+pub mod interop;
 pub mod packet_json;
 pub mod vectors;
