@@ -1,6 +1,8 @@
 //! What the tests share.
 
+pub mod fixtures;
 pub mod hub_host;
 pub mod interop;
 pub mod packet_json;
+pub mod station;
 pub mod vectors;

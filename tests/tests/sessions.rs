@@ -8,17 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use devicebound::hub::{
-    Authentication, CallId, CloudMessage, DeviceIdentity, DeviceRecord, FeedbackRequest, HubConfig, LinkId,
-    MethodRequest, Section, SequenceNumber, TwinUpdate,
+    CallId, CloudMessage, FeedbackRequest, LinkId, MethodRequest, Section, SequenceNumber, TwinUpdate,
 };
 use devicebound::iothub::Identity;
 use devicebound::iothub::sas::{SymmetricKey, sign};
 use devicebound::iothub::topic::FromHub;
-use devicebound::packet::{
-    Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, SubAckCode, Subscribe,
-    TopicFilter, TopicName, Unsubscribe, Will, decode,
-};
+use devicebound::packet::{Connect, Credentials, Decoded, TopicName, Will, decode};
 use devicebound::time::UnixTime;
+use devicebound_tests::fixtures::{HOST, KEYS, hub};
 use devicebound_tests::hub_host::{CallResult, HubHost};
 use devicebound_tests::packet_json::{self, Seen, payload, qos, seen as write};
 use devicebound_tests::vectors::{self, word};
@@ -27,9 +24,6 @@ use serde_json::{Map, Value, json};
 /// Cases that need what the durable hub brings: feedback, and a store that can be killed or filled. The guard below
 /// fails when one of them is not in the vectors any more, or passes already.
 const LATER: [&str; 3] = ["c2d-feedback-success", "kill-after-completed-c2d", "disk-full-twin"];
-
-const HOST: &str = "hub.example.test";
-const KEYS: [&str; 2] = ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "MDEyMzQ1Njc4OWFiY2RlZg=="];
 
 #[test]
 fn every_session_vector_holds_against_the_hub_machine() {
@@ -82,14 +76,7 @@ fn require(holds: bool, why: impl FnOnce() -> String) -> Outcome {
 
 impl Harness {
     fn new(split: usize) -> Self {
-        let mut host = HubHost::new(HubConfig { host_names: vec![HOST.to_owned()], ..HubConfig::default() });
-        for id in ["dev1", "dev2", "dev1/modA"] {
-            let key = |text| SymmetricKey::from_base64(text).expect("the keys above are base64");
-            let authentication = Authentication::Sas { primary: key(KEYS[0]), secondary: key(KEYS[1]) };
-            let identity =
-                DeviceIdentity::new(id, "1".to_owned(), authentication).expect("the ids above are ids");
-            host.register(DeviceRecord::new(identity));
-        }
+        let host = hub(&["dev1", "dev2", "dev1/modA"]);
         Self {
             host,
             split,
@@ -378,13 +365,13 @@ impl Harness {
                 ("return_code_in", _) => {
                     value.as_array().is_some_and(|codes| codes.contains(&packet["return_code"]))
                 }
-                ("topic_kind", meaning) => match (word(value), meaning) {
+                ("topic_kind", meaning) => matches!(
+                    (word(value), meaning),
                     ("c2d", Some(FromHub::CloudMessage(_)))
-                    | ("method_request", Some(FromHub::MethodRequest { .. })) => true,
-                    ("desired_patch" | "desired", Some(FromHub::DesiredPatch { .. })) => true,
-                    ("twin_response", Some(FromHub::TwinResponse { .. })) => true,
-                    _ => false,
-                },
+                        | ("method_request", Some(FromHub::MethodRequest { .. }))
+                        | ("desired_patch" | "desired", Some(FromHub::DesiredPatch { .. }))
+                        | ("twin_response", Some(FromHub::TwinResponse { .. }))
+                ),
                 ("topic_has", Some(FromHub::CloudMessage(bag))) => value.as_object().is_some_and(|wanted| {
                     wanted.iter().all(|(name, wanted)| {
                         bag.iter().any(|(found, value)| found == *name && value.as_deref() == wanted.as_str())

@@ -206,6 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn further_pings_do_not_put_off_the_end_of_a_silent_link() {
+        let mut pulse = Pulse::new(Duration::from_secs(10), PATIENCE, at(0));
+        for ping in [10, 20, 30] {
+            assert!(pulse.is_ping_due(at(ping)));
+            assert!(!pulse.is_dead(at(ping)));
+        }
+        assert_eq!(pulse.deadline(), Deadline { at: at(40), why: Timer::PingResp });
+        assert!(pulse.is_dead(at(40)));
+    }
+
+    #[test]
     fn part_of_a_long_packet_is_a_sign_of_life_and_the_same_part_again_is_not() {
         let mut pulse = Pulse::new(EVERY, PATIENCE, at(0));
         assert!(pulse.is_ping_due(at(60)));

@@ -36,7 +36,8 @@
 //!
 //! Twin requests and answers to methods are sent at QoS 0, and their subscriptions are made at QoS 0 (as the C and Node
 //! SDKs do): a request is acknowledged by its answer, and an answer to a method that did not arrive could not be sent
-//! again anyway. So only telemetry and cloud messages are QoS 1, and no PUBACK of theirs stands behind another packet.
+//! again anyway. So only telemetry and cloud messages are QoS 1, and a cloud message that is slowly worked on does not
+//! hold up the acknowledgements of twins and methods.
 //!
 //! # Rules for the owner
 //!
@@ -45,6 +46,38 @@
 //! 2. Report [`Event::Closed`] and [`Event::TimedOut`] only after what has arrived was pulled.
 //! 3. Write `tx` in order. After [`Close`], write what is in it, close the transport, and report [`Event::Closed`].
 //! 4. Not to pull is to make the hub wait. Whoever does that for longer than the keep alive loses the connection.
+//!
+//! ```
+//! use devicebound::Device;
+//! use devicebound::device::{Action, DeviceConfig, Event, Message};
+//! use devicebound::time::{Instant, UnixTime};
+//!
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! let text = "HostName=hub.example.test;DeviceId=dev1;SharedAccessKey=AAECAwQFBgcICQoLDA0ODw==";
+//! let mut device = Device::new(DeviceConfig::from_connection_string(text)?)?;
+//! let (now, mut tx) = (Instant::from_secs(1), Vec::new());
+//! device.telemetry(now, Message::new(b"21.5"), &mut tx)?; // waits for the connection
+//!
+//! // A transport is open; the device writes CONNECT.
+//! let opened = Event::Opened { jitter: 4711, unix_time: UnixTime::from_secs(1_700_000_000) };
+//! assert!(matches!(device.handle(now, opened, &mut tx)?, Action::Wait(_)));
+//! tx.clear(); // stands for writing it
+//!
+//! let mut received = &[0x20, 2, 0, 0][..]; // CONNACK 0
+//! loop {
+//!     match device.handle(now, Event::Received(&mut received), &mut tx)? {
+//!         Action::Wait(_) => break,
+//!         Action::Deliver(message, delivery) => {
+//!             println!("{} bytes from the cloud", message.payload.len());
+//!             device.complete(delivery, &mut tx)?;
+//!         }
+//!         action => println!("{action:?}"),
+//!     }
+//! }
+//! assert!(tx.ends_with(b"21.5"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod action;
 mod backoff;

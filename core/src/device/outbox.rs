@@ -162,6 +162,11 @@ impl Outbox {
         self.sent = 0;
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Bytes at the front of the buffer that belong to no packet any more.
     fn freed(&self) -> usize {
         match self.entries.front() {

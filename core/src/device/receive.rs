@@ -81,54 +81,53 @@ impl Device {
     }
 
     fn publish<'i>(&mut self, publish: Publish<'i>, tx: &mut Vec<u8>) -> Result<Action<'i>, CloseReason> {
-        let acknowledge = match publish.qos {
-            PublishQoS::AtMostOnce => None,
-            PublishQoS::AtLeastOnce { packet_id, dup } => Some((packet_id, dup)),
-            // Nothing is subscribed at QoS 2 [MQTT-3.8.4-6].
-            PublishQoS::ExactlyOnce { .. } => return Err(CloseReason::Violation(Rule::Qos2Flow)),
-        };
-        let message = topic::FromHub::parse(publish.topic, self.config.identity());
-        let (input, properties) = match message {
+        let Publish { qos, payload, .. } = publish;
+        // Nothing is subscribed at QoS 2 [MQTT-3.8.4-6].
+        if matches!(qos, PublishQoS::ExactlyOnce { .. }) {
+            return Err(CloseReason::Violation(Rule::Qos2Flow));
+        }
+        let (input, properties) = match FromHub::parse(publish.topic, self.config.identity()) {
             Ok(FromHub::CloudMessage(properties)) => (None, properties),
             Ok(FromHub::ModuleInput { input, properties }) => (Some(input), properties),
             other => {
-                if let Some((id, _)) = acknowledge {
-                    self.acknowledge_at_once(id, tx)?;
-                }
+                self.acknowledge_at_once(qos, tx)?;
                 return Ok(match other {
                     Ok(FromHub::TwinResponse { status, rid, version }) => {
-                        self.answered(status, rid.as_str(), version, publish.payload, tx)
+                        self.answered(status, rid.as_str(), version, payload, tx)
                     }
-                    Ok(FromHub::DesiredPatch { version }) => self.desired(version, publish.payload, tx),
+                    Ok(FromHub::DesiredPatch { version }) => self.desired(version, payload, tx),
                     Ok(FromHub::MethodRequest { method, rid }) => match self.called(rid, tx) {
-                        Some(id) => Action::Invoke(MethodCall { id, name: method, payload: publish.payload }),
+                        Some(id) => Action::Invoke(MethodCall { id, name: method, payload }),
                         None => Action::Handled,
                     },
                     _ => {
-                        self.ignored.unknown_topics = self.ignored.unknown_topics.saturating_add(1);
+                        count(&mut self.ignored.unknown_topics);
                         Action::Handled
                     }
                 });
             }
         };
-        let delivery = match acknowledge {
-            None => Delivery::UNACKNOWLEDGED,
-            Some((id, dup)) => match self.deliveries.receive(id, dup, self.config.limits.deliveries) {
-                Receipt::New(delivery) => delivery,
-                Receipt::Known => {
-                    self.ignored.repeated_messages = self.ignored.repeated_messages.saturating_add(1);
-                    self.deliveries.release(tx);
-                    return Ok(Action::Handled);
-                }
-                Receipt::TooMany => return Err(CloseReason::Ended(Rule::DeliveriesOpen)),
-            },
-        };
-        let dup = publish.qos.dup();
-        Ok(Action::Deliver(CloudMessage { input, properties, payload: publish.payload, dup }, delivery))
+        let Some(delivery) = self.delivery(qos, tx)? else { return Ok(Action::Handled) };
+        Ok(Action::Deliver(CloudMessage { input, properties, payload, dup: qos.dup() }, delivery))
+    }
+
+    /// Takes a cloud message to be completed by the application; `None` where the application has it already.
+    fn delivery(&mut self, qos: PublishQoS, tx: &mut Vec<u8>) -> Result<Option<Delivery>, CloseReason> {
+        let Some(id) = qos.packet_id() else { return Ok(Some(Delivery::UNACKNOWLEDGED)) };
+        match self.deliveries.receive(id, qos.dup(), self.config.limits.deliveries) {
+            Receipt::New(delivery) => Ok(Some(delivery)),
+            Receipt::Known => {
+                count(&mut self.ignored.repeated_messages);
+                self.deliveries.release(tx);
+                Ok(None)
+            }
+            Receipt::TooMany => Err(CloseReason::Ended(Rule::DeliveriesOpen)),
+        }
     }
 
     /// Acknowledges a message for which the application is not asked, when its turn has come.
-    fn acknowledge_at_once(&mut self, id: PacketId, tx: &mut Vec<u8>) -> Result<(), CloseReason> {
+    fn acknowledge_at_once(&mut self, qos: PublishQoS, tx: &mut Vec<u8>) -> Result<(), CloseReason> {
+        let Some(id) = qos.packet_id() else { return Ok(()) };
         if !self.deliveries.receive_completed(id, self.config.limits.deliveries) {
             return Err(CloseReason::Ended(Rule::DeliveriesOpen));
         }
@@ -148,12 +147,11 @@ impl Device {
             Ok((request, Asker::Application)) => Action::Answered(Answer { request, status, version, body }),
             Ok((_, Asker::Machine)) => self.document(status, body, tx),
             Err(stray) => {
-                let count = match stray {
+                count(match stray {
                     Stray::Late => &mut self.ignored.late_answers,
                     Stray::Duplicate => &mut self.ignored.duplicate_answers,
                     Stray::Unknown => &mut self.ignored.unknown_answers,
-                };
-                *count = count.saturating_add(1);
+                });
                 Action::Handled
             }
         }
@@ -181,7 +179,7 @@ impl Device {
         if link.observer.notified(version) && wanted {
             return Action::Desired { version, patch };
         }
-        self.ignored.stale_changes = self.ignored.stale_changes.saturating_add(1);
+        count(&mut self.ignored.stale_changes);
         self.follow_desired(tx);
         Action::Handled
     }
@@ -210,7 +208,7 @@ impl Device {
     fn called(&mut self, rid: topic::RequestId<'_>, tx: &mut Vec<u8>) -> Option<CallId> {
         let call = self.calls.open(rid.as_str(), self.now, self.config.limits.calls);
         if call.is_none() {
-            self.ignored.refused_calls = self.ignored.refused_calls.saturating_add(1);
+            count(&mut self.ignored.refused_calls);
             self.topic.clear();
             topic::method_response_topic(TOO_MANY_CALLS, rid, &mut self.topic);
             self.publish_at_most_once(b"null", tx);
@@ -258,4 +256,8 @@ impl Device {
         self.granted.remove(subscription);
         Ok(Action::Unsubscribed(subscription))
     }
+}
+
+fn count(events: &mut u64) {
+    *events = events.saturating_add(1);
 }
