@@ -4,6 +4,7 @@ use crate::common::{
     ACCEPTED, DISCONNECT, Device, Hub, PINGREQ, PINGRESP, connect, connect_as, connect_with_will, puback,
     publish,
 };
+use devicebound_hub::connection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
@@ -53,6 +54,18 @@ async fn disconnect_right_before_the_end_of_the_stream_keeps_the_will_back() {
     device.send(&publish(1, b"next")).await;
     assert_eq!(device.receive().await, Some(puback(1)));
     assert_eq!(hub.store.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn disconnect_counts_even_when_the_device_is_gone_before_it_was_answered() {
+    let hub = Hub::start();
+    let mut first = connect_with_will();
+    first.extend(publish(1, b"hello"));
+    // Every write fails, as to a socket whose other end is closed; what it said is read in two steps.
+    let (writer, _) = tokio::io::duplex(64);
+    let socket = tokio::io::join((&first[..]).chain(DISCONNECT), writer);
+    connection::serve(&hub.engine, socket, ([127, 0, 0, 1], 1).into(), None).await;
+    assert_eq!(hub.operation(2).await["level"], "Information");
 }
 
 #[tokio::test]
