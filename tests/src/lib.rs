@@ -2,6 +2,7 @@
 
 pub mod fixtures;
 pub mod hub_host;
+pub mod interop;
 pub mod packet_json;
 pub mod station;
 pub mod vectors;

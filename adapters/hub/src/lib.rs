@@ -30,5 +30,6 @@ pub mod state;
 pub mod store;
 pub mod transport;
 pub mod view;
+pub mod writer;
 
 pub use failure::Failure;
