@@ -195,6 +195,21 @@ fn a_get_behind_a_patch_that_is_not_safe_waits_for_it() {
     assert_eq!(statuses, [204, 200]);
 }
 
+#[test]
+fn a_get_does_not_show_a_desired_change_before_it_is_safe() {
+    let (mut hub, mut station) = connected();
+    get_twin(&mut hub, &mut station);
+    station.take_heard();
+    hub.store = StoreMode::Held;
+    patch_desired(&mut hub, &json!({"interval": 5}));
+    let now = hub.now;
+    station.command(&mut hub, |device, tx| device.get_twin(now, tx)).expect("it is connected");
+    assert_eq!(station.heard, []);
+    hub.release_store();
+    station.talk(&mut hub);
+    assert!(matches!(station.heard[..], [Heard::Answered { status: 200, .. }]), "{:?}", station.heard);
+}
+
 // --- the device keeps up with its twin ---
 
 #[test]

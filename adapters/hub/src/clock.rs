@@ -7,14 +7,15 @@ use devicebound::time::{Instant, UnixTime};
 /// Monotonic time since it was made, and wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: std::time::Instant,
+    // Tokio's, because timers sleep by it; and a test may hold it.
+    start: tokio::time::Instant,
 }
 
 impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self { start: tokio::time::Instant::now() }
     }
 
     /// Monotonic time.

@@ -12,26 +12,26 @@
 //! | `Expired::Link`, `poll_ready` | wakes the connection's task |
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use devicebound::Rule;
 use devicebound::hub::{
-    Action, CallFailure, CallId, Commit, DeviceKey, DeviceRecord, Event, Expired, Full, Hub, HubConfig,
-    LinkId, Progress, Telemetry, Thumbprints, Wait,
+    Action, CallFailure, CallId, Commit, Event, Expired, Full, Hub, HubConfig, LinkId, Progress, Telemetry,
+    Thumbprints, Wait,
 };
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 use crate::Failure;
-use crate::backlog::{Acknowledgement, Backlog, Change, Gathered};
+use crate::backlog::{Acknowledgement, Backlog, Change};
 use crate::clock::{Clock, unix_time};
 use crate::message::{Message, Sender};
 use crate::operations::Operations;
-use crate::store::{Batch, Store};
+use crate::store::Store;
 use crate::view::View;
+use crate::writer::Writer;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
@@ -137,7 +137,7 @@ impl Engine {
             view,
             operations: Operations::default(),
         });
-        let writer = Writer { engine: Arc::clone(&engine), store };
+        let writer = Writer::new(Arc::clone(&engine), store);
         Ok((engine, writer))
     }
 
@@ -309,6 +309,15 @@ impl Engine {
         });
     }
 
+    /// What these connections sent could not be stored: they end, and their devices send again.
+    pub fn fail(&self, links: impl Iterator<Item = LinkId>) {
+        self.with(|core, _| {
+            for signal in links.filter_map(|link| core.links.get(&link)) {
+                signal.end(Rule::StoreFailed);
+            }
+        });
+    }
+
     /// Waits until there is no connection any more.
     pub async fn all_closed(&self) {
         loop {
@@ -322,9 +331,10 @@ impl Engine {
         }
     }
 
-    /// Lets the writer end once it has written all that is there.
-    pub fn end_writer(&self) {
-        self.backlog.end();
+    /// What waits for the store.
+    #[must_use]
+    pub const fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     // --- the service's side ---
@@ -403,88 +413,5 @@ impl Link {
             return Call::End(*rule);
         }
         if self.signal.timed_out.swap(false, Ordering::Relaxed) { Call::TimedOut } else { Call::Ready }
-    }
-}
-
-/// The one writer: takes what has gathered, makes it safe, and says so to the machine.
-#[derive(Debug)]
-pub struct Writer {
-    engine: Arc<Engine>,
-    store: Box<dyn Store>,
-}
-
-impl Writer {
-    /// Writes until [`Engine::end_writer`]. Blocks: a thread of its own.
-    pub fn run(mut self) {
-        while let Some(gathered) = self.engine.backlog.take() {
-            self.write(gathered);
-        }
-    }
-
-    fn write(&mut self, gathered: Gathered) {
-        let records = self.snapshots(&gathered);
-        let revisions: Vec<_> = records.iter().map(|(device, record)| (*device, record.revision())).collect();
-        let (telemetry, acknowledgements): (Vec<_>, Vec<_>) = gathered.telemetry.into_iter().unzip();
-        let batch = Batch {
-            telemetry,
-            removed: gathered.removed,
-            records: records.into_iter().map(|(_, record)| record).collect(),
-        };
-        let written = self.store.write(batch);
-        match &written {
-            Ok(()) => self.engine.with(|core, _| {
-                for acknowledgement in acknowledgements {
-                    if let Acknowledgement::Owed(_, receipt) = acknowledgement {
-                        core.hub.stored(receipt);
-                    }
-                }
-                for (device, revision) in revisions {
-                    core.hub.committed(device, revision);
-                }
-            }),
-            Err(error) => {
-                let devices: Vec<DeviceKey> = revisions.iter().map(|(device, _)| *device).collect();
-                self.take_back(&devices, &acknowledgements, error);
-            }
-        }
-        for waiting in gathered.waiting {
-            // Whoever waited may have hung up.
-            let _ = waiting.send(written.is_ok());
-        }
-    }
-
-    /// The records as they are now. Copied under the mutex and turned into text outside it.
-    fn snapshots(&self, gathered: &Gathered) -> Vec<(DeviceKey, DeviceRecord)> {
-        self.engine.with(|core, _| {
-            let record = |device: &DeviceKey| Some((*device, core.hub.record(*device)?.clone()));
-            gathered.changed.iter().filter_map(record).collect()
-        })
-    }
-
-    /// Nothing of a failed batch was acknowledged: its connections end, and its records start again from what is safe.
-    fn take_back(&mut self, devices: &[DeviceKey], acknowledgements: &[Acknowledgement], error: &io::Error) {
-        self.engine.view.note("storeFailed", &format!("cannot store: {error}; {}", Rule::StoreFailed.mend()));
-        for device in devices {
-            let client_id = self.engine.with(|core, _| {
-                core.hub.record(*device).map(|record| record.identity.client_id().to_owned())
-            });
-            let Some(client_id) = client_id else { continue };
-            match self.store.reload(&client_id) {
-                Ok(Some(record)) => self.engine.with(|core, _| core.hub.rejected(*device, record)),
-                Ok(None) => self.engine.with(|core, _| drop(core.hub.remove(*device))),
-                Err(error) => {
-                    self.engine.view.note("storeFailed", &format!("cannot read {client_id}: {error}"))
-                }
-            }
-        }
-        self.engine.with(|core, _| {
-            for acknowledgement in acknowledgements {
-                if let Acknowledgement::Owed(link, _) = acknowledgement
-                    && let Some(signal) = core.links.get(link)
-                {
-                    signal.end(Rule::StoreFailed);
-                }
-            }
-        });
     }
 }

@@ -11,6 +11,8 @@
 //!
 //! [`engine`] is the only place where an action of the machine becomes an effect, and [`connection`] the only place that
 //! moves bytes between a socket and the machine.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod backlog;
 pub mod cli;
@@ -30,5 +32,6 @@ pub mod state;
 pub mod store;
 pub mod transport;
 pub mod view;
+pub mod writer;
 
 pub use failure::Failure;

@@ -20,13 +20,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::Failure;
 use crate::connection;
-use crate::engine::{Engine, Writer};
+use crate::engine::Engine;
 use crate::listen::Listeners;
 use crate::log::EventLog;
 use crate::service::{self, Peer, Service};
 use crate::store::Store;
 use crate::transport::tls;
 use crate::view::View;
+use crate::writer::Writer;
 
 /// How long connections may take to part when the hub stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -100,7 +101,7 @@ impl Server {
         // Whoever has not parted by then is left behind; what they sent was not acknowledged.
         let _ = tokio::time::timeout(STOP_TIME, self.engine.all_closed()).await;
         tasks.shutdown().await;
-        self.engine.end_writer();
+        self.engine.backlog().end();
         let _ = tokio::task::spawn_blocking(move || self.writer.join()).await;
     }
 }

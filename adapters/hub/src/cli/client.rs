@@ -8,7 +8,7 @@ use devicebound::iothub::sas::{self, SymmetricKey};
 use devicebound::iothub::{ConnectionString, Credential};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use ureq::http::{Method, Request, Response, StatusCode, Uri};
+use ureq::http::{Method, Request, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Target;
@@ -119,9 +119,11 @@ impl Client {
         if response.status().is_success() {
             return Ok(response);
         }
-        let status = response.status();
+        let name =
+            response.headers().get("iothub-errorcode").and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let name = name.unwrap_or_else(|| response.status().to_string());
         let text = response.body_mut().read_to_string().unwrap_or_default();
-        Err(refused(status, &text))
+        Err(refused(&name, &text))
     }
 
     fn token(&self) -> String {
@@ -129,13 +131,14 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
-        let next = match error {
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-                "name the hub's authority: --ca FILE, the ca.pem of its state folder"
-            }
-            _ => {
-                "start a hub: devicebound hub; or name another with --state, or --connection-string and --hub"
-            }
+        let is_tls = match error {
+            ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+            error => matches!(error, ureq::Error::Tls(_) | ureq::Error::Rustls(_)),
+        };
+        let next = if is_tls {
+            "name the hub's authority: --ca FILE, the ca.pem of its state folder"
+        } else {
+            "start a hub: devicebound hub; or name another with --state, or --connection-string and --hub"
         };
         Failure::new(format!("no hub answers at {}: {error}", self.base), next)
     }
@@ -208,35 +211,31 @@ fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
     Ok(ureq::Agent::new_with_config(config))
 }
 
-/// The hub's answer in words, with what usually helps.
-pub(super) fn refused(status: StatusCode, body: &str) -> Failure {
+/// The hub's answer in words, with what usually helps. `name` is Azure's name of the error.
+fn refused(name: &str, body: &str) -> Failure {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let message = body.get("Message").and_then(Value::as_str).unwrap_or_default();
-    // Some errors carry a second JSON text inside the first.
+    // The errors of direct methods carry a second JSON text inside the first.
     let inner: Value = serde_json::from_str(message).unwrap_or_default();
-    let code = message.strip_prefix("ErrorCode:").and_then(|rest| rest.split(';').next());
     let detail = inner.get("message").and_then(Value::as_str);
     let detail = detail.or_else(|| message.split_once(';').map(|(_, detail)| detail)).unwrap_or(message);
-    let number = inner.get("errorCode").and_then(Value::as_u64);
-    let next = match (code, number) {
-        (Some("DeviceNotFound"), _) => {
-            "devicebound device list shows the devices; devicebound device add ID makes one"
-        }
-        (Some("DeviceAlreadyExists"), _) => {
+    let next = match name {
+        "DeviceNotFound" => "devicebound device list shows the devices; devicebound device add ID makes one",
+        "ModuleNotFound" => "register the module: devicebound device add DEVICE/MODULE",
+        "DeviceAlreadyExists" | "ModuleAlreadyExistsOnDevice" => {
             "choose another id, or remove it first: devicebound device remove ID"
         }
-        (Some("PreconditionFailed"), _) => "read the twin again and use its new etag",
-        (Some("IotHubUnauthorizedAccess"), _) => {
-            "use the service connection string that `devicebound hub` printed"
+        "PreconditionFailed" => "read it again and use its new etag",
+        "IotHubUnauthorizedAccess" => "use the service connection string that `devicebound hub` printed",
+        "DeviceMaximumQueueDepthExceeded" => "let the device take its messages first",
+        "DeviceNotOnline" => {
+            "connect the device and subscribe $iothub/methods/POST/#, or wait for it: --connect-timeout 60"
         }
-        (Some("DeviceMaximumQueueDepthExceeded"), _) => "let the device take its messages first",
-        (_, Some(404_103)) => "connect the device and subscribe $iothub/methods/POST/#",
-        (_, Some(504_101)) => {
+        "GatewayTimeout" => {
             "see in the hub's live view whether the device answered; give it longer: --timeout 60"
         }
-        _ => "see the hub's live view",
+        _ => "see devicebound --help, and the hub's live view",
     };
-    let name = code.map_or_else(|| status.to_string(), str::to_owned);
     Failure::new(format!("{name}: {detail}"), next)
 }
 
@@ -261,11 +260,11 @@ mod tests {
 
     #[test]
     fn an_error_of_the_hub_is_told_with_a_way_out() {
-        let failure = refused(StatusCode::NOT_FOUND, r#"{"Message":"ErrorCode:DeviceNotFound;no device x"}"#);
+        let failure = refused("DeviceNotFound", r#"{"Message":"ErrorCode:DeviceNotFound;no device x"}"#);
         assert_eq!(failure.cause(), "DeviceNotFound: no device x");
         assert!(failure.next().contains("device add"));
         let nested = r#"{"Message":"{\"errorCode\":404103,\"message\":\"not online\"}"}"#;
-        let failure = refused(StatusCode::NOT_FOUND, nested);
+        let failure = refused("DeviceNotOnline", nested);
         assert!(failure.cause().contains("not online"), "{failure}");
         assert!(failure.next().contains("$iothub/methods/POST/#"), "{failure}");
     }

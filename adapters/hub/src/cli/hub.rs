@@ -119,8 +119,8 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
     if is_first_start {
         let failed = |cause: String| Failure::new(cause, "check the state folder and start again");
         let identity = new_identity(DEMO).map_err(|error| failed(error.to_string()))?;
-        let key = engine.with(|core, _| core.hub.insert(DeviceRecord::new(identity)));
-        let key = key.map_err(|_| failed(format!("{DEMO} is registered twice")))?;
+        let key = engine.with(|core, _| core.hub.insert(DeviceRecord::new(identity)).ok());
+        let key = key.ok_or_else(|| failed(format!("{DEMO} is registered twice")))?;
         if !engine.durable(Change::Record(key)).await {
             return Err(failed(format!("cannot store the device {DEMO}")));
         }

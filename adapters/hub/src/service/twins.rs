@@ -130,10 +130,12 @@ fn twin_etag(version: u64) -> String {
 }
 
 fn version(if_match: &str) -> Result<Option<u64>, ApiError> {
+    let if_match = if_match.trim_matches('"');
+    // The Python service SDK quotes the star, too.
     if if_match == "*" {
         return Ok(None);
     }
-    let bytes = STANDARD.decode(if_match.trim_matches('"')).ok().and_then(|bytes| bytes.try_into().ok());
+    let bytes = STANDARD.decode(if_match).ok().and_then(|bytes| bytes.try_into().ok());
     match bytes {
         Some(bytes) => Ok(Some(u64::from_be_bytes(bytes))),
         // No twin ever has an ETag that is none.
@@ -193,6 +195,7 @@ mod tests {
         assert_eq!(twin_etag(1), "AAAAAAAAAAE=");
         assert_eq!(version("\"AAAAAAAAAAE=\"").unwrap(), Some(1));
         assert_eq!(version("*").unwrap(), None);
+        assert_eq!(version("\"*\"").unwrap(), None);
         assert!(version("W/\"x\"").is_err());
     }
 

@@ -1,0 +1,280 @@
+//! The hub that the clients talk to: the real program, on real ports, with a state folder of its own.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use devicebound::iothub::sas::{self, SymmetricKey};
+use devicebound::time::UnixTime;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::python::lock;
+use super::{Certificate, Program, Service, Site};
+
+/// The ports that Azure's device SDKs dial; they know no others.
+const AZURE_MQTT_PORT: u16 = 8883;
+const AZURE_HTTPS_PORT: u16 = 443;
+/// Set to 1, no test may be left out because port 443 cannot be had.
+const REQUIRE_443: &str = "DEVICEBOUND_REQUIRE_443";
+/// The line that lets anybody listen on 443.
+const ALLOW_443: &str = "sudo sysctl net.ipv4.ip_unprivileged_port_start=443";
+/// A token outlives its test.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// Runs the program until its standard input ends, which it does with the test process, however that ends; then asks it
+/// to stop (SIGTERM) and passes its exit code on. Its lines end with it: the shell lets go of both outputs.
+const SUPERVISOR: &str = r#"trap '' INT; "$@" & exec >/dev/null 2>&1; cat; kill $!; wait $!"#;
+
+/// A hub that runs.
+#[derive(Debug)]
+pub struct Hub {
+    program: Supervised,
+    service: Service,
+    ready: Ready,
+    arguments: Vec<String>,
+    site: Site,
+    state: TempDir,
+    /// The right to the ports that everybody wants; given back last.
+    _ports: Option<File>,
+}
+
+/// The program under its supervisor, which is not to be killed: nobody would end the hub then.
+#[derive(Debug)]
+struct Supervised(Program);
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        // A hub that does not end is left to the next test, whose hub names the port that is in use.
+        let _ = self.0.end();
+    }
+}
+
+/// What the hub says when it is ready.
+#[derive(Clone, Debug)]
+struct Ready {
+    mqtt: SocketAddr,
+    https: SocketAddr,
+    ca: PathBuf,
+}
+
+/// A device as the registry knows it, or a module.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// The device id.
+    pub id: String,
+    /// The module id, if it is one.
+    pub module: Option<String>,
+    /// Its primary key.
+    pub key: SymmetricKey,
+}
+
+impl Hub {
+    /// A hub on ports that are free, for clients that can be told a port.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn on_free_ports(site: Site) -> Self {
+        Self::run(site, 0, 0, None)
+    }
+
+    /// The hub on 8883, and on 443 where that may be had. One test has it at a time, whatever process it is in.
+    ///
+    /// # Panics
+    /// When a port is in use, or the hub does not start for another reason.
+    #[must_use]
+    pub fn on_azure_ports(site: Site) -> Self {
+        let ports = lock(&Path::new(site.scratch).join("azure-ports.lock"));
+        let https = if may_have_443() { AZURE_HTTPS_PORT } else { 0 };
+        Self::run(site, AZURE_MQTT_PORT, https, Some(ports))
+    }
+
+    /// The same, or `None` where 443 may not be had: then `left_out` is named on the terminal, with the way to allow it.
+    ///
+    /// # Panics
+    /// As [`on_azure_ports`](Self::on_azure_ports), and where 443 may not be had although `DEVICEBOUND_REQUIRE_443=1`.
+    #[must_use]
+    pub fn on_azure_ports_with_443(site: Site, left_out: &str) -> Option<Self> {
+        if may_have_443() {
+            return Some(Self::on_azure_ports(site));
+        }
+        let why = format!("LEFT OUT: {left_out}: no permission for port 443; allow it: {ALLOW_443}");
+        assert!(std::env::var_os(REQUIRE_443).is_none_or(|value| value != "1"), "{why}");
+        // Not eprintln!, which the test harness would keep to itself.
+        let _ = writeln!(io::stderr(), "\n{why}");
+        None
+    }
+
+    fn run(site: Site, mqtt_port: u16, https_port: u16, ports: Option<File>) -> Self {
+        let state = TempDir::with_prefix_in("hub-", site.scratch)
+            .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", site.scratch));
+        let arguments =
+            ["hub", "--json", "--port", &mqtt_port.to_string(), "--https-port", &https_port.to_string()];
+        let mut arguments = arguments.map(str::to_owned).to_vec();
+        arguments.extend(["--state".to_owned(), state.path().display().to_string()]);
+        let (program, ready, service) = start(site, &arguments);
+        Self { program, service, ready, arguments, site, state, _ports: ports }
+    }
+
+    /// Ends the hub as `kill` does and checks that it took that well.
+    ///
+    /// # Panics
+    /// When it does not end, or ends with an error.
+    pub fn stop(&mut self) {
+        self.program.0.succeed();
+    }
+
+    /// Starts it again on the same state, after [`stop`](Self::stop).
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_again(&mut self) {
+        (self.program, self.ready, self.service) = start(self.site, &self.arguments);
+    }
+
+    /// Waits until the live view shows a packet of that name; other lines pass by.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn expect_packet(&mut self, name: &str) {
+        self.program.0.expect(name, |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["event"] == "packet" && line["packet"] == name).then_some(())
+        });
+    }
+
+    /// Registers a device, which gets keys of its own.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    #[must_use]
+    pub fn register(&self, id: &str) -> Device {
+        let identity = self.service.put(&format!("/devices/{id}"), &json!({"deviceId": id}));
+        Device { id: id.to_owned(), module: None, key: primary_key(&identity) }
+    }
+
+    /// Registers a module of a device.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    #[must_use]
+    pub fn register_module(&self, device: &Device, module: &str) -> Device {
+        let identity = json!({"deviceId": device.id, "moduleId": module});
+        let identity = self.service.put(&format!("/devices/{}/modules/{module}", device.id), &identity);
+        Device { id: device.id.clone(), module: Some(module.to_owned()), key: primary_key(&identity) }
+    }
+
+    /// Registers a device that is known by a certificate and has no key.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn register_certificate(&self, id: &str, certificate: &Certificate) {
+        let thumbprint = json!({"primaryThumbprint": certificate.thumbprint});
+        let authentication = json!({"type": "selfSigned", "x509Thumbprint": thumbprint});
+        self.service
+            .put(&format!("/devices/{id}"), &json!({"deviceId": id, "authentication": authentication}));
+    }
+
+    /// The service API.
+    #[must_use]
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The port of MQTT over TLS, as text for a command line.
+    #[must_use]
+    pub fn mqtt_port(&self) -> String {
+        self.ready.mqtt.port().to_string()
+    }
+
+    /// The port of MQTT over WebSocket, as text for a command line.
+    #[must_use]
+    pub fn https_port(&self) -> String {
+        self.ready.https.port().to_string()
+    }
+
+    /// The file with the certificate that clients must trust.
+    ///
+    /// # Panics
+    /// When its path is not UTF-8.
+    #[must_use]
+    pub fn ca(&self) -> &str {
+        self.ready.ca.to_str().unwrap_or_else(|| panic!("{} is not UTF-8", self.ready.ca.display()))
+    }
+
+    /// A folder that goes away with the hub: the one that it keeps its state in.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+}
+
+impl Device {
+    /// Its connection string, for a hub at `localhost`.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        let module = self.module.as_ref().map(|module| format!("ModuleId={module};")).unwrap_or_default();
+        format!("HostName=localhost;DeviceId={};{module}SharedAccessKey={}", self.id, self.key.to_base64())
+    }
+
+    /// A token of a device, for a hub of that name.
+    #[must_use]
+    pub fn token(&self, host: &str) -> String {
+        sas::sign(&format!("{host}/devices/{}", self.id), &self.key, now().after(TOKEN_LIFE), None)
+    }
+
+    /// The user name of a device in today's clients, for a hub at `localhost`.
+    #[must_use]
+    pub fn user_name(&self) -> String {
+        format!("localhost/{}/?api-version=2021-04-12", self.id)
+    }
+
+    /// A device's telemetry topic, with `bag` as it stands.
+    #[must_use]
+    pub fn telemetry_topic(&self, bag: &str) -> String {
+        format!("devices/{}/messages/events/{bag}", self.id)
+    }
+}
+
+fn primary_key(identity: &Value) -> SymmetricKey {
+    let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap_or_default();
+    SymmetricKey::from_base64(key).unwrap_or_else(|error| panic!("{identity}: {error}"))
+}
+
+pub(super) fn now() -> UnixTime {
+    // A clock before 1970 counts as 1970.
+    UnixTime::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+fn start(site: Site, arguments: &[String]) -> (Supervised, Ready, Service) {
+    let mut command = Command::new("sh");
+    command.args(["-c", SUPERVISOR, "sh", site.program]).args(arguments);
+    let mut program = Supervised(Program::start("the hub", &mut command));
+    let told = program.0.expect_event("ready");
+    let ready = Ready::read(&told);
+    let connection_string = told["serviceConnectionString"].as_str().unwrap_or_default();
+    let service = Service::new(ready.https, &ready.ca, connection_string);
+    (program, ready, service)
+}
+
+impl Ready {
+    fn read(told: &Value) -> Self {
+        let address = |name: &str| told[name].as_str().and_then(|address| address.parse().ok());
+        match (address("mqtt"), address("https"), told["ca"].as_str()) {
+            (Some(mqtt), Some(https), Some(ca)) => Self { mqtt, https, ca: ca.into() },
+            _ => panic!("the hub's first line lacks mqtt, https or ca: {told}"),
+        }
+    }
+}
+
+/// Whether this user may listen on 443. A port in use is another matter: the hub itself says so, and the test fails.
+fn may_have_443() -> bool {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, AZURE_HTTPS_PORT)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
+    }
+}
