@@ -19,7 +19,8 @@ const NEIGHBOUR: &str = "neighbour";
 const NOW: Instant = Instant::from_secs(1000);
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 
-/// Bits of the first byte of an input. CONNECT was accepted.
+// Bits of the first byte of an input.
+/// CONNECT was accepted.
 pub(super) const ONLINE: u8 = 0x01;
 /// The hub's store does not answer.
 const STORE_HELD: u8 = 0x02;
@@ -27,7 +28,6 @@ const STORE_HELD: u8 = 0x02;
 const STALLED: u8 = 0x04;
 /// There is a message and a call for the device, or the device asks for everything.
 pub(super) const BUSY: u8 = 0x08;
-
 /// The application on the device does not react.
 const ABSENT: u8 = 0x10;
 
