@@ -85,7 +85,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             };
             match self.wait(at_least, more || wait == Wait::Flush).await {
                 Happening::Received | Happening::Written | Happening::Called(Call::Ready) => {}
-                Happening::Ended(reason) if self.socket.is_broken => return self.tell_end(reason),
                 Happening::Ended(reason) => ended = Some(reason),
                 Happening::Called(Call::End(rule)) => return Close::new(CloseReason::Ended(rule)),
                 Happening::Called(Call::TimedOut) => {
@@ -176,13 +175,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if let Poll::Ready(call) = called.as_mut().poll(cx) {
                 return Poll::Ready(Happening::Called(call));
             }
-            match socket.poll_send(cx) {
-                Poll::Ready(Ok(())) if report_written => return Poll::Ready(Happening::Written),
-                Poll::Ready(Err(_)) => {
-                    socket.is_broken = true;
-                    return Poll::Ready(Happening::Ended(CloseReason::Lost));
-                }
-                Poll::Ready(Ok(())) | Poll::Pending => {}
+            // A write that failed is not the end yet: what the client sent before it closed is still to be read.
+            if socket.poll_send(cx).is_ready() && report_written {
+                return Poll::Ready(Happening::Written);
             }
             if at_least > 0
                 && let Poll::Ready(read) = rx.poll_fill(cx, &mut socket.inner, at_least)
@@ -232,7 +227,7 @@ struct Socket<S> {
     written: usize,
     /// Something was written since the last flush.
     dirty: bool,
-    /// A write failed: nothing more will go out.
+    /// A write failed: nothing more will go out, and what would is dropped.
     is_broken: bool,
 }
 
@@ -250,8 +245,19 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
         &mut self.unsent
     }
 
-    /// Writes all there is and flushes it.
+    /// Writes all there is and flushes it; nothing once a write has failed.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_broken {
+            self.unsent.clear();
+            self.written = 0;
+            return Poll::Ready(Ok(()));
+        }
+        let sent = self.poll_write_and_flush(cx);
+        self.is_broken = matches!(sent, Poll::Ready(Err(_)));
+        sent
+    }
+
+    fn poll_write_and_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.unsent.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.inner).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
