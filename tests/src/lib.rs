@@ -3,6 +3,7 @@
 pub mod fixtures;
 pub mod hub_host;
 pub mod interop;
+pub mod live;
 pub mod packet_json;
 pub mod station;
 pub mod vectors;

@@ -1,1 +1,244 @@
-//! blocking
+//! A device of Azure IoT Hub over TLS, on `std::net` and rustls: one thread, no runtime.
+//!
+//! ```no_run
+//! use devicebound::Device;
+//! use devicebound::device::{Action, DeviceConfig, Message};
+//! use devicebound::iothub::Subscription;
+//! use devicebound_blocking::{Client, Tls};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = DeviceConfig::from_connection_string(&std::env::var("CONNECTION_STRING")?)?;
+//!     let mut client = Client::new(Device::new(config)?, Tls::system()?);
+//!     client.device().subscribe(Subscription::Methods)?;
+//!     client.device().telemetry(Message::new(b"hello"))?;
+//!     while client.wait() {
+//!         let (device, mut incoming) = client.split();
+//!         while let Some(next) = incoming.next(device) {
+//!             match next {
+//!                 Ok(Action::Invoke(call)) => device.respond(call.id, 200, b"{}")?,
+//!                 Ok(action) => println!("{action:?}"),
+//!                 Err(offline) => eprintln!("{offline}"), // the client connects again by itself
+//!             }
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`Client::wait`] does all the I/O, in the caller's thread; [`Client::split`] lends the device and the actions that were
+//! received. Nothing else runs: no thread, no channel, no lock. No call waits for ever on a peer that does not read or
+//! does not write. [`Socket`] is all that the client asks of its socket, and [`Client::over`] takes any.
+//!
+//! What has no socket in it is public, and `devicebound-tokio` is made of it: [`Machine`], [`Received`], [`Tls`]. It
+//! lives here and not in a crate of its own, because this crate depends on nothing that an asynchronous client would
+//! not need as well.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod clock;
+mod machine;
+mod received;
+mod socket;
+mod tls;
+
+use std::fmt;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use devicebound::Device;
+
+pub use machine::{Machine, Offline, Step};
+pub use received::{Incoming, Received};
+pub use socket::{Socket, TlsSocket};
+pub use tls::{MQTT_PORT, Tls, TlsError};
+
+use socket::TICK;
+
+/// How long a parting takes at most: to write what is left, and to see the hub's end.
+const PARTING_TIME: Duration = Duration::from_secs(2);
+
+type Connector<S> = Box<dyn FnMut(&str) -> io::Result<S> + Send>;
+
+/// A device on a socket.
+pub struct Client<S> {
+    machine: Machine,
+    rx: Received,
+    socket: Option<S>,
+    connect: Connector<S>,
+}
+
+impl Client<TlsSocket> {
+    /// A device that connects by TLS.
+    #[must_use]
+    pub fn new(device: Device, tls: Tls) -> Self {
+        Self::over(device, move |host| TlsSocket::connect(host, &tls))
+    }
+}
+
+impl<S: Socket> Client<S> {
+    /// A device on any socket; `connect` opens one to the host that it is given, in bounded time.
+    pub fn over(device: Device, connect: impl FnMut(&str) -> io::Result<S> + Send + 'static) -> Self {
+        let machine = Machine::new(device, Instant::now);
+        Self { machine, rx: Received::default(), socket: None, connect: Box::new(connect) }
+    }
+
+    /// The device, to ask for something.
+    pub const fn device(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// The device and what was received. To be taken until there is no more, after each [`wait`](Self::wait).
+    pub fn split(&mut self) -> (&mut Machine, Incoming<'_>) {
+        (&mut self.machine, self.rx.actions())
+    }
+
+    /// Writes, reads, connects and watches the time, until there may be something to take; at once where something was
+    /// not taken yet.
+    ///
+    /// False when the application has disconnected, and there is nothing more to wait for.
+    pub fn wait(&mut self) -> bool {
+        self.wait_until(None)
+    }
+
+    /// [`wait`](Self::wait), but not much longer than `timeout`. Only to make a TCP connection may take up to 30 s.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> bool {
+        self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    /// Disconnects: writes what is left and closes the connection, within two seconds. What was not acknowledged stays in
+    /// the outbox.
+    pub fn close(&mut self) {
+        self.machine.disconnect();
+        self.part();
+    }
+
+    fn wait_until(&mut self, limit: Option<Instant>) -> bool {
+        loop {
+            match self.machine.step() {
+                Step::Pull => return true,
+                Step::Nothing => return false,
+                Step::Connect(at) => self.connect(at, limit),
+                Step::Exchange(deadline) => self.exchange(deadline, limit),
+                Step::Close => self.part(),
+            }
+            if limit.is_some_and(has_come) {
+                return true;
+            }
+        }
+    }
+
+    fn connect(&mut self, at: Instant, limit: Option<Instant>) {
+        thread::sleep(left(at, limit));
+        if !has_come(at) {
+            return;
+        }
+        match (self.connect)(self.machine.config().network_host()) {
+            Ok(socket) => {
+                self.rx.clear();
+                self.socket = Some(socket);
+                self.machine.opened();
+            }
+            Err(error) => self.lose(Some(error)),
+        }
+    }
+
+    /// Writes once and reads once. A peer that does not take all of it is read from all the same: it may wait for that.
+    fn exchange(&mut self, deadline: Instant, limit: Option<Instant>) {
+        let Some(socket) = &mut self.socket else { return self.lose(None) };
+        let written = write(socket, &mut self.machine);
+        if self.machine.step() == Step::Pull {
+            return;
+        }
+        let left = left(deadline, limit);
+        let patience = if matches!(written, Ok(true)) { left } else { left.min(TICK) };
+        let read = socket.set_read_timeout(patience).and_then(|()| read(socket, self.rx.room()));
+        match (read, written) {
+            (Ok(Some(length)), _) => {
+                self.rx.fill(length);
+                self.machine.received();
+            }
+            // What had arrived when a write failed was read first.
+            (Err(error), _) | (Ok(None), Err(error)) => self.lose(Some(error)),
+            (Ok(None), Ok(_)) if has_come(deadline) => self.machine.timed_out(),
+            (Ok(None), Ok(_)) => {}
+        }
+    }
+
+    fn part(&mut self) {
+        if let Some(mut socket) = self.socket.take() {
+            // The connection is over: nothing depends on how the transport ends.
+            let _ = part(&mut socket, &mut self.machine);
+        }
+        self.lose(None);
+    }
+
+    fn lose(&mut self, error: Option<io::Error>) {
+        self.socket = None;
+        self.rx.clear();
+        self.machine.closed(error);
+    }
+}
+
+impl<S> fmt::Debug for Client<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+/// Writes what waits, as far as the peer takes it; whether that was all.
+fn write(socket: &mut impl Socket, machine: &mut Machine) -> io::Result<bool> {
+    while unless_idle(socket.flush())?.is_some() {
+        if machine.outgoing().is_empty() {
+            return Ok(true);
+        }
+        match unless_idle(socket.write(machine.outgoing()))? {
+            None | Some(0) => break,
+            Some(length) => machine.written(length),
+        }
+    }
+    Ok(false)
+}
+
+/// Reads what is there; `None` when nothing came in time.
+fn read(socket: &mut impl Socket, room: &mut [u8]) -> io::Result<Option<usize>> {
+    match socket.read(room) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
+        result => unless_idle(result),
+    }
+}
+
+/// Writes what is left and says that it was all, then waits for the peer's end: a socket that is closed with bytes unread
+/// is reset, and what was written last is lost with it.
+fn part(socket: &mut impl Socket, machine: &mut Machine) -> io::Result<()> {
+    let end = Instant::now() + PARTING_TIME;
+    while !write(socket, machine)? && !has_come(end) {}
+    socket.shut_down()?;
+    while !has_come(end) {
+        socket.set_read_timeout(left(end, None))?;
+        read(socket, &mut [0; 1024])?;
+    }
+    Ok(())
+}
+
+fn has_come(at: Instant) -> bool {
+    at <= Instant::now()
+}
+
+/// The time until `at`, or until `limit` where that comes first.
+fn left(at: Instant, limit: Option<Instant>) -> Duration {
+    limit.map_or(at, |limit| limit.min(at)).saturating_duration_since(Instant::now())
+}
+
+/// `None` where the call could not go on for now.
+fn unless_idle<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => Ok(None),
+            _ => Err(error),
+        },
+    }
+}

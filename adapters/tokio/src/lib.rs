@@ -1,1 +1,255 @@
-//! tokio
+//! A device of Azure IoT Hub over TLS, on tokio and rustls: one future, no spawned task.
+//!
+//! ```no_run
+//! use devicebound::Device;
+//! use devicebound::device::{DeviceConfig, Message};
+//! use devicebound_tokio::{Client, Tls};
+//! use tokio::time::{Duration, interval};
+//!
+//! async fn run(connection_string: &str) -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = DeviceConfig::from_connection_string(connection_string)?;
+//!     let mut client = Client::new(Device::new(config)?, Tls::system()?);
+//!     let mut minute = interval(Duration::from_secs(60));
+//!     loop {
+//!         tokio::select! {
+//!             _ = minute.tick() => drop(client.device().telemetry(Message::new(b"21.5"))?),
+//!             _ = client.wait() => {
+//!                 let (device, mut incoming) = client.split();
+//!                 while let Some(next) = incoming.next(device) {
+//!                     match next {
+//!                         Ok(action) => println!("{action:?}"),
+//!                         Err(offline) => eprintln!("{offline}"), // the client connects again by itself
+//!                     }
+//!                 }
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! [`Client::wait`] does all the I/O; [`Client::split`] lends the device and the actions that were received. Both futures
+//! of a client may be dropped at any time and made again, as `select!` does: what was under way stands in the client, the
+//! opening of a connection included, so that no byte is lost and no handshake starts over. There is no task, no channel
+//! and no lock; only a host name is resolved by tokio's own pool.
+//!
+//! What has no socket in it comes from `devicebound-blocking`: the device with its clock ([`Machine`]), the receive buffer
+//! and [`Tls`].
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use devicebound::Device;
+use devicebound_blocking::{Received, Step};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+pub use devicebound_blocking::{Incoming, MQTT_PORT, Machine, Offline, Tls, TlsError};
+
+/// How long the opening of a transport may take.
+const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// How long a parting takes at most: to write what is left, and to see the hub's end.
+const PARTING_TIME: Duration = Duration::from_secs(2);
+
+/// A transport that is being opened.
+pub type Opening<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+
+type Connector<S> = Box<dyn FnMut(&str) -> Opening<S> + Send>;
+
+/// A device on a socket.
+pub struct Client<S> {
+    machine: Machine,
+    rx: Received,
+    link: Link<S>,
+    connect: Connector<S>,
+}
+
+/// What the client has of a transport.
+enum Link<S> {
+    None,
+    Opening(Opening<S>),
+    Open(S),
+    /// Until then, what is left is written and the peer's end is waited for.
+    Parting(S, Instant),
+}
+
+impl Client<TlsStream<TcpStream>> {
+    /// A device that connects by TLS.
+    #[must_use]
+    pub fn new(device: Device, tls: Tls) -> Self {
+        Self::over(device, move |host| Box::pin(connect(host.to_owned(), tls.clone())))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
+    /// A device on any socket; `connect` opens one to the host that it is given. It is given up after 30 seconds.
+    pub fn over(device: Device, connect: impl FnMut(&str) -> Opening<S> + Send + 'static) -> Self {
+        let machine = Machine::new(device, || Instant::now().into_std());
+        Self { machine, rx: Received::default(), link: Link::None, connect: Box::new(connect) }
+    }
+
+    /// The device, to ask for something.
+    pub const fn device(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// The device and what was received. To be taken until there is no more, after each [`wait`](Self::wait).
+    pub fn split(&mut self) -> (&mut Machine, Incoming<'_>) {
+        (&mut self.machine, self.rx.actions())
+    }
+
+    /// Writes, reads, connects and watches the time, until there may be something to take; at once where something was
+    /// not taken yet.
+    ///
+    /// False when the application has disconnected, and there is nothing more to wait for.
+    pub async fn wait(&mut self) -> bool {
+        loop {
+            match self.machine.step() {
+                Step::Pull => return true,
+                Step::Nothing => break,
+                Step::Connect(at) => self.open(at.into()).await,
+                Step::Exchange(deadline) => self.exchange(deadline.into()).await,
+                Step::Close => self.part().await,
+            }
+        }
+        self.link = Link::None; // which may still be opening
+        false
+    }
+
+    /// Disconnects: writes what is left and closes the connection, within two seconds. What was not acknowledged stays in
+    /// the outbox.
+    pub async fn close(&mut self) {
+        self.machine.disconnect();
+        self.part().await;
+    }
+
+    async fn open(&mut self, at: Instant) {
+        if !matches!(self.link, Link::Opening(_)) {
+            sleep_until(at).await;
+            let opening = (self.connect)(self.machine.config().network_host());
+            self.link = Link::Opening(Box::pin(async {
+                timeout(CONNECT_TIME, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }));
+        }
+        let Link::Opening(opening) = &mut self.link else { return };
+        match opening.await {
+            Ok(socket) => {
+                self.rx.clear();
+                self.link = Link::Open(socket);
+                self.machine.opened();
+            }
+            Err(error) => self.lose(Some(error)),
+        }
+    }
+
+    /// Writes and reads until something was read, or `deadline` has come and nothing was there.
+    async fn exchange(&mut self, deadline: Instant) {
+        let Self { machine, rx, link: Link::Open(socket), .. } = self else { return self.lose(None) };
+        let mut alarm = pin!(sleep_until(deadline));
+        let exchanged = poll_fn(|cx| {
+            let written = poll_write(socket, machine, cx);
+            if machine.step() == Step::Pull {
+                return Poll::Ready(Ok(()));
+            }
+            match poll_read(socket, rx.room(), cx)? {
+                Poll::Ready(length) => {
+                    rx.fill(length);
+                    machine.received();
+                    Poll::Ready(Ok(()))
+                }
+                // What had arrived when the write failed was read first.
+                Poll::Pending => match written {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => alarm.as_mut().poll(cx).map(|()| {
+                        machine.timed_out();
+                        Ok(())
+                    }),
+                },
+            }
+        });
+        if let Err(error) = exchanged.await {
+            self.lose(Some(error));
+        }
+    }
+
+    async fn part(&mut self) {
+        let end = Instant::now() + PARTING_TIME;
+        self.link = match std::mem::replace(&mut self.link, Link::None) {
+            Link::Open(socket) => Link::Parting(socket, end),
+            Link::Parting(socket, end) => Link::Parting(socket, end),
+            Link::None | Link::Opening(_) => Link::None,
+        };
+        if let Link::Parting(socket, end) = &mut self.link {
+            // The connection is over: nothing depends on how the transport ends.
+            let _ = timeout_at(*end, part(socket, &mut self.machine)).await;
+        }
+        self.lose(None);
+    }
+
+    fn lose(&mut self, error: Option<io::Error>) {
+        self.link = Link::None;
+        self.rx.clear();
+        self.machine.closed(error);
+    }
+}
+
+impl<S> fmt::Debug for Client<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+async fn connect(host: String, tls: Tls) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+    let tcp = TcpStream::connect((host.as_str(), tls.port())).await?;
+    tcp.set_nodelay(true)?;
+    TlsConnector::from(Arc::clone(tls.config())).connect(name, tcp).await
+}
+
+/// Writes what waits; ready when that was all.
+fn poll_write<S: AsyncWrite + Unpin>(
+    socket: &mut S,
+    machine: &mut Machine,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !machine.outgoing().is_empty() {
+        match ready!(Pin::new(&mut *socket).poll_write(cx, machine.outgoing()))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            length => machine.written(length),
+        }
+    }
+    Pin::new(socket).poll_flush(cx)
+}
+
+fn poll_read<S: AsyncRead + Unpin>(
+    socket: &mut S,
+    room: &mut [u8],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut room = ReadBuf::new(room);
+    ready!(Pin::new(socket).poll_read(cx, &mut room))?;
+    match room.filled().len() {
+        0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+        length => Poll::Ready(Ok(length)),
+    }
+}
+
+/// Writes what is left and says that it was all, then waits for the peer's end: a socket that is closed with bytes unread
+/// is reset, and what was written last is lost with it.
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S, machine: &mut Machine) -> io::Result<()> {
+    poll_fn(|cx| poll_write(socket, machine, cx)).await?;
+    socket.shutdown().await?;
+    while socket.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! TLS as the hub speaks it: 1.2 and 1.3.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+
+/// The port of MQTT over TLS (IoT Hub MQTT).
+pub const MQTT_PORT: u16 = 8883;
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{}: {error}; check path and permission", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
+    /// The text is not PEM, or what is needed is not in it.
+    #[error("no certificate or key can be read: {0}; give PEM text, -----BEGIN CERTIFICATE----- and so on")]
+    Pem(PemError),
+    /// rustls cannot use certificate or key, or the system trusts nobody.
+    #[error("{0}; check that key and certificate belong together, or give the hub's authority")]
+    Unusable(#[from] Error),
+}
+
+/// Whom a device trusts, and who it is, on the level of TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    port: u16,
+}
+
+impl Tls {
+    /// Trusts what the system trusts, which is right for Azure.
+    ///
+    /// # Errors
+    /// [`TlsError::Unusable`] where the system trusts nobody.
+    pub fn system() -> Result<Self, TlsError> {
+        let builder =
+            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        Ok(Self {
+            config: Arc::new(builder.with_platform_verifier()?.with_no_client_auth()),
+            port: MQTT_PORT,
+        })
+    }
+
+    /// Trusts these authorities and, as in Azure's own SDKs, no others.
+    ///
+    /// # Errors
+    /// [`TlsError`] where `pem` holds no certificate of an authority.
+    pub fn with_authorities(pem: &[u8]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(pem)? {
+            roots.add(certificate)?;
+        }
+        let builder =
+            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { config: Arc::new(config), port: MQTT_PORT })
+    }
+
+    /// [`with_authorities`](Self::with_authorities), read from a PEM file.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn with_authorities_file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
+        let path = path.as_ref();
+        let pem = std::fs::read(path).map_err(|error| TlsError::File { path: path.to_path_buf(), error })?;
+        Self::with_authorities(&pem)
+    }
+
+    /// Shows this certificate, with those that lead to its authority behind it, when the hub asks for one (X.509). Both are
+    /// PEM.
+    ///
+    /// # Errors
+    /// [`TlsError`] where they cannot be read or do not belong together.
+    pub fn with_certificate(mut self, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::Pem)?;
+        let certified = CertifiedKey::from_der(certificates(chain)?, key, &provider())?;
+        Arc::make_mut(&mut self.config).client_auth_cert_resolver =
+            Arc::new(SingleCertAndKey::from(certified));
+        Ok(self)
+    }
+
+    /// Sets the port, [`MQTT_PORT`] by default.
+    #[must_use]
+    pub const fn with_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// What rustls needs to know.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// The port to connect to.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(TlsError::Pem)?;
+    if all.is_empty() { Err(TlsError::Pem(PemError::NoItemsFound)) } else { Ok(all) }
+}
