@@ -357,6 +357,11 @@ impl Client {
         let end = Instant::now() + PATIENCE;
         let mut room = [0; 64];
         while Instant::now() < end {
+            // The TLS handshake goes on by reads and writes; what it has to say goes first.
+            match self.socket.flush() {
+                Err(error) if !is_idle(&error) => return Ok(Vec::new()),
+                _ => {}
+            }
             self.socket.set_read_timeout(Duration::from_millis(100)).map_err(defect)?;
             match self.socket.read(&mut room) {
                 Ok(length) => return Ok(room.get(..length).unwrap_or_default().to_vec()),
