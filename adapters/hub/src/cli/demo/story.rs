@@ -40,8 +40,8 @@ pub(super) fn tell(
     twin(stage, id, &mut actor)?;
     methods(stage, id, &mut actor)?;
     let mut second = takeover(stage, config, new, &mut actor)?;
-    will_and_breaches(stage, id, config)?;
     second.disconnect();
+    will_and_breaches(stage, id, config)?;
     operations(stage, id)
 }
 
