@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod fixtures;
+pub mod fuzz;
 pub mod hub_host;
 pub mod interop;
 pub mod live;
