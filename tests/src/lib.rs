@@ -4,5 +4,8 @@ pub mod fixtures;
 pub mod hub_host;
 pub mod interop;
 pub mod packet_json;
+pub mod pipe;
+pub mod socket_hub;
 pub mod station;
 pub mod vectors;
+pub mod walk;
