@@ -1,5 +1,6 @@
 //! A hub on real sockets, in this process, whose connections can be cut.
 
+use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use devicebound_hub::view::View;
 use devicebound_tokio::Tls;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot};
@@ -40,8 +41,8 @@ pub struct SocketHub {
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
     serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    scissors: Arc<Notify>,
-    relay: SocketAddr,
+    relay: Arc<Relay>,
+    port: u16,
     state: TempDir,
 }
 
@@ -77,17 +78,17 @@ impl SocketHub {
         let serving = runtime.spawn(server.run(listeners, async { drop(stopped.await) }));
 
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
-        let relay = listener.local_addr().expect("it is bound");
-        let scissors = Arc::new(Notify::new());
-        runtime.spawn(serve_relay(listener, hub, Arc::clone(&scissors)));
+        let port = listener.local_addr().expect("it is bound").port();
+        let relay = Arc::new(Relay::default());
+        runtime.spawn(Arc::clone(&relay).serve(listener, hub));
         Self {
             engine,
             telemetry,
             outcome: None,
             runtime,
             serving: Some((stop, serving)),
-            scissors,
             relay,
+            port,
             state: folder,
         }
     }
@@ -99,13 +100,18 @@ impl SocketHub {
     #[must_use]
     pub fn tls(&self) -> Tls {
         let tls = Tls::with_authorities_file(self.state.path().join("ca.pem"));
-        tls.expect("the hub has written its authority").with_port(self.relay.port())
+        tls.expect("the hub has written its authority").with_port(self.port)
     }
 
     /// The port that devices connect to.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.relay.port()
+        self.port
+    }
+
+    /// What devices send reaches the hub no more; what it sends reaches them.
+    pub fn stop_reading(&self) {
+        self.relay.stall.notify_waiters();
     }
 
     /// The bodies of all telemetry that was stored, in order.
@@ -187,21 +193,42 @@ impl Service for SocketHub {
     }
 
     fn cut(&mut self) {
-        self.scissors.notify_waiters();
+        self.relay.cut.notify_waiters();
     }
 }
 
-/// Carries bytes to and from the hub, until it is cut.
-async fn serve_relay(listener: TcpListener, hub: SocketAddr, scissors: Arc<Notify>) {
-    while let Ok((mut device, _)) = listener.accept().await {
-        let scissors = Arc::clone(&scissors);
-        tokio::spawn(async move {
-            let cut = scissors.notified();
-            let Ok(mut hub) = TcpStream::connect(hub).await else { return };
-            tokio::select! {
-                _ = copy_bidirectional(&mut device, &mut hub) => {}
-                () = cut => {}
+/// What the relay does to connections that it carries.
+#[derive(Debug, Default)]
+struct Relay {
+    cut: Notify,
+    stall: Notify,
+}
+
+impl Relay {
+    async fn serve(self: Arc<Self>, listener: TcpListener, hub: SocketAddr) {
+        while let Ok((device, _)) = listener.accept().await {
+            if let Ok(hub) = TcpStream::connect(hub).await {
+                tokio::spawn(Arc::clone(&self).carry(device, hub));
             }
-        });
+        }
+    }
+
+    /// Carries bytes until the hub closes the connection, or it is cut.
+    async fn carry(self: Arc<Self>, mut device: TcpStream, mut hub: TcpStream) {
+        let (cut, stall) = (self.cut.notified(), self.stall.notified());
+        let (mut from_device, mut to_device) = device.split();
+        let (mut from_hub, mut to_hub) = hub.split();
+        let to_hub = async {
+            tokio::select! {
+                _ = copy(&mut from_device, &mut to_hub) => drop(to_hub.shutdown().await),
+                () = stall => {}
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            _ = copy(&mut from_hub, &mut to_device) => {}
+            () = to_hub => {}
+            () = cut => {}
+        }
     }
 }

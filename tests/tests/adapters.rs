@@ -5,7 +5,7 @@
 use std::future::ready;
 use std::time::Duration;
 
-use devicebound::device::{Action, ConnectionState, Credential, DeviceConfig, Message, Timing};
+use devicebound::device::{Action, ConnectionState, Credential, DeviceConfig, Limits, Message, Timing};
 use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord};
 use devicebound::iothub::{Identity, Subscription};
 use devicebound::{Close, CloseReason, Device, Rule};
@@ -181,12 +181,45 @@ fn a_tokio_device_loses_no_byte_on_a_socket_that_trickles_when_every_wait_is_can
 
 // --- a hub that does not read, or says nothing ---
 
-/// Makes the hub deaf once the device is subscribed, and expects the device to hear it all the same.
-fn hear_the_deaf(hub: &mut PipeHub, device: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
+/// A hub that can turn a deaf ear.
+trait Deaf: Service {
+    fn stop_reading(&self);
+}
+
+impl Deaf for PipeHub {
+    fn stop_reading(&self) {
+        self.stop_reading();
+    }
+}
+
+impl Deaf for SocketHub {
+    fn stop_reading(&self) {
+        self.stop_reading();
+    }
+}
+
+/// A device that hands 16 MB to its socket at once: more than the system's buffers hold.
+fn talkative(host_name: &str) -> Device {
+    let limits = Limits {
+        window: 64,
+        outbox_bytes: 32 << 20,
+        tx_high_water: 32 << 20,
+        tx_max: 64 << 20,
+        ..Limits::default()
+    };
+    let config = fixtures::config_at(host_name, "dev").with_limits(limits);
+    Device::new(config).expect("the limits are sound")
+}
+
+/// Makes the hub deaf once the device is subscribed, talks at it, and waits for its word.
+fn hear_the_deaf(hub: &mut impl Deaf, device: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
     match next {
         Ok(Action::Subscribed(_)) => {
             hub.stop_reading();
-            device.telemetry(Message::new(b"never read")).expect("there is room");
+            let body = vec![0; 250_000];
+            while device.status().queued < 64 {
+                device.telemetry(Message::new(&body)).expect("there is room");
+            }
             hub.send("heard");
             false
         }
@@ -199,21 +232,49 @@ fn hear_the_deaf(hub: &mut PipeHub, device: &mut Machine, next: Result<Action<'_
     }
 }
 
-#[test]
-fn a_hub_that_does_not_read_is_heard_all_the_same() {
-    let mut hub = PipeHub::start();
-    let pipes = hub.clone();
-    let mut client = piped(walk::device(fixtures::HOST), move || pipes.connect());
-    client.device().subscribe(Subscription::CloudMessages).unwrap();
+fn assert_heard_by_blocking<S: Socket>(mut client: Client<S>, mut hub: impl Deaf) {
+    client.device().subscribe(Subscription::CloudMessages).expect("it is a device");
     drive(&mut client, |device, next| hear_the_deaf(&mut hub, device, next));
     assert_eq!(client.device().status().deliveries, 1);
+}
 
-    let mut hub = PipeHub::start();
-    let pipes = hub.clone();
-    let mut client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect());
-    client.device().subscribe(Subscription::CloudMessages).unwrap();
+fn assert_heard_by_tokio<S>(mut client: TokioClient<S>, mut hub: impl Deaf)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    client.device().subscribe(Subscription::CloudMessages).expect("it is a device");
     drive_tokio(&mut client, Waiting::Patiently, |device, next| hear_the_deaf(&mut hub, device, next));
     assert_eq!(client.device().status().deliveries, 1);
+}
+
+#[test]
+fn a_hub_that_does_not_read_is_heard_all_the_same() {
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    assert_heard_by_blocking(piped(talkative(fixtures::HOST), move || pipes.connect()), hub);
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    assert_heard_by_tokio(piped_tokio(talkative(fixtures::HOST), move || pipes.connect()), hub);
+}
+
+#[test]
+fn a_hub_that_does_not_read_is_heard_over_tls_when_the_socket_takes_no_more() {
+    let hub = socket_hub();
+    assert_heard_by_blocking(Client::new(talkative(HOST), hub.tls()), hub);
+    let hub = socket_hub();
+    assert_heard_by_tokio(TokioClient::new(talkative(HOST), hub.tls()), hub);
+}
+
+#[test]
+fn a_wait_with_a_time_limit_returns_though_nothing_came() {
+    let hub = socket_hub();
+    let mut client = Client::new(walk::device(HOST), hub.tls());
+    drive(&mut client, |_, next| matches!(next, Ok(Action::Connected { .. })));
+    for _ in 0..3 {
+        assert!(client.wait_timeout(Duration::from_millis(1)));
+        let (device, mut incoming) = client.split();
+        assert!(incoming.next(device).is_none());
+    }
 }
 
 /// A device whose time for CONNACK is over as soon as it has begun.
