@@ -1,13 +1,14 @@
 """Azure's device SDK under remote control.
 
-Reads one command per line from stdin, `{"do": NAME, ...}`, and answers each with `{"event": "done", "result": ...}` or
-`{"event": "failed", "error": CLASS, "text": ...}`. What the hub sends is told as it comes. The end of stdin shuts the
-client down; DISCONNECT is sent then.
+The argument says as JSON how to connect, `{"ca", "transport", "identity"}`, and the identity who does: `connectionString` of
+a device or a module and perhaps `tokenSeconds`, or `deviceId` with `certificate` and `key`. Then it reads one command per line from stdin, `{"do": NAME, ...}`, and answers each with
+`{"event": "done", "result": ...}` or `{"event": "failed", "error": CLASS, "text": ...}`. What the hub sends is told as it
+comes. The end of stdin shuts the client down; DISCONNECT is sent then.
 """
 import json
 import sys
 
-from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse
+from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse, X509
 
 
 def tell(event, **details):
@@ -15,19 +16,28 @@ def tell(event, **details):
     sys.stdout.flush()
 
 
+def make_client(config):
+    with open(config["ca"], encoding="ascii") as file:
+        authority = file.read()
+    options = {
+        "server_verification_cert": authority,
+        "websockets": config["transport"] == "websocket",
+        "connection_retry_interval": 1,
+    }
+    identity = config["identity"]
+    if "certificate" in identity:
+        x509 = X509(cert_file=identity["certificate"], key_file=identity["key"])
+        return IoTHubDeviceClient.create_from_x509_certificate(x509, "localhost", identity["deviceId"], **options)
+    connection_string = identity["connectionString"]
+    kind = IoTHubModuleClient if "ModuleId=" in connection_string else IoTHubDeviceClient
+    return kind.create_from_connection_string(connection_string, sastoken_ttl=identity.get("tokenSeconds", 3600), **options)
+
+
 class Device:
-    def __init__(self, connection_string, ca, transport, token_seconds):
-        with open(ca, encoding="ascii") as file:
-            authority = file.read()
-        self.client = IoTHubDeviceClient.create_from_connection_string(
-            connection_string,
-            server_verification_cert=authority,
-            websockets=transport == "websocket",
-            sastoken_ttl=int(token_seconds),
-            connection_retry_interval=1,
-        )
+    def __init__(self, config):
+        self.client = make_client(config)
         self.client.on_connection_state_change = self.on_connection_state_change
-        # Reported as a line of its own; otherwise the SDK only writes it to its log.
+        # As a line of its own; otherwise the SDK only writes it to its log.
         self.client.on_background_exception = lambda error: tell("background", error=type(error).__name__, text=str(error))
 
     def on_connection_state_change(self):
@@ -35,9 +45,6 @@ class Device:
 
     def connect(self):
         self.client.connect()
-
-    def disconnect(self):
-        self.client.disconnect()
 
     def send(self, body, properties=None, **system):
         message = Message(body)
@@ -79,7 +86,7 @@ class Device:
 
 
 def main():
-    device = Device(*sys.argv[1:])
+    device = Device(json.loads(sys.argv[1]))
     for line in sys.stdin:
         command = json.loads(line)
         try:

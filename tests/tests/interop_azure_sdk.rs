@@ -1,7 +1,7 @@
 //! Azure's device SDK for Python, unmodified, over TLS (8883) and over WebSocket (443).
 
 use devicebound_tests::interop::python::{Packages, Python};
-use devicebound_tests::interop::{Device, Hub, Program};
+use devicebound_tests::interop::{Certificate, Device, Hub, Program};
 use devicebound_tests::site;
 use serde_json::{Value, json};
 
@@ -28,6 +28,8 @@ over_tls_and_websocket!(
     cloud_messages_come_with_their_properties_and_are_completed,
     the_twin_is_read_reported_to_and_notified_about,
     a_direct_method_is_answered,
+    a_certificate_is_as_good_as_a_key,
+    a_module_has_a_twin_and_methods_and_telemetry_of_its_own,
     a_wrong_key_is_a_credential_error,
     everything_still_comes_after_the_hub_was_restarted,
     everything_still_comes_after_the_token_was_renewed,
@@ -39,18 +41,14 @@ struct Sdk {
 }
 
 impl Sdk {
-    fn start(hub: &Hub, device: &Device, transport: &str) -> Self {
-        Self::with_tokens_of(3600, hub, device, transport)
-    }
-
-    fn with_tokens_of(seconds: u32, hub: &Hub, device: &Device, transport: &str) -> Self {
+    fn start(hub: &Hub, transport: &str, identity: Value) -> Self {
+        let config = json!({"ca": hub.ca(), "transport": transport, "identity": identity});
         let python = Python::with(site!(), Packages::AzureAndPaho1);
-        let arguments = [&device.connection_string(), hub.ca(), transport, &seconds.to_string()];
-        Self { program: python.start("azure_device.py", &arguments) }
+        Self { program: python.start("azure_device.py", &[&config.to_string()]) }
     }
 
     fn connect(hub: &Hub, device: &Device, transport: &str) -> Self {
-        let mut sdk = Self::start(hub, device, transport);
+        let mut sdk = Self::start(hub, transport, json!({"connectionString": device.connection_string()}));
         sdk.run(json!({"do": "connect"}));
         sdk
     }
@@ -188,10 +186,45 @@ fn a_direct_method_is_answered(hub: Hub, transport: &str) {
     sdk.end();
 }
 
+fn a_certificate_is_as_good_as_a_key(hub: Hub, transport: &str) {
+    let certificate = Certificate::self_signed(&hub, "MyDevice01");
+    hub.register_certificate("MyDevice01", &certificate);
+    let files =
+        json!({"certificate": certificate.certificate, "key": certificate.key, "deviceId": "MyDevice01"});
+    let mut sdk = Sdk::start(&hub, transport, files);
+    sdk.run(json!({"do": "connect"}));
+    sdk.run(json!({"do": "send", "body": "certified"}));
+    sdk.end();
+    let arrived = hub.service().stored_telemetry();
+    assert_eq!(arrived.len(), 1, "{arrived:?}");
+    assert_eq!((arrived[0].device_id.as_str(), arrived[0].text()), ("MyDevice01", "certified"));
+}
+
+fn a_module_has_a_twin_and_methods_and_telemetry_of_its_own(hub: Hub, transport: &str) {
+    let device = hub.register("MyDevice01");
+    let module = hub.register_module(&device, "mod1");
+    let mut sdk = Sdk::connect(&hub, &module, transport);
+    sdk.run(json!({"do": "send", "body": "from a module", "properties": {"a": "b"}}));
+    let arrived = hub.service().stored_telemetry();
+    assert_eq!(arrived.len(), 1, "{arrived:?}");
+    assert_eq!((arrived[0].device_id.as_str(), arrived[0].text()), ("MyDevice01", "from a module"));
+    assert_eq!(arrived[0].system_properties["iothub-connection-module-id"], "mod1");
+
+    sdk.run(json!({"do": "report", "patch": {"of": "module"}}));
+    assert_eq!(hub.service().get("/twins/MyDevice01/modules/mod1")["properties"]["reported"]["of"], "module");
+    assert_eq!(hub.service().get("/twins/MyDevice01")["properties"]["reported"], json!({"$version": 1}));
+
+    sdk.run(json!({"do": "listen"}));
+    let answer =
+        hub.service().invoke("MyDevice01/modules/mod1", &json!({"methodName": "ping", "payload": 1}));
+    assert_eq!(answer, json!({"status": 200, "payload": 1}));
+    sdk.end();
+}
+
 fn a_wrong_key_is_a_credential_error(hub: Hub, transport: &str) {
     let (device, other) = (hub.register("MyDevice01"), hub.register("MyDevice02"));
-    let impostor = Device { id: device.id, key: other.key };
-    let mut sdk = Sdk::start(&hub, &impostor, transport);
+    let impostor = Device { id: device.id, ..other };
+    let mut sdk = Sdk::start(&hub, transport, json!({"connectionString": impostor.connection_string()}));
     sdk.program.tell(&json!({"do": "connect"}).to_string());
     let failed = sdk.expect("failed");
     assert_eq!(failed["error"], "CredentialError", "{failed}");
@@ -215,7 +248,8 @@ fn everything_still_comes_after_the_hub_was_restarted(mut hub: Hub, transport: &
 /// Azure's SDK renews its token 120 s before it runs out, with a new connection.
 fn everything_still_comes_after_the_token_was_renewed(hub: Hub, transport: &str) {
     let device = hub.register("MyDevice01");
-    let mut sdk = Sdk::with_tokens_of(123, &hub, &device, transport);
+    let identity = json!({"connectionString": device.connection_string(), "tokenSeconds": 125});
+    let mut sdk = Sdk::start(&hub, transport, identity);
     sdk.run(json!({"do": "connect"}));
     sdk.run(json!({"do": "listen"}));
     sdk.expect("disconnected");

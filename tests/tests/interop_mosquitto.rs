@@ -2,15 +2,20 @@
 
 use std::process::Command;
 
-use devicebound_tests::interop::{Device, Hub, Program};
+use devicebound_tests::interop::{Certificate, Device, Hub, Program};
 use devicebound_tests::site;
 use serde_json::json;
 
 /// Starts `mosquitto_pub` or `mosquitto_sub` as that device.
 fn mosquitto(tool: &str, hub: &Hub, device: &Device, arguments: &[&str]) -> Program {
+    let (user_name, token) = (device.user_name(), device.token("localhost"));
+    let identity = ["-i", &device.id, "-u", &user_name, "-P", &token];
+    start(tool, hub, &[&identity, arguments].concat())
+}
+
+fn start(tool: &str, hub: &Hub, arguments: &[&str]) -> Program {
     let mut command = Command::new(tool);
     command.args(["-V", "mqttv311", "-h", "localhost", "-p", &hub.mqtt_port(), "--cafile", hub.ca()]);
-    command.args(["-i", &device.id, "-u", &device.user_name(), "-P", &device.token("localhost")]);
     Program::start(tool, command.args(arguments))
 }
 
@@ -127,10 +132,79 @@ fn a_cloud_message_sent_while_the_device_was_away_comes_before_it_subscribes_aga
 fn a_client_with_the_key_of_another_device_is_not_authorised() {
     let hub = Hub::on_free_ports(site!());
     let (device, other) = (hub.register("mosquito"), hub.register("moth"));
-    let impostor = Device { id: device.id, key: other.key };
+    let impostor = Device { id: device.id, ..other };
     let topic = impostor.telemetry_topic("");
     let mut client = mosquitto("mosquitto_pub", &hub, &impostor, &["-q", "1", "-t", &topic, "-m", "x"]);
     assert!(!client.finish().success());
     assert!(client.printed().iter().any(|line| line.contains("not authorised")), "{:?}", client.printed());
     assert_eq!(hub.service().stored_telemetry(), []);
+}
+
+#[test]
+fn a_client_with_a_certificate_needs_no_token() {
+    let hub = Hub::on_free_ports(site!());
+    let certificate = Certificate::self_signed(&hub, "certified");
+    hub.register_certificate("certified", &certificate);
+    let shown = ["--cert", &certificate.certificate, "--key", &certificate.key];
+    let identity = ["-i", "certified", "-u", "localhost/certified/?api-version=2021-04-12"];
+    let message = ["-q", "1", "-t", "devices/certified/messages/events/", "-m", "hello"];
+    start("mosquitto_pub", &hub, &[&shown[..], &identity, &message].concat()).succeed();
+
+    let arrived = hub.service().stored_telemetry();
+    assert_eq!(arrived.len(), 1, "{arrived:?}");
+    let method = &arrived[0].system_properties["iothub-connection-auth-method"];
+    assert!(method.as_str().is_some_and(|method| method.contains(r#""type":"x509""#)), "{method}");
+}
+
+#[test]
+fn a_client_with_a_certificate_that_nobody_registered_is_not_authorised() {
+    let hub = Hub::on_free_ports(site!());
+    hub.register_certificate("certified", &Certificate::self_signed(&hub, "registered"));
+    let other = Certificate::self_signed(&hub, "other");
+    let shown = ["--cert", &other.certificate, "--key", &other.key];
+    let identity = ["-i", "certified", "-u", "localhost/certified/?api-version=2021-04-12"];
+    let message = ["-q", "1", "-t", "devices/certified/messages/events/", "-m", "hello"];
+    let mut client = start("mosquitto_pub", &hub, &[&shown[..], &identity, &message].concat());
+    assert!(!client.finish().success());
+    assert!(client.printed().iter().any(|line| line.contains("not authorised")), "{:?}", client.printed());
+}
+
+#[test]
+fn a_client_that_speaks_mqtt_3_1_is_told_so() {
+    let hub = Hub::on_free_ports(site!());
+    let device = hub.register("mosquito");
+    let arguments = ["-V", "mqttv31", "-t", "devices/mosquito/messages/events/", "-m", "x"];
+    let mut client = mosquitto("mosquitto_pub", &hub, &device, &arguments);
+    assert!(!client.finish().success());
+    let told = client.printed().iter().any(|line| line.contains("unacceptable protocol version"));
+    assert!(told, "{:?}", client.printed());
+}
+
+#[test]
+fn a_message_at_qos_2_ends_the_connection_and_the_view_names_the_rule() {
+    let mut hub = Hub::on_free_ports(site!());
+    let device = hub.register("mosquito");
+    let topic = device.telemetry_topic("");
+    let mut client = mosquitto("mosquitto_pub", &hub, &device, &["-q", "2", "-t", &topic, "-m", "twice"]);
+    let closed = hub.expect_closed();
+    assert_eq!(
+        (&closed["rule"], &closed["device"]),
+        (&json!("HUB-D2C-QOS2"), &json!("mosquito")),
+        "{closed}"
+    );
+    client.kill();
+    assert_eq!(hub.service().stored_telemetry(), []);
+}
+
+#[test]
+fn a_filter_that_iot_hub_has_not_got_ends_the_connection_and_the_view_shows_it() {
+    let mut hub = Hub::on_free_ports(site!());
+    let device = hub.register("mosquito");
+    let mut client = mosquitto("mosquitto_sub", &hub, &device, &["-t", "devices/mosquito/messages/events/#"]);
+    let closed = hub.expect_closed();
+    assert_eq!(closed["rule"], "HUB-FILTER-UNKNOWN", "{closed}");
+    let filter: Vec<_> =
+        b"devices/mosquito/messages/events/#".iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(closed["bytes"].as_str().is_some_and(|bytes| bytes.contains(&filter.join(" "))), "{closed}");
+    client.kill();
 }

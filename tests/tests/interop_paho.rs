@@ -1,7 +1,7 @@
 //! Eclipse Paho for Python, 1.6 and 2: the document's own program, and MQTT over WebSocket.
 
+use devicebound_tests::interop::Hub;
 use devicebound_tests::interop::python::{Packages, Python};
-use devicebound_tests::interop::{Hub, Program};
 use devicebound_tests::site;
 
 /// The hub's name in the document's program, which adds `.azure-devices.net` and dials another address here.
@@ -65,7 +65,7 @@ fn a_message_of_100_kb_arrives_over_websocket(packages: Packages) {
     let device = hub.register("on-websocket");
     let (user_name, token) = (device.user_name(), device.token("localhost"));
     let arguments = [hub.ca(), &device.id, &user_name, &token, "localhost", &hub.https_port(), "100000"];
-    let mut program: Program = python.start("paho_websocket.py", &arguments);
+    let mut program = python.start("paho_websocket.py", &arguments);
     program.expect_text("connected 0");
     program.expect_text("acknowledged");
     program.succeed();
@@ -73,4 +73,20 @@ fn a_message_of_100_kb_arrives_over_websocket(packages: Packages) {
     let arrived = hub.service().stored_telemetry();
     assert_eq!(arrived.len(), 1);
     assert!(arrived[0].body == vec![b'x'; 100_000], "{} bytes", arrived[0].body.len());
+}
+
+#[test]
+fn a_hundred_messages_in_flight_are_acknowledged_and_stored_in_order() {
+    let python = Python::with(site!(), Packages::Paho2);
+    let hub = Hub::on_free_ports(site!());
+    let device = hub.register("in-a-hurry");
+    let (user_name, token) = (device.user_name(), device.token("localhost"));
+    let arguments = [hub.ca(), &device.id, &user_name, &token, "localhost", &hub.mqtt_port(), "1000"];
+    let mut program = python.start("paho_burst.py", &arguments);
+    program.expect_text("in order");
+    program.succeed();
+
+    let arrived = hub.service().stored_telemetry();
+    let bodies: Vec<_> = arrived.iter().map(|message| message.text().to_owned()).collect();
+    assert_eq!(bodies, (0..1000).map(|number| number.to_string()).collect::<Vec<_>>());
 }

@@ -60,7 +60,6 @@ enum Happening {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn run(&mut self) -> Close {
-        let mut ended = None;
         loop {
             self.engine.room().await;
             let wait = match self.pull() {
@@ -71,25 +70,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 }
                 Turn::End(close) => return close,
             };
-            // What has arrived comes before the end of the transport.
-            if let (Some(reason), Wait::Read { .. }) = (ended, wait) {
-                return self.tell_end(reason);
-            }
             let more = match self.transmit() {
                 Ok(more) => more,
                 Err(close) => return close,
             };
-            let at_least = match wait {
-                Wait::Read { at_least } if ended.is_none() => at_least,
-                _ => 0,
-            };
+            // The end of the stream is seen by reading alone, and so after every whole packet was pulled.
+            let at_least = if let Wait::Read { at_least } = wait { at_least } else { 0 };
             match self.wait(at_least, more || wait == Wait::Flush).await {
                 Happening::Received | Happening::Written | Happening::Called(Call::Ready) => {}
-                Happening::Ended(reason) if self.socket.is_broken => return self.tell_end(reason),
-                Happening::Ended(reason) => ended = Some(reason),
+                Happening::Ended(reason) => return self.tell_end(reason),
                 Happening::Called(Call::End(rule)) => return Close::new(CloseReason::Ended(rule)),
                 Happening::Called(Call::TimedOut) => {
-                    if let Turn::End(close) = self.time_out(ended.is_none()) {
+                    if let Turn::End(close) = self.time_out() {
                         return close;
                     }
                 }
@@ -142,16 +134,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// A deadline came. What has arrived by now counts as in time.
-    fn time_out(&mut self, may_read: bool) -> Turn {
-        if may_read {
-            let mut context = Context::from_waker(std::task::Waker::noop());
-            // At most one buffer: a client that sends without end does not hold off its time-out.
-            if let Poll::Ready(Ok(1..)) = self.rx.poll_fill(&mut context, &mut self.socket.inner, 0) {
-                match self.pull() {
-                    Turn::Wait(_) | Turn::Again => {}
-                    end @ Turn::End(_) => return end,
-                }
-            }
+    fn time_out(&mut self) -> Turn {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        // At most one buffer: a client that sends without end does not hold off its time-out.
+        if let Poll::Ready(Ok(1..)) = self.rx.poll_fill(&mut context, &mut self.socket.inner, 0)
+            && let end @ Turn::End(_) = self.pull()
+        {
+            return end;
         }
         self.engine.tell(&mut self.link, Event::TimedOut, self.socket.tx())
     }
@@ -176,13 +165,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if let Poll::Ready(call) = called.as_mut().poll(cx) {
                 return Poll::Ready(Happening::Called(call));
             }
-            match socket.poll_send(cx) {
-                Poll::Ready(Ok(())) if report_written => return Poll::Ready(Happening::Written),
-                Poll::Ready(Err(_)) => {
-                    socket.is_broken = true;
-                    return Poll::Ready(Happening::Ended(CloseReason::Lost));
-                }
-                Poll::Ready(Ok(())) | Poll::Pending => {}
+            if socket.poll_send(cx).is_ready() && report_written {
+                return Poll::Ready(Happening::Written);
             }
             if at_least > 0
                 && let Poll::Ready(read) = rx.poll_fill(cx, &mut socket.inner, at_least)
@@ -232,7 +216,7 @@ struct Socket<S> {
     written: usize,
     /// Something was written since the last flush.
     dirty: bool,
-    /// A write failed: nothing more will go out.
+    /// A write failed.
     is_broken: bool,
 }
 
@@ -251,18 +235,28 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Writes all there is and flushes it.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ///
+    /// A write that fails is not yet the end: what the other side said before it hung up, a DISCONNECT perhaps, is still
+    /// to be read. Nothing more is written from then on, and reading finds the end.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_broken && ready!(self.poll_write_all(cx)).is_err() {
+            self.is_broken = true;
+        }
+        self.written = 0;
+        self.unsent.clear();
+        if self.unsent.capacity() > KEPT {
+            self.unsent = Vec::new();
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.unsent.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.inner).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.written += written,
             }
             self.dirty = true;
-        }
-        self.unsent.clear();
-        self.written = 0;
-        if self.unsent.capacity() > KEPT {
-            self.unsent = Vec::new();
         }
         if self.dirty {
             ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
@@ -273,7 +267,7 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
 
     /// Writes what is left and closes.
     async fn part(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_send(cx)).await?;
+        poll_fn(|cx| self.poll_send(cx)).await;
         poll_fn(|cx| Pin::new(&mut self.inner).poll_shutdown(cx)).await
     }
 }
@@ -330,5 +324,67 @@ impl Inbox {
             }
         }
         &mut self.bytes[self.end..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord, HubConfig};
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::state::StateDir;
+    use crate::store::FileStore;
+    use crate::view::View;
+
+    /// CONNECT of `d`, keep alive 10 s, user name `h/d`, no password.
+    const CONNECT: &[u8] = b"\x10\x12\x00\x04MQTT\x04\x82\x00\x0a\x00\x01d\x00\x03h/d";
+    const PINGREQ: &[u8] = b"\xc0\x00";
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_arrived_by_a_deadline_is_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(&StateDir::open(folder.path()).unwrap(), Default::default());
+        let (engine, _writer) =
+            Engine::start(HubConfig::default(), Box::new(store), View::default()).unwrap();
+        let prints = Thumbprints { sha1: "A".repeat(40), sha256: "B".repeat(64) };
+        let authentication = Authentication::SelfSigned { primary: prints.sha1.clone(), secondary: None };
+        let identity = DeviceIdentity::new("d", "1".to_owned(), authentication).unwrap();
+        engine.with(|core, _| core.hub.insert(DeviceRecord::new(identity)).unwrap());
+
+        let (mut device, socket) = tokio::io::duplex(1024);
+        let link = engine.open(Some(prints)).unwrap();
+        let peer = ([127, 0, 0, 1], 1).into();
+        let mut connection =
+            Connection { engine: &engine, link, peer, socket: Socket::new(socket), rx: Inbox::default() };
+        device.write_all(CONNECT).await.unwrap();
+        assert!(matches!(connection.wait(1, false).await, Happening::Received));
+        assert!(matches!(connection.pull(), Turn::Wait(_)));
+        connection.transmit().unwrap();
+
+        device.write_all(PINGREQ).await.unwrap();
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert!(!matches!(connection.time_out(), Turn::End(_)), "PINGREQ was there");
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert!(matches!(connection.time_out(), Turn::End(_)), "nothing was there");
+    }
+
+    #[test]
+    fn the_buffer_grows_with_what_has_arrived_and_not_with_what_is_announced() {
+        let mut rx = Inbox::default();
+        assert!(rx.space(100_000_000).len() <= READ_STEP);
+        assert!(rx.bytes.capacity() <= 2 * READ_STEP);
+    }
+
+    #[test]
+    fn unread_bytes_move_to_the_front_when_room_is_needed() {
+        let mut rx = Inbox::default();
+        let length = rx.space(READ_STEP).len();
+        rx.bytes[length - 2..].copy_from_slice(b"ab");
+        rx.end = length;
+        rx.consume(length - 2);
+        assert!(!rx.space(1).is_empty());
+        assert_eq!(rx.unread(), b"ab");
+        assert_eq!(rx.bytes.len(), length, "no growth");
     }
 }

@@ -11,6 +11,8 @@
 //!
 //! [`engine`] is the only place where an action of the machine becomes an effect, and [`connection`] the only place that
 //! moves bytes between a socket and the machine.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod backlog;
 pub mod cli;

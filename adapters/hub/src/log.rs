@@ -5,16 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Most lines kept; older ones give way.
-const LINES_MAX: usize = 100_000;
-/// Most bytes kept.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// The last lines, each with a number that grows by one.
 ///
 /// A reader that fell behind so far that lines gave way sees a gap in the numbers.
 #[derive(Debug)]
 pub struct EventLog {
+    lines_max: usize,
+    bytes_max: usize,
     kept: Mutex<Kept>,
     grown: Notify,
 }
@@ -38,13 +35,20 @@ struct Kept {
     newest: u64,
 }
 
+/// A log that keeps 100 000 lines and 64 MiB: some minutes of a busy hub, and days of a quiet one.
 impl Default for EventLog {
     fn default() -> Self {
-        Self { kept: Mutex::default(), grown: Notify::new() }
+        Self::new(100_000, 64 * 1024 * 1024)
     }
 }
 
 impl EventLog {
+    /// A log that keeps at most so many lines and bytes; older lines give way.
+    #[must_use]
+    pub fn new(lines_max: usize, bytes_max: usize) -> Self {
+        Self { lines_max, bytes_max, kept: Mutex::default(), grown: Notify::new() }
+    }
+
     /// Appends a line; `line` makes its text once its number is known.
     pub fn append(&self, device_id: Arc<str>, line: impl FnOnce(u64) -> String) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +57,7 @@ impl EventLog {
         let entry = Entry { cursor, device_id, line: line(cursor).into() };
         kept.bytes += entry.line.len();
         kept.entries.push_back(entry);
-        while kept.entries.len() > LINES_MAX || kept.bytes > BYTES_MAX {
+        while kept.entries.len() > self.lines_max || kept.bytes > self.bytes_max {
             let Some(oldest) = kept.entries.pop_front() else { break };
             kept.bytes -= oldest.line.len();
         }
@@ -113,10 +117,13 @@ mod tests {
 
     #[test]
     fn the_oldest_lines_give_way_and_leave_a_gap_in_the_numbers() {
-        let big = "x".repeat(BYTES_MAX / 2);
-        let log = log(&[&big, &big, "last"]);
-        assert_eq!(log.after(0).unwrap().cursor, 2);
-        assert_eq!(log.newest(), 3);
+        for log in [EventLog::new(2, 1000), EventLog::new(1000, 6)] {
+            for line in ["one", "two", "six"] {
+                log.append("demo".into(), |_| line.to_owned());
+            }
+            assert_eq!(&*log.after(0).unwrap().line, "two");
+            assert_eq!((log.after(0).unwrap().cursor, log.newest()), (2, 3));
+        }
     }
 
     #[tokio::test]

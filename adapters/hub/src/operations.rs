@@ -10,10 +10,16 @@ use crate::clock::unix_time;
 use crate::log::EventLog;
 
 /// The events of the category `Connections`, as `GET /messages/operationsMonitoringEvents` serves them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Operations {
-    /// The lines.
+    /// The lines; few are kept, because strangers can make as many as they like.
     pub log: Arc<EventLog>,
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Self { log: Arc::new(EventLog::new(1000, 1024 * 1024)) }
+    }
 }
 
 impl Operations {

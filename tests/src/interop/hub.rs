@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::python::lock;
-use super::{Program, Service, Site};
+use super::{Certificate, Program, Service, Site};
 
 /// The ports that Azure's device SDKs dial; they know no others.
 const AZURE_MQTT_PORT: u16 = 8883;
@@ -61,11 +61,13 @@ struct Ready {
     ca: PathBuf,
 }
 
-/// A device as the registry knows it.
+/// A device as the registry knows it, or a module.
 #[derive(Clone, Debug)]
 pub struct Device {
     /// The device id.
     pub id: String,
+    /// The module id, if it is one.
+    pub module: Option<String>,
     /// Its primary key.
     pub key: SymmetricKey,
 }
@@ -139,10 +141,19 @@ impl Hub {
     /// # Panics
     /// When it does not come.
     pub fn expect_packet(&mut self, name: &str) {
-        self.program.0.expect(name, |line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            (line["event"] == "packet" && line["packet"] == name).then_some(())
-        });
+        self.expect_view(name, |line| line["event"] == "packet" && line["packet"] == name);
+    }
+
+    /// Waits until the live view shows the end of a connection, and gives that line: `rule`, `bytes`, `mend` and so on.
+    ///
+    /// # Panics
+    /// When none ends.
+    pub fn expect_closed(&mut self) -> Value {
+        self.expect_view("the end of a connection", |line| line["event"] == "closed")
+    }
+
+    fn expect_view(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.program.0.expect(what, |line| serde_json::from_str(line).ok().filter(&wanted))
     }
 
     /// Registers a device, which gets keys of its own.
@@ -152,9 +163,29 @@ impl Hub {
     #[must_use]
     pub fn register(&self, id: &str) -> Device {
         let identity = self.service.put(&format!("/devices/{id}"), &json!({"deviceId": id}));
-        let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap_or_default();
-        let key = SymmetricKey::from_base64(key).unwrap_or_else(|error| panic!("{identity}: {error}"));
-        Device { id: id.to_owned(), key }
+        Device { id: id.to_owned(), module: None, key: primary_key(&identity) }
+    }
+
+    /// Registers a module of a device.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    #[must_use]
+    pub fn register_module(&self, device: &Device, module: &str) -> Device {
+        let identity = json!({"deviceId": device.id, "moduleId": module});
+        let identity = self.service.put(&format!("/devices/{}/modules/{module}", device.id), &identity);
+        Device { id: device.id.clone(), module: Some(module.to_owned()), key: primary_key(&identity) }
+    }
+
+    /// Registers a device that is known by a certificate and has no key.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn register_certificate(&self, id: &str, certificate: &Certificate) {
+        let thumbprint = json!({"primaryThumbprint": certificate.thumbprint});
+        let authentication = json!({"type": "selfSigned", "x509Thumbprint": thumbprint});
+        self.service
+            .put(&format!("/devices/{id}"), &json!({"deviceId": id, "authentication": authentication}));
     }
 
     /// The service API.
@@ -184,7 +215,7 @@ impl Hub {
         self.ready.ca.to_str().unwrap_or_else(|| panic!("{} is not UTF-8", self.ready.ca.display()))
     }
 
-    /// Where the hub keeps what it has to remember.
+    /// A folder that goes away with the hub: the one that it keeps its state in.
     #[must_use]
     pub fn state(&self) -> &Path {
         self.state.path()
@@ -195,26 +226,32 @@ impl Device {
     /// Its connection string, for a hub at `localhost`.
     #[must_use]
     pub fn connection_string(&self) -> String {
-        format!("HostName=localhost;DeviceId={};SharedAccessKey={}", self.id, self.key.to_base64())
+        let module = self.module.as_ref().map(|module| format!("ModuleId={module};")).unwrap_or_default();
+        format!("HostName=localhost;DeviceId={};{module}SharedAccessKey={}", self.id, self.key.to_base64())
     }
 
-    /// A token for a hub of that name.
+    /// A token of a device, for a hub of that name.
     #[must_use]
     pub fn token(&self, host: &str) -> String {
         sas::sign(&format!("{host}/devices/{}", self.id), &self.key, now().after(TOKEN_LIFE), None)
     }
 
-    /// The user name of today's clients, for a hub at `localhost`.
+    /// The user name of a device in today's clients, for a hub at `localhost`.
     #[must_use]
     pub fn user_name(&self) -> String {
         format!("localhost/{}/?api-version=2021-04-12", self.id)
     }
 
-    /// Its telemetry topic, with `bag` as it stands.
+    /// A device's telemetry topic, with `bag` as it stands.
     #[must_use]
     pub fn telemetry_topic(&self, bag: &str) -> String {
         format!("devices/{}/messages/events/{bag}", self.id)
     }
+}
+
+fn primary_key(identity: &Value) -> SymmetricKey {
+    let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap_or_default();
+    SymmetricKey::from_base64(key).unwrap_or_else(|error| panic!("{identity}: {error}"))
 }
 
 pub(super) fn now() -> UnixTime {

@@ -13,11 +13,13 @@
 
 use std::time::Duration;
 
+pub mod certificate;
 pub mod hub;
 pub mod program;
 pub mod python;
 pub mod service;
 
+pub use certificate::Certificate;
 pub use hub::{Device, Hub};
 pub use program::Program;
 pub use python::Python;

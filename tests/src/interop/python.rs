@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::{INSTALL, Program, Site};
 
@@ -46,7 +46,8 @@ impl Python {
         let text = fs::read_to_string(&requirements)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", requirements.display()));
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
+        // An environment is of no use to another Python than the one that made it.
+        (text, version()).hash(&mut hasher);
         let folder = Path::new(site.scratch).join(format!("python-{:016x}", hasher.finish()));
         let _lock = lock(&folder.with_extension("lock"));
         let python = Self { executable: folder.join("bin").join("python") };
@@ -72,7 +73,7 @@ impl Python {
     fn make(&self, folder: &Path, requirements: &Path) {
         run(
             Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder),
-            &format!("python3 and its venv are needed; install them: {INSTALL}"),
+            &format!("Python's venv is needed; install it: {INSTALL}"),
         );
         run(
             Command::new(&self.executable)
@@ -83,10 +84,14 @@ impl Python {
     }
 }
 
-fn run(command: &mut Command, advice: &str) {
+fn version() -> Vec<u8> {
+    run(Command::new("python3").arg("--version"), &format!("python3 is needed; install it: {INSTALL}")).stdout
+}
+
+fn run(command: &mut Command, advice: &str) -> Output {
     let output = command
         .output()
-        .unwrap_or_else(|error| panic!("{}: {error}. {advice}", command.get_program().display()));
+        .unwrap_or_else(|error| panic!("cannot run {}: {error}. {advice}", command.get_program().display()));
     assert!(
         output.status.success(),
         "{command:?}: {}. {advice}\n{}{}",
@@ -94,6 +99,7 @@ fn run(command: &mut Command, advice: &str) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
+    output
 }
 
 /// Waits until no other test, in this process or in another, has the lock; dropping the file gives it back.

@@ -92,15 +92,15 @@ impl Service {
         json(self.exchange(Method::PATCH, path, &[], body.to_string().as_bytes()))
     }
 
-    /// Calls a method of a device and waits for the answer, `{"status", "payload"}`.
+    /// Calls a method of a device, or of `{device}/modules/{module}`, and waits for `{"status", "payload"}`.
     ///
     /// # Panics
     /// When the hub refuses, or the device does not answer.
     #[must_use]
-    pub fn invoke(&self, device_id: &str, request: &Value) -> Value {
+    pub fn invoke(&self, identity: &str, request: &Value) -> Value {
         json(self.exchange(
             Method::POST,
-            &format!("/twins/{device_id}/methods"),
+            &format!("/twins/{identity}/methods"),
             &[],
             request.to_string().as_bytes(),
         ))

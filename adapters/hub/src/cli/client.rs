@@ -131,13 +131,14 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
-        let next = match error {
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-                "name the hub's authority: --ca FILE, the ca.pem of its state folder"
-            }
-            _ => {
-                "start a hub: devicebound hub; or name another with --state, or --connection-string and --hub"
-            }
+        let is_tls = match error {
+            ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+            error => matches!(error, ureq::Error::Tls(_) | ureq::Error::Rustls(_)),
+        };
+        let next = if is_tls {
+            "name the hub's authority: --ca FILE, the ca.pem of its state folder"
+        } else {
+            "start a hub: devicebound hub; or name another with --state, or --connection-string and --hub"
         };
         Failure::new(format!("no hub answers at {}: {error}", self.base), next)
     }

@@ -1,0 +1,203 @@
+//! A hub in memory and a device that speaks in bytes.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord, HubConfig};
+use devicebound::iothub::sas::{self, SymmetricKey};
+use devicebound::packet::{
+    Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, TopicName, Will, decode,
+};
+use devicebound_hub::Failure;
+use devicebound_hub::clock::unix_time;
+use devicebound_hub::connection;
+use devicebound_hub::engine::Engine;
+use devicebound_hub::log::EventLog;
+use devicebound_hub::store::{Batch, Store};
+use devicebound_hub::view::View;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+
+/// The key of every device here.
+pub(crate) fn key() -> SymmetricKey {
+    SymmetricKey::from_bytes(&[7; 32])
+}
+
+/// A store in memory that waits or fails when it is told to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryStore {
+    pub(crate) telemetry: Arc<EventLog>,
+    records: Arc<Mutex<Vec<DeviceRecord>>>,
+    closed: Arc<(Mutex<bool>, Condvar)>,
+    failing: Arc<AtomicBool>,
+}
+
+impl MemoryStore {
+    /// From now on nothing becomes safe, until [`open`](Self::open).
+    pub(crate) fn close(&self) {
+        *self.closed.0.lock().unwrap() = true;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.closed.0.lock().unwrap() = false;
+        self.closed.1.notify_all();
+    }
+
+    /// From now on every write fails.
+    pub(crate) fn fail(&self) {
+        self.failing.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn register(&self, client_id: &str, authentication: Authentication) {
+        let identity = DeviceIdentity::new(client_id, "1".to_owned(), authentication).unwrap();
+        self.records.lock().unwrap().push(DeviceRecord::new(identity));
+    }
+
+    /// What was stored, as the service API shows it.
+    pub(crate) fn messages(&self) -> Vec<Value> {
+        let mut messages = Vec::new();
+        while let Some(entry) = self.telemetry.after(messages.len() as u64) {
+            messages.push(serde_json::from_str(&entry.line).unwrap());
+        }
+        messages
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure> {
+        Ok(self.records.lock().unwrap().clone())
+    }
+
+    fn write(&mut self, batch: Batch) -> io::Result<()> {
+        let (closed, opened) = &*self.closed;
+        drop(opened.wait_while(closed.lock().unwrap(), |closed| *closed).unwrap());
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        for message in &batch.telemetry {
+            self.telemetry.append(Arc::clone(&message.sender.device_id), |cursor| message.to_line(cursor));
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self, client_id: &str) -> io::Result<Option<DeviceRecord>> {
+        let records = self.records.lock().unwrap();
+        Ok(records.iter().find(|record| record.identity.client_id() == client_id).cloned())
+    }
+}
+
+/// A hub without sockets, with the device `demo`.
+pub(crate) struct Hub {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) store: MemoryStore,
+}
+
+impl Hub {
+    pub(crate) fn start() -> Self {
+        let store = MemoryStore::default();
+        store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
+        let (engine, writer) =
+            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default()).unwrap();
+        thread::spawn(move || writer.run());
+        let timekeeper = Arc::clone(&engine);
+        tokio::spawn(async move { timekeeper.keep_time().await });
+        Self { engine, store }
+    }
+
+    /// A transport to the hub whose buffer holds `capacity` bytes.
+    pub(crate) fn transport(&self, capacity: usize) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(capacity);
+        let engine = Arc::clone(&self.engine);
+        let peer = ([127, 0, 0, 1], 1).into();
+        tokio::spawn(async move { connection::serve(&engine, far, peer, None).await });
+        near
+    }
+
+    /// A device that is connected, its CONNACK read.
+    pub(crate) async fn connected(&self, connect: &[u8]) -> Device<DuplexStream> {
+        let mut device = Device::new(self.transport(64 * 1024));
+        device.send(connect).await;
+        assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+        device
+    }
+
+    /// The last line of the operations log, once `count` connections have begun or ended.
+    pub(crate) async fn operation(&self, count: u64) -> Value {
+        let entry = self.engine.operations.log.wait_after(count - 1).await;
+        serde_json::from_str(&entry.line).unwrap()
+    }
+}
+
+pub(crate) const ACCEPTED: &[u8] = &[0x20, 2, 0, 0];
+pub(crate) const REFUSED: &[u8] = &[0x20, 2, 0, 5];
+pub(crate) const PINGREQ: &[u8] = &[0xc0, 0];
+pub(crate) const PINGRESP: &[u8] = &[0xd0, 0];
+pub(crate) const DISCONNECT: &[u8] = &[0xe0, 0];
+
+/// The other end of a connection, packet by packet.
+pub(crate) struct Device<S> {
+    pub(crate) stream: S,
+    received: Vec<u8>,
+}
+
+impl<S: tokio::io::AsyncRead + AsyncWrite + Unpin> Device<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, received: Vec::new() }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// The next packet; `None` at the end of the stream.
+    pub(crate) async fn receive(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let mut rest = &self.received[..];
+            if let Decoded::Packet(_) = decode(&mut rest, usize::MAX).expect("the hub sends MQTT") {
+                let length = self.received.len() - rest.len();
+                return Some(self.received.drain(..length).collect());
+            }
+            if self.stream.read_buf(&mut self.received).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+}
+
+/// A CONNECT of `client_id` with a token of its own.
+pub(crate) fn connect_as(client_id: &str, keep_alive: u16, will: Option<Will<'_>>) -> Vec<u8> {
+    let username = format!("localhost/{client_id}/?api-version=2021-04-12");
+    let expiry = unix_time().after(std::time::Duration::from_secs(3600));
+    let token = sas::sign(&format!("localhost/devices/{client_id}"), &key(), expiry, None);
+    let credentials = Some(Credentials { username: &username, password: Some(token.as_bytes()) });
+    bytes(Packet::Connect(Connect { clean_session: true, keep_alive, client_id, will, credentials }))
+}
+
+pub(crate) fn connect() -> Vec<u8> {
+    connect_as("demo", 60, None)
+}
+
+pub(crate) fn connect_with_will() -> Vec<u8> {
+    let topic = TopicName::new("devices/demo/messages/events/").unwrap();
+    let will = Will { topic, message: b"last words", qos: QoS::AtLeastOnce, retain: false };
+    connect_as("demo", 60, Some(will))
+}
+
+pub(crate) fn publish(id: u16, payload: &[u8]) -> Vec<u8> {
+    let qos = PublishQoS::AtLeastOnce { packet_id: PacketId::new(id).unwrap(), dup: false };
+    let topic = TopicName::new("devices/demo/messages/events/").unwrap();
+    bytes(Packet::Publish(Publish { qos, retain: false, topic, payload }))
+}
+
+pub(crate) fn puback(id: u16) -> Vec<u8> {
+    bytes(Packet::PubAck(PacketId::new(id).unwrap()))
+}
+
+pub(crate) fn bytes(packet: Packet<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.encode(&mut bytes).unwrap();
+    bytes
+}

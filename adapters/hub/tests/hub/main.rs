@@ -1,0 +1,8 @@
+//! The hub as a whole: on pipes, on sockets, over its service API, as a program.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
+
+mod common;
+mod connection;
+mod program;
+mod service;
+mod sockets;

@@ -1,0 +1,188 @@
+//! The program `devicebound` as somebody runs it.
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A hub that runs on free ports.
+struct RunningHub {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    ready: Value,
+}
+
+impl RunningHub {
+    fn start(state: &Path) -> Self {
+        let mut child = devicebound()
+            .args(["hub", "--json", "--listen", "127.0.0.1", "--port", "0", "--https-port", "0", "--state"])
+            .arg(state)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        Self { child, lines, ready }
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.ready[name].as_str().unwrap()
+    }
+
+    /// Ends it as a supervisor does.
+    #[cfg(unix)]
+    fn stop(mut self) {
+        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        assert!(self.child.wait().unwrap().success(), "SIGTERM ends a hub with success");
+    }
+}
+
+impl Drop for RunningHub {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn devicebound() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devicebound"));
+    command.env_remove("DEVICEBOUND_STATE");
+    command
+}
+
+fn tool(state: &Path, arguments: &[&str]) -> Output {
+    devicebound().args(arguments).arg("--state").arg(state).output().unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_run_keeps_identities_keys_and_certificates() {
+    let state = tempfile::tempdir().unwrap();
+    let first = RunningHub::start(state.path());
+    printed(&tool(state.path(), &["device", "add", "pump"]));
+    let strings =
+        ["connectionString", "serviceConnectionString", "ca"].map(|name| first.text(name).to_owned());
+    let authority = std::fs::read(first.text("ca")).unwrap();
+    first.stop();
+    assert!(!state.path().join("service.json").exists(), "nobody is sent to a hub that is gone");
+
+    let second = RunningHub::start(state.path());
+    assert_eq!(
+        ["connectionString", "serviceConnectionString", "ca"].map(|name| second.text(name).to_owned()),
+        strings
+    );
+    assert_eq!(std::fs::read(second.text("ca")).unwrap(), authority);
+    assert!(printed(&tool(state.path(), &["device", "list"])).contains("pump"));
+    second.stop();
+}
+
+#[test]
+fn the_tools_do_the_jobs_of_a_device_explorer() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let hub = RunningHub::start(state);
+    let connection_string = printed(&tool(state, &["device", "add", "pump"]));
+    assert!(
+        connection_string.starts_with("HostName=localhost;DeviceId=pump;SharedAccessKey="),
+        "{connection_string}"
+    );
+    assert!(printed(&tool(state, &["device", "add", "pump/valve"])).contains(";ModuleId=valve;"));
+    assert!(printed(&tool(state, &["device", "show", "pump"])).contains(r#""deviceId": "pump""#));
+    assert!(
+        printed(&tool(state, &["twin", "set", "pump", "desired", r#"{"interval":5}"#]))
+            .contains(r#""interval": 5"#)
+    );
+    printed(&tool(state, &["twin", "set", "pump", "tags", r#"{"site":"north"}"#]));
+    assert!(printed(&tool(state, &["twin", "get", "pump"])).contains(r#""site": "north""#));
+    printed(&tool(
+        state,
+        &["c2d", "send", "pump", "hello", "-p", "Größe=1 2", "--ttl", "5m", "--ack", "full"],
+    ));
+    assert!(printed(&tool(state, &["device", "show", "pump"])).contains(r#""cloudToDeviceMessageCount": 1"#));
+    assert!(
+        printed(&tool(state, &["sas", "pump", "--ttl", "15m"]))
+            .starts_with("SharedAccessSignature sr=localhost%2F")
+    );
+    assert_eq!(printed(&tool(state, &["telemetry", "watch", "--no-follow"])), "");
+    printed(&tool(state, &["device", "disable", "pump"]));
+    assert!(printed(&tool(state, &["device", "list"])).contains("disabled pump"));
+    printed(&tool(state, &["device", "enable", "pump"]));
+    printed(&tool(state, &["device", "remove", "pump"]));
+    // The same from another machine: by connection string, address and authority.
+    let elsewhere = devicebound()
+        .args(["device", "list", "--connection-string", hub.text("serviceConnectionString")])
+        .args(["--hub", hub.text("https"), "--ca", hub.text("ca")])
+        .output()
+        .unwrap();
+    assert!(printed(&elsewhere).contains("demo"));
+}
+
+#[test]
+fn each_complaint_names_the_cause_and_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let no_hub = complaint(&tool(state, &["device", "list"]));
+    assert!(
+        no_hub.contains("no hub runs") && no_hub.contains("next: start one: devicebound hub"),
+        "{no_hub}"
+    );
+
+    let hub = RunningHub::start(state);
+    let unknown = complaint(&tool(state, &["device", "show", "nobody"]));
+    assert!(unknown.contains("DeviceNotFound") && unknown.contains("device add"), "{unknown}");
+    let offline = complaint(&tool(state, &["method", "invoke", "demo", "reboot"]));
+    assert!(offline.contains("DeviceNotOnline") && offline.contains("$iothub/methods/POST/#"), "{offline}");
+    let not_json = complaint(&tool(state, &["twin", "set", "demo", "desired", "{interval:5}"]));
+    assert!(not_json.contains("not JSON") && not_json.contains("single quotes"), "{not_json}");
+
+    let complaint_of = |arguments: &[&str]| complaint(&devicebound().args(arguments).output().unwrap());
+    let second = complaint(&tool(state, &["hub", "--port", "0", "--https-port", "0"]));
+    assert!(
+        second.contains("another hub uses the state folder") && second.contains("--state DIR"),
+        "{second}"
+    );
+    let other = tempfile::tempdir().unwrap();
+    let port = hub.text("mqtt").rsplit_once(':').unwrap().1;
+    let taken = complaint(&tool(other.path(), &["hub", "--listen", "127.0.0.1", "--port", port]));
+    assert!(taken.contains(&format!("port {port} is in use")) && taken.contains("--port 0"), "{taken}");
+
+    let wrong = complaint_of(&["device", "list", "--connection-string", "HostName"]);
+    assert!(wrong.contains("bad connection string") && wrong.contains("devicebound hub"), "{wrong}");
+    let key =
+        format!("HostName=localhost;SharedAccessKeyName=iothubowner;SharedAccessKey={}=", "A".repeat(43));
+    let (https, ca) = (hub.text("https"), hub.text("ca"));
+    let refused = complaint_of(&["device", "list", "--connection-string", &key, "--hub", https, "--ca", ca]);
+    assert!(refused.contains("HUB-SAS-SIG") && refused.contains("service connection string"), "{refused}");
+    let untrusted = complaint_of(&[
+        "device",
+        "list",
+        "--connection-string",
+        hub.text("serviceConnectionString"),
+        "--hub",
+        https,
+    ]);
+    assert!(untrusted.contains("--ca FILE"), "{untrusted}");
+}
+
+#[test]
+fn the_view_tells_a_client_without_tls_what_it_did_wrong() {
+    let state = tempfile::tempdir().unwrap();
+    let mut hub = RunningHub::start(state.path());
+    let mut plain = std::net::TcpStream::connect(hub.text("mqtt")).unwrap();
+    std::io::Write::write_all(&mut plain, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00").unwrap();
+    let line: Value = serde_json::from_str(&hub.lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line["event"], "tlsFailed");
+    assert!(line["text"].as_str().unwrap().contains("speaks without TLS"), "{line}");
+}

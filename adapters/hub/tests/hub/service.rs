@@ -1,0 +1,260 @@
+//! The service API, request by request.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use devicebound::iothub::sas::{self, Policy, Rights};
+use devicebound_hub::clock::unix_time;
+use devicebound_hub::service::{Service, router};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::common::{Hub, connect, key, puback};
+
+/// A service that shows the token of one policy.
+struct Client {
+    hub: Hub,
+    router: Router,
+}
+
+impl Client {
+    fn start() -> Self {
+        let hub = Hub::start();
+        let policies = Rights::DEFAULT_POLICIES
+            .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
+            .to_vec();
+        let service = Service {
+            engine: Arc::clone(&hub.engine),
+            telemetry: Arc::clone(&hub.store.telemetry),
+            policies,
+            host_names: Vec::new(),
+        };
+        Self { hub, router: router(Arc::new(service)) }
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> (StatusCode, Value) {
+        self.ask_as("iothubowner", method, path, headers, body).await
+    }
+
+    async fn ask_as(
+        &self,
+        policy: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let expiry = unix_time().after(std::time::Duration::from_secs(60));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", sas::sign("localhost", &key(), expiry, Some(policy)));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+}
+
+fn message(body: &Value) -> &str {
+    body["Message"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn a_device_is_registered_changed_and_removed() {
+    let client = Client::start();
+    let body = json!({"deviceId": "new", "status": "enabled"});
+    let (status, made) = client.ask("PUT", "/devices/new?api-version=2021-04-12", &[], body.clone()).await;
+    assert_eq!((status, &made["status"]), (StatusCode::OK, &json!("enabled")), "{made}");
+    assert_eq!(made["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap().len(), 44);
+
+    let (status, body) = client.ask("PUT", "/devices/new", &[], body).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(message(&body).starts_with("ErrorCode:DeviceAlreadyExists;"), "{body}");
+
+    let disabled = json!({"deviceId": "new", "status": "disabled", "statusReason": "stolen"});
+    let (status, _) = client.ask("PUT", "/devices/new", &[("if-match", "\"other\"")], disabled.clone()).await;
+    assert_eq!(status, StatusCode::PRECONDITION_FAILED);
+    let etag = format!("\"{}\"", made["etag"].as_str().unwrap());
+    let (status, changed) = client.ask("PUT", "/devices/new", &[("if-match", &etag)], disabled).await;
+    assert_eq!((status, &changed["statusReason"]), (StatusCode::OK, &json!("stolen")));
+    assert_eq!(changed["authentication"], made["authentication"], "what was not asked for stays");
+    assert_ne!(changed["etag"], made["etag"]);
+
+    let (_, all) = client.ask("GET", "/devices/", &[], Value::Null).await;
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    let (status, _) = client.ask("DELETE", "/devices/new", &[("if-match", "*")], Value::Null).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, body) = client.ask("GET", "/devices/new", &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(message(&body).starts_with("ErrorCode:DeviceNotFound;"), "{body}");
+}
+
+#[tokio::test]
+async fn modules_belong_to_a_device_and_go_with_it() {
+    let client = Client::start();
+    let (status, _) = client.ask("PUT", "/devices/none/modules/m", &[], json!({})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, module) = client.ask("PUT", "/devices/demo/modules/m", &[], json!({"moduleId": "m"})).await;
+    assert_eq!(
+        (status, &module["moduleId"], &module["deviceId"]),
+        (StatusCode::OK, &json!("m"), &json!("demo"))
+    );
+    let (_, devices) = client.ask("GET", "/devices", &[], Value::Null).await;
+    assert_eq!(devices.as_array().unwrap().len(), 1, "modules are not listed among devices");
+    client.ask("DELETE", "/devices/demo", &[], Value::Null).await;
+    let (status, _) = client.ask("GET", "/devices/demo/modules/m", &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
+    let client = Client::start();
+    for (body, reason) in [
+        (json!({"deviceId": "other"}), "ids in the body"),
+        (json!({"status": "maybe"}), "enabled or disabled"),
+        (json!({"capabilities": {"iotEdge": true}}), "iotEdge"),
+        (json!({"authentication": {"type": "certificateAuthority"}}), "certificateAuthority"),
+        (json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": "c2hvcnQ="}}}), "16 to 64"),
+        (
+            json!({"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "xyz"}}}),
+            "hex",
+        ),
+    ] {
+        let (status, answer) = client.ask("PUT", "/devices/new", &[], body.clone()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(message(&answer).contains(reason), "{body}: {answer}");
+    }
+    let (status, _) = client.ask("PUT", "/devices/a%2Fb", &[], json!({})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "a slash is for modules");
+}
+
+#[tokio::test]
+async fn every_request_needs_a_token_with_the_right() {
+    let client = Client::start();
+    for (policy, method, path, expected) in [
+        ("registryRead", "GET", "/devices", StatusCode::OK),
+        ("registryRead", "PUT", "/devices/new", StatusCode::UNAUTHORIZED),
+        ("registryRead", "GET", "/twins/demo", StatusCode::UNAUTHORIZED),
+        ("service", "GET", "/twins/demo", StatusCode::OK),
+        ("service", "GET", "/devices", StatusCode::UNAUTHORIZED),
+        ("device", "GET", "/messages/events?follow=false", StatusCode::UNAUTHORIZED),
+        ("nobody", "GET", "/devices", StatusCode::UNAUTHORIZED),
+    ] {
+        let (status, _) = client.ask_as(policy, method, path, &[], json!({})).await;
+        assert_eq!(status, expected, "{policy} {method} {path}");
+    }
+    let bare = Request::builder().uri("/devices").body(Body::empty()).unwrap();
+    let response = client.router.clone().oneshot(bare).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
+}
+
+#[tokio::test]
+async fn a_twin_is_changed_by_those_who_have_read_it() {
+    let client = Client::start();
+    let (_, twin) = client.ask("GET", "/twins/demo", &[], Value::Null).await;
+    let etag = format!("\"{}\"", twin["etag"].as_str().unwrap());
+    let patch = json!({"properties": {"desired": {"interval": 5}}, "tags": {"site": "north"}});
+    let (status, changed) = client.ask("PATCH", "/twins/demo", &[("if-match", &etag)], patch.clone()).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(changed["properties"]["desired"], json!({"interval": 5, "$version": 2}));
+    assert_eq!(changed["tags"], json!({"site": "north"}));
+    let (status, _) = client.ask("PATCH", "/twins/demo", &[("if-match", &etag)], patch).await;
+    assert_eq!(status, StatusCode::PRECONDITION_FAILED);
+    let replacement = json!({"properties": {"desired": {"mode": "eco"}}});
+    let (_, replaced) = client.ask("PUT", "/twins/demo", &[], replacement).await;
+    assert_eq!(replaced["properties"]["desired"], json!({"mode": "eco", "$version": 3}));
+    assert_eq!(replaced["tags"], json!({"site": "north"}));
+    let (status, _) = client.ask("PATCH", "/twins/demo", &[], json!({"properties": {"desired": 1}})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn fifty_messages_wait_for_a_device_and_no_more() {
+    let client = Client::start();
+    let path = "/devices/demo/messages/deviceBound";
+    for _ in 0..50 {
+        assert_eq!(
+            client.ask("POST", path, &[("iothub-app-a", "b")], json!("x")).await.0,
+            StatusCode::NO_CONTENT
+        );
+    }
+    let (status, body) = client.ask("POST", path, &[], json!("x")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(message(&body).contains("DeviceMaximumQueueDepthExceeded"), "{body}");
+    let (_, purged) = client.ask("DELETE", "/devices/demo/commands", &[], Value::Null).await;
+    assert_eq!(purged["totalMessagesPurged"], 50);
+}
+
+#[tokio::test]
+async fn a_method_reaches_the_device_and_its_answer_comes_back() {
+    let client = Client::start();
+    let call = json!({"methodName": "reboot", "payload": {"delay": 3}});
+    let (status, body) = client.ask("POST", "/twins/demo/methods", &[], call.clone()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let inner: Value = serde_json::from_str(message(&body)).unwrap();
+    assert_eq!(inner["errorCode"], 404_103);
+
+    let mut device = client.hub.connected(&connect()).await;
+    device.send(b"\x82\x1b\x00\x01\x00\x16$iothub/methods/POST/#\x01").await;
+    device.receive().await.expect("SUBACK");
+    let answer = async {
+        let request = device.receive().await.unwrap();
+        let text = String::from_utf8_lossy(&request);
+        assert!(text.contains("$iothub/methods/POST/reboot/?$rid=1"), "{text}");
+        assert!(text.ends_with(r#"{"delay":3}"#), "{text}");
+        let topic = b"$iothub/methods/res/201/?$rid=1";
+        let body = br#"{"ok":true}"#;
+        let mut packet = vec![0x32, (2 + topic.len() + 2 + body.len()) as u8, 0, topic.len() as u8];
+        packet.extend_from_slice(topic);
+        packet.extend_from_slice(&[0, 9]);
+        packet.extend_from_slice(body);
+        device.send(&packet).await;
+        assert_eq!(device.receive().await, Some(puback(9)));
+    };
+    let ((status, outcome), ()) = tokio::join!(client.ask("POST", "/twins/demo/methods", &[], call), answer);
+    assert_eq!((status, outcome), (StatusCode::OK, json!({"status": 201, "payload": {"ok": true}})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_is_not_answered_times_out() {
+    let client = Client::start();
+    let mut device = client.hub.connected(&connect()).await;
+    device.send(b"\x82\x1b\x00\x01\x00\x16$iothub/methods/POST/#\x01").await;
+    device.receive().await.expect("SUBACK");
+    let call = json!({"methodName": "sleep", "responseTimeoutInSeconds": 5});
+    let (status, body) = client.ask("POST", "/twins/demo/methods", &[], call).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(message(&body).contains("504101"), "{body}");
+}
+
+#[tokio::test]
+async fn nothing_is_answered_for_that_could_not_be_stored() {
+    let client = Client::start();
+    client.hub.store.fail();
+    let (status, _) = client.ask("PUT", "/devices/new", &[], json!({})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let (status, _) = client.ask("GET", "/devices/new", &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "the device is not there either");
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_said_to_be_one() {
+    let client = Client::start();
+    let (status, body) = client.ask("GET", "/jobs/v2", &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(message(&body).contains("/jobs/v2"), "{body}");
+}

@@ -1,0 +1,198 @@
+//! The hub on real sockets: TLS and WebSocket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use devicebound::hub::{Authentication, HubConfig};
+use devicebound::packet::{Connect, Credentials, Packet};
+use devicebound_hub::listen::{self, Ports};
+use devicebound_hub::server::Server;
+use devicebound_hub::state::StateDir;
+use devicebound_hub::transport::{certs, tls};
+use devicebound_hub::view::View;
+use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::common::{ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, key, puback, publish};
+
+struct Sockets {
+    mqtt: SocketAddr,
+    https: SocketAddr,
+    store: MemoryStore,
+    roots: RootCertStore,
+    engine: Arc<devicebound_hub::engine::Engine>,
+    _state: tempfile::TempDir,
+}
+
+impl Sockets {
+    async fn start(prepare: impl FnOnce(&MemoryStore)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let certificates = certs::load_or_make(&state, &[]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificates.chain[1].clone()).unwrap();
+        let store = MemoryStore::default();
+        store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
+        prepare(&store);
+        let server = Server::start(
+            HubConfig::default(),
+            Vec::new(),
+            Box::new(store.clone()),
+            Arc::clone(&store.telemetry),
+            tls::server_config(certificates).unwrap(),
+            View::default(),
+        )
+        .unwrap();
+        let ports = Ports { addresses: vec![[127, 0, 0, 1].into()], mqtt: 0, https: Some(0) };
+        let listeners = listen::bind(&ports).await.unwrap();
+        let mqtt = listeners.mqtt[0].local_addr().unwrap();
+        let https = listeners.https[0].local_addr().unwrap();
+        let engine = Arc::clone(server.engine());
+        tokio::spawn(server.run(listeners, std::future::pending()));
+        Self { mqtt, https, store, roots, engine, _state: folder }
+    }
+
+    fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<&Identity>,
+    ) -> TlsConnector {
+        let builder = ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(self.roots.clone());
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![identity.certificate.clone()], key).unwrap()
+            }
+        };
+        TlsConnector::from(Arc::new(config))
+    }
+
+    async fn dial(&self, address: SocketAddr, client: TlsConnector) -> TlsStream<TcpStream> {
+        let socket = TcpStream::connect(address).await.unwrap();
+        client.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap()
+    }
+
+    async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> Result<(WebSocketStream<TlsStream<TcpStream>>, String), Error> {
+        let socket = self.dial(self.https, self.client(rustls::ALL_VERSIONS, None)).await;
+        let mut request = format!("wss://localhost{path}").into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
+        let (stream, response) = client_async(request, socket).await?;
+        let selected = response.headers()["sec-websocket-protocol"].to_str().unwrap().to_owned();
+        Ok((stream, selected))
+    }
+}
+
+/// A self-signed client certificate.
+struct Identity {
+    certificate: CertificateDer<'static>,
+    key: String,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["device".to_owned()]).unwrap();
+        Self { certificate: made.cert.der().clone(), key: made.signing_key.serialize_pem() }
+    }
+
+    fn thumbprint(&self) -> String {
+        Sha256::digest(&self.certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A CONNECT without a password.
+fn connect_by_certificate(client_id: &str) -> Vec<u8> {
+    let username = format!("localhost/{client_id}/?api-version=2021-04-12");
+    let credentials = Some(Credentials { username: &username, password: None });
+    bytes(Packet::Connect(Connect {
+        clean_session: true,
+        keep_alive: 60,
+        client_id,
+        will: None,
+        credentials,
+    }))
+}
+
+#[tokio::test]
+async fn tls_1_2_and_1_3_both_carry_mqtt() {
+    let hub = Sockets::start(|_| {}).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], None)).await);
+        device.send(&connect()).await;
+        assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED), "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_known_by_its_self_signed_certificate() {
+    let (known, stranger) = (Identity::new(), Identity::new());
+    let hub = Sockets::start(|store| {
+        let primary = known.thumbprint();
+        store.register("by-certificate", Authentication::SelfSigned { primary, secondary: None });
+    })
+    .await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (identity, answer) in [(Some(&known), ACCEPTED), (Some(&stranger), REFUSED), (None, REFUSED)] {
+            let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], identity)).await);
+            device.send(&connect_by_certificate("by-certificate")).await;
+            assert_eq!(device.receive().await.as_deref(), Some(answer), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn web_socket_frames_of_any_size_carry_mqtt() {
+    let hub = Sockets::start(|_| {}).await;
+    let (mut socket, selected) =
+        hub.upgrade("/$iothub/websocket?iothub-no-client-cert=true", "MQTT").await.unwrap();
+    assert_eq!(selected, "MQTT");
+    for byte in connect().into_iter().chain(publish(1, b"hello")) {
+        socket.send(Message::binary(vec![byte])).await.unwrap();
+        socket.send(Message::binary(Vec::new())).await.unwrap();
+    }
+    let mut received = Vec::new();
+    let expected = [ACCEPTED, &puback(1)].concat();
+    while received.len() < expected.len() {
+        let Message::Binary(frame) = socket.next().await.unwrap().unwrap() else { panic!("a binary frame") };
+        received.extend_from_slice(&frame);
+    }
+    assert_eq!(received, expected);
+    assert_eq!(hub.store.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_text_frame_ends_the_connection_with_its_rule() {
+    let hub = Sockets::start(|_| {}).await;
+    let (mut socket, _) = hub.upgrade("/$iothub/websocket", "mqtt").await.unwrap();
+    socket.send(Message::text("hello")).await.unwrap();
+    while let Some(Ok(message)) = socket.next().await {
+        assert!(!message.is_binary(), "{message}");
+    }
+    let operation = hub.engine.operations.log.wait_after(0).await;
+    assert!(operation.line.contains("MQTT-6.0.0-1"), "{}", operation.line);
+}
+
+#[tokio::test]
+async fn amqp_over_web_socket_is_refused() {
+    let hub = Sockets::start(|_| {}).await;
+    match hub.upgrade("/$iothub/websocket", "AMQPWSB10").await {
+        Err(Error::Http(response)) => assert_eq!(response.status(), 400),
+        other => panic!("{other:?}"),
+    }
+}
