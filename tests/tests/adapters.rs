@@ -179,6 +179,50 @@ fn a_tokio_device_loses_no_byte_on_a_socket_that_trickles_when_every_wait_is_can
     }
 }
 
+/// Sends a message, and cuts the connection when the device has some bytes of it but not all.
+fn cut_within_a_message(hub: &mut PipeHub, mut wait_and_pull: impl FnMut()) {
+    hub.send("whole");
+    for _ in 0..5 {
+        wait_and_pull();
+    }
+    hub.cut();
+}
+
+fn is_whole(_: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
+    match next {
+        Ok(Action::Deliver(message, _)) => message.payload == b"whole",
+        Err(Offline::Closed(close)) if close.reason() != CloseReason::Lost => panic!("{close}"),
+        _ => false,
+    }
+}
+
+#[test]
+fn what_a_lost_connection_left_of_a_packet_is_not_taken_for_the_start_of_the_next_one() {
+    let mut hub = PipeHub::start();
+    let pipes = hub.clone();
+    let mut client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    client.device().subscribe(Subscription::CloudMessages).unwrap();
+    drive(&mut client, |_, next| matches!(next, Ok(Action::Subscribed(_))));
+    cut_within_a_message(&mut hub, || {
+        assert!(client.wait());
+        let (device, mut incoming) = client.split();
+        assert!(incoming.next(device).is_none(), "a wait on this socket brings a byte");
+    });
+    drive(&mut client, is_whole);
+
+    let mut hub = PipeHub::start();
+    let pipes = hub.clone();
+    let mut client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    client.device().subscribe(Subscription::CloudMessages).unwrap();
+    drive_tokio(&mut client, Waiting::Patiently, |_, next| matches!(next, Ok(Action::Subscribed(_))));
+    cut_within_a_message(&mut hub, || {
+        assert!(block_on(client.wait()));
+        let (device, mut incoming) = client.split();
+        assert!(incoming.next(device).is_none(), "a wait on this socket brings a byte");
+    });
+    drive_tokio(&mut client, Waiting::Patiently, is_whole);
+}
+
 // --- a hub that does not read, or says nothing ---
 
 /// A hub that can turn a deaf ear.
