@@ -43,7 +43,16 @@ pub fn hub(client_ids: &[&str]) -> HubHost {
 /// When `device_id` is none.
 #[must_use]
 pub fn config(device_id: &str) -> DeviceConfig {
-    let text = format!("HostName={HOST};DeviceId={device_id};SharedAccessKey={}", KEYS[0]);
+    config_at(HOST, device_id)
+}
+
+/// The config of a device of the hub at `host_name`.
+///
+/// # Panics
+/// When `host_name` or `device_id` is none.
+#[must_use]
+pub fn config_at(host_name: &str, device_id: &str) -> DeviceConfig {
+    let text = format!("HostName={host_name};DeviceId={device_id};SharedAccessKey={}", KEYS[0]);
     DeviceConfig::from_connection_string(&text).expect("the connection string is good")
 }
 

@@ -248,7 +248,7 @@ fn everything_still_comes_after_the_hub_was_restarted(mut hub: Hub, transport: &
 /// Azure's SDK renews its token 120 s before it runs out, with a new connection.
 fn everything_still_comes_after_the_token_was_renewed(hub: Hub, transport: &str) {
     let device = hub.register("MyDevice01");
-    let identity = json!({"connectionString": device.connection_string(), "tokenSeconds": 123});
+    let identity = json!({"connectionString": device.connection_string(), "tokenSeconds": 125});
     let mut sdk = Sdk::start(&hub, transport, identity);
     sdk.run(json!({"do": "connect"}));
     sdk.run(json!({"do": "listen"}));

@@ -168,3 +168,43 @@ fn a_client_with_a_certificate_that_nobody_registered_is_not_authorised() {
     assert!(!client.finish().success());
     assert!(client.printed().iter().any(|line| line.contains("not authorised")), "{:?}", client.printed());
 }
+
+#[test]
+fn a_client_that_speaks_mqtt_3_1_is_told_so() {
+    let hub = Hub::on_free_ports(site!());
+    let device = hub.register("mosquito");
+    let arguments = ["-V", "mqttv31", "-t", "devices/mosquito/messages/events/", "-m", "x"];
+    let mut client = mosquitto("mosquitto_pub", &hub, &device, &arguments);
+    assert!(!client.finish().success());
+    let told = client.printed().iter().any(|line| line.contains("unacceptable protocol version"));
+    assert!(told, "{:?}", client.printed());
+}
+
+#[test]
+fn a_message_at_qos_2_ends_the_connection_and_the_view_names_the_rule() {
+    let mut hub = Hub::on_free_ports(site!());
+    let device = hub.register("mosquito");
+    let topic = device.telemetry_topic("");
+    let mut client = mosquitto("mosquitto_pub", &hub, &device, &["-q", "2", "-t", &topic, "-m", "twice"]);
+    let closed = hub.expect_closed();
+    assert_eq!(
+        (&closed["rule"], &closed["device"]),
+        (&json!("HUB-D2C-QOS2"), &json!("mosquito")),
+        "{closed}"
+    );
+    client.kill();
+    assert_eq!(hub.service().stored_telemetry(), []);
+}
+
+#[test]
+fn a_filter_that_iot_hub_has_not_got_ends_the_connection_and_the_view_shows_it() {
+    let mut hub = Hub::on_free_ports(site!());
+    let device = hub.register("mosquito");
+    let mut client = mosquitto("mosquitto_sub", &hub, &device, &["-t", "devices/mosquito/messages/events/#"]);
+    let closed = hub.expect_closed();
+    assert_eq!(closed["rule"], "HUB-FILTER-UNKNOWN", "{closed}");
+    let filter: Vec<_> =
+        b"devices/mosquito/messages/events/#".iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(closed["bytes"].as_str().is_some_and(|bytes| bytes.contains(&filter.join(" "))), "{closed}");
+    client.kill();
+}

@@ -210,6 +210,37 @@ fn a_get_does_not_show_a_desired_change_before_it_is_safe() {
     assert!(matches!(station.heard[..], [Heard::Answered { status: 200, .. }]), "{:?}", station.heard);
 }
 
+#[test]
+fn a_commit_that_is_rejected_ends_the_connection_and_a_late_word_of_it_counts_for_nothing() {
+    let (mut hub, mut station) = connected();
+    get_twin(&mut hub, &mut station);
+    let safe = hub.record("dev").clone();
+    hub.store = StoreMode::Held;
+    let now = hub.now;
+    station
+        .command(&mut hub, |device, tx| device.report(now, br#"{"a":1}"#, None, tx))
+        .expect("it is connected");
+    let lost = hub.record("dev").revision();
+    let device = hub.device("dev");
+    hub.hub.rejected(device, safe);
+    hub.settle();
+    station.talk(&mut hub);
+    assert_eq!(hub.closes.last().map(|close| close.rule()), Some(devicebound::Rule::StoreFailed));
+    assert!(hub.record("dev").twin().reported().is_empty(), "the record starts from what is safe");
+
+    hub.store = StoreMode::Immediate;
+    station.connect(&mut hub);
+    station.take_heard();
+    hub.store = StoreMode::Held;
+    station
+        .command(&mut hub, |device, tx| device.report(now, br#"{"b":1}"#, None, tx))
+        .expect("it is connected");
+    hub.hub.committed(device, lost);
+    hub.settle();
+    station.talk(&mut hub);
+    assert_eq!(station.heard, [], "the new patch is not safe");
+}
+
 // --- the device keeps up with its twin ---
 
 #[test]

@@ -56,9 +56,16 @@ impl View {
     /// A view that prints to standard output.
     #[must_use]
     pub fn stdout(format: Format) -> Self {
-        let (lines, printed) = sync_channel(LINES_MAX);
+        let (view, printed) = Self::lines(format);
         thread::spawn(move || print(&printed));
-        Self { printer: Some(Arc::new(Printer { format, lines, lost: AtomicU64::new(0) })) }
+        view
+    }
+
+    /// A view whose lines somebody else takes.
+    #[must_use]
+    pub fn lines(format: Format) -> (Self, Receiver<String>) {
+        let (lines, taken) = sync_channel(LINES_MAX);
+        (Self { printer: Some(Arc::new(Printer { format, lines, lost: AtomicU64::new(0) })) }, taken)
     }
 
     /// Whether anybody looks.

@@ -448,8 +448,10 @@ impl Hub {
     /// A commit could not be made: its link ends, and the record starts again from what is safe.
     pub fn rejected(&mut self, device: DeviceKey, reloaded: DeviceRecord) {
         let Some(slot) = self.devices.get_mut(device.0) else { return };
-        slot.committed = reloaded.revision;
-        slot.record = reloaded;
+        // Revisions are not counted twice: what is said late of one that was lost must not be taken for a new one.
+        let last = slot.record.revision.max(reloaded.revision);
+        slot.record = DeviceRecord { revision: last, ..reloaded };
+        slot.committed = last;
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));
         }

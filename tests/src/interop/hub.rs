@@ -141,10 +141,19 @@ impl Hub {
     /// # Panics
     /// When it does not come.
     pub fn expect_packet(&mut self, name: &str) {
-        self.program.0.expect(name, |line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            (line["event"] == "packet" && line["packet"] == name).then_some(())
-        });
+        self.expect_view(name, |line| line["event"] == "packet" && line["packet"] == name);
+    }
+
+    /// Waits until the live view shows the end of a connection, and gives that line: `rule`, `bytes`, `mend` and so on.
+    ///
+    /// # Panics
+    /// When none ends.
+    pub fn expect_closed(&mut self) -> Value {
+        self.expect_view("the end of a connection", |line| line["event"] == "closed")
+    }
+
+    fn expect_view(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.program.0.expect(what, |line| serde_json::from_str(line).ok().filter(&wanted))
     }
 
     /// Registers a device, which gets keys of its own.

@@ -1,6 +1,6 @@
 //! `devicebound hub`: runs the hub.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
 use crate::snippets::Facts;
-use crate::state::{Secrecy, StateDir};
+use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::FileStore;
 use crate::transport::{certs, tls};
 use crate::view::{Format, View};
@@ -58,18 +58,57 @@ pub(super) struct HubArgs {
     json: bool,
 }
 
+impl HubArgs {
+    /// A hub for this process alone: free ports of IPv4's loopback.
+    pub(super) fn private(state: PathBuf) -> Self {
+        Self {
+            state: Some(state),
+            port: 0,
+            https_port: Some(0),
+            listen: vec![Ipv4Addr::LOCALHOST.into()],
+            names: Vec::new(),
+            azure_timing: false,
+            json: false,
+        }
+    }
+}
+
 pub(super) fn run(args: HubArgs) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    runtime()?.block_on(serve(args))
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(format!("cannot start threads: {error}"), "see the limits of this system")
-    })?;
-    runtime.block_on(serve(args))
+    })
 }
 
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
+    let view = View::stdout(if args.json { Format::Json } else { Format::Text });
+    let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
+    state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
+    view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
+    server.run(listeners, stop).await;
+    state.remove("service.json");
+    Ok(())
+}
+
+/// A hub that only has to be run.
+pub(super) struct Prepared {
+    pub(super) server: Server,
+    pub(super) listeners: Listeners,
+    pub(super) ready: Ready,
+    state: StateDir,
+    /// The right to the state folder, for as long as the hub runs.
+    pub(super) lock: Lock,
+}
+
+/// Does everything that comes before serving: state folder, ports, certificates, keys, the device `demo`.
+pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Failure> {
     let state = StateDir::open(&args.state.clone().unwrap_or_else(StateDir::default_path))?;
-    let _lock = state.lock()?;
+    let lock = state.lock()?;
     let listeners =
         listen::bind(&Ports { addresses: args.listen.clone(), mqtt: args.port, https: args.https_port })
             .await?;
@@ -77,27 +116,22 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let specific = args.listen.iter().filter(|address| !address.is_unspecified()).map(ToString::to_string);
     let certificate_names: Vec<String> = args.names.iter().cloned().chain(specific).collect();
     let certificates = certs::load_or_make(&state, &certificate_names)?;
-    let ca_path = certificates.ca_path.clone();
+    let ca = certificates.ca_path.clone();
     let policies = policies::load_or_make(&state)?;
     let telemetry = Arc::new(EventLog::default());
     let store = FileStore::new(&state, Arc::clone(&telemetry));
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text });
     let server = Server::start(
-        config(&args, &certificate_names, &policies),
+        config(args, &certificate_names, &policies),
         policies.clone(),
         Box::new(store),
         telemetry,
         tls::server_config(certificates)?,
-        view.clone(),
+        view,
     )?;
 
     let demo_key = demo_key(&server).await?;
-    let ready = Ready::new(&args, &listeners, ca_path, demo_key, &policies)?;
-    state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
-    view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
-    server.run(listeners, stop).await;
-    state.remove("service.json");
-    Ok(())
+    let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;
+    Ok(Prepared { server, listeners, ready, state, lock })
 }
 
 fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> HubConfig {
@@ -135,11 +169,11 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
 }
 
 /// What is told when the hub is ready.
-struct Ready {
+pub(super) struct Ready {
     host: String,
-    mqtt: SocketAddr,
-    https: SocketAddr,
-    ca: PathBuf,
+    pub(super) mqtt: SocketAddr,
+    pub(super) https: SocketAddr,
+    pub(super) ca: PathBuf,
     /// Unknown when somebody removed the device, or gave it a certificate.
     demo_key: Option<SymmetricKey>,
     service_key: SymmetricKey,
@@ -181,7 +215,7 @@ impl Ready {
         Some(format!("HostName={};DeviceId={DEMO};SharedAccessKey={key}", self.host))
     }
 
-    fn service_connection_string(&self) -> String {
+    pub(super) fn service_connection_string(&self) -> String {
         let key = self.service_key.to_base64();
         format!("HostName={};SharedAccessKeyName={};SharedAccessKey={key}", self.host, policies::OWNER)
     }

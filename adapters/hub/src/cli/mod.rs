@@ -9,6 +9,7 @@ use crate::Failure;
 use crate::state::StateDir;
 
 mod client;
+mod demo;
 mod device;
 mod hub;
 mod messages;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Run a hub: ready in under a second, with lines to paste and a live view
     Hub(hub::HubArgs),
+    /// Watch a hub and two devices in one process go through everything that the dialect has
+    Demo,
     /// Register devices and look them up
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Hub(args) => hub::run(args),
+        Command::Demo => demo::run(),
         Command::Device(command) => device::run(command),
         Command::Twin(command) => twin::run(command),
         Command::C2d(command) => messages::run_cloud_to_device(command),

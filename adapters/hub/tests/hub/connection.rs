@@ -88,6 +88,20 @@ async fn all_that_was_sent_before_the_end_of_the_stream_counts() {
 }
 
 #[tokio::test]
+async fn who_closes_without_reading_what_is_owed_is_heard_to_the_end() {
+    let hub = Hub::start();
+    let mut device = hub.connected(&connect_with_will()).await;
+    let mut sent: Vec<u8> = (1..=100).flat_map(|id| publish(id, b"x")).collect();
+    sent.extend_from_slice(DISCONNECT);
+    device.send(&sent).await;
+    // From here on the hub cannot write, as behind a reset.
+    drop(device);
+    assert_eq!(hub.operation(2).await["level"], "Information");
+    hub.store.telemetry.wait_after(99).await;
+    assert_eq!(hub.store.messages().len(), 100, "no will");
+}
+
+#[tokio::test]
 async fn a_transport_that_takes_a_byte_at_a_time_carries_everything() {
     let hub = Hub::start();
     let (mut reading, mut writing) = tokio::io::split(hub.transport(1));

@@ -1,0 +1,234 @@
+//! A hub on real sockets, in this process, whose connections can be cut.
+
+use std::future::pending;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use devicebound::hub::{CloudMessage, DeviceRecord, HubConfig, MethodRequest, Section, TwinUpdate};
+use devicebound::limits::METHOD_RESPONSE_TIME;
+use devicebound_hub::backlog::Change;
+use devicebound_hub::engine::{CallOutcome, Engine};
+use devicebound_hub::listen::{self, Ports};
+use devicebound_hub::log::EventLog;
+use devicebound_hub::server::Server;
+use devicebound_hub::state::StateDir;
+use devicebound_hub::store::FileStore;
+use devicebound_hub::transport::{certs, tls};
+use devicebound_hub::view::View;
+use devicebound_tokio::Tls;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncWriteExt as _, copy};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::walk::Service;
+
+/// The name that the hub's certificate is for.
+pub const HOST: &str = "localhost";
+
+/// A hub and, in front of its MQTT port, a relay that can cut.
+#[derive(Debug)]
+pub struct SocketHub {
+    /// The hub itself.
+    pub engine: Arc<Engine>,
+    /// All telemetry that was stored.
+    pub telemetry: Arc<EventLog>,
+    /// What came of the last call of a method.
+    pub outcome: Option<oneshot::Receiver<CallOutcome>>,
+    runtime: Runtime,
+    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    relay: Arc<Relay>,
+    port: u16,
+    state: TempDir,
+}
+
+impl SocketHub {
+    /// Starts a hub with one device.
+    ///
+    /// # Panics
+    /// When this machine has no port left.
+    #[must_use]
+    pub fn start(record: DeviceRecord) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
+        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+        let state = StateDir::open(folder.path()).expect("the folder is ours");
+        let certificates = certs::load_or_make(&state, &[]).expect("certificates can be made");
+        let telemetry = Arc::new(EventLog::default());
+        let server = Server::start(
+            HubConfig::default(),
+            Vec::new(),
+            Box::new(FileStore::new(&state, Arc::clone(&telemetry))),
+            Arc::clone(&telemetry),
+            tls::server_config(certificates).expect("the certificate was made for the key"),
+            View::default(),
+        )
+        .expect("an empty folder can be read");
+        let engine = Arc::clone(server.engine());
+        engine.with(|core, _| core.hub.insert(record).ok()).expect("it is the first one");
+
+        let ports = Ports { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], mqtt: 0, https: Some(0) };
+        let listeners = runtime.block_on(listen::bind(&ports)).expect("there are free ports");
+        let hub = listeners.mqtt[0].local_addr().expect("it is bound");
+        let (stop, stopped) = oneshot::channel();
+        let serving = runtime.spawn(server.run(listeners, async { drop(stopped.await) }));
+
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let relay = Arc::new(Relay::default());
+        runtime.spawn(Arc::clone(&relay).serve(listener, hub));
+        Self {
+            engine,
+            telemetry,
+            outcome: None,
+            runtime,
+            serving: Some((stop, serving)),
+            relay,
+            port,
+            state: folder,
+        }
+    }
+
+    /// How devices reach the hub: they trust its authority.
+    ///
+    /// # Panics
+    /// When the authority's file is gone.
+    #[must_use]
+    pub fn tls(&self) -> Tls {
+        let tls = Tls::with_authorities_file(self.state.path().join("ca.pem"));
+        tls.expect("the hub has written its authority").with_port(self.port)
+    }
+
+    /// The port that devices connect to.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What devices send reaches the hub no more; what it sends reaches them.
+    pub fn stop_reading(&self) {
+        self.relay.stall.notify_waiters();
+    }
+
+    /// The bodies of all telemetry that was stored, in order.
+    ///
+    /// # Panics
+    /// When a line is not one.
+    #[must_use]
+    pub fn stored(&self) -> Vec<String> {
+        use base64::Engine as _;
+        let body = |cursor| {
+            let line: Value = serde_json::from_str(&self.telemetry.after(cursor)?.line).expect("it is JSON");
+            let body = line["body"].as_str().expect("each line has its body");
+            let body = base64::engine::general_purpose::STANDARD.decode(body).expect("it is base64");
+            Some(String::from_utf8(body).expect("all bodies are text"))
+        };
+        (0..).map_while(body).collect()
+    }
+
+    /// What came of the last call of a method; waits for it.
+    ///
+    /// # Panics
+    /// When none was made.
+    pub fn outcome(&mut self) -> CallOutcome {
+        let outcome = self.outcome.take().expect("a method was called");
+        self.runtime.block_on(outcome).expect("the hub forgets no call")
+    }
+
+    /// Makes what was done to the record of `dev` safe; whoever waits for that hears of it.
+    fn commit(&self) {
+        let engine = Arc::clone(&self.engine);
+        self.runtime.spawn(async move {
+            let device = engine.with(|core, _| core.hub.find("dev")).expect("it is registered");
+            engine.durable(Change::Record(device)).await
+        });
+    }
+}
+
+impl Drop for SocketHub {
+    fn drop(&mut self) {
+        if let Some((stop, serving)) = self.serving.take() {
+            drop(stop);
+            let _ = self.runtime.block_on(serving); // what a test found out before counts
+        }
+    }
+}
+
+impl Service for SocketHub {
+    fn send(&mut self, payload: &str) {
+        let message = CloudMessage { payload: payload.as_bytes().to_vec(), ..CloudMessage::default() };
+        self.engine.with(|core, now| {
+            let device = core.hub.find("dev").expect("it is registered");
+            let _ = core.hub.enqueue(now, device, message).expect("the queue has room");
+        });
+        self.commit();
+    }
+
+    fn patch_desired(&mut self, patch: Value) {
+        let patch = patch.as_object().cloned().expect("a patch is an object");
+        let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
+        self.engine.with(|core, _| {
+            let device = core.hub.find("dev").expect("it is registered");
+            let _ = core.hub.update_twin(device, update).expect("the patch is good");
+        });
+        self.commit();
+    }
+
+    fn invoke(&mut self, name: &str, payload: Value) {
+        let request = MethodRequest {
+            name: name.to_owned(),
+            payload: Some(payload.to_string()),
+            response_timeout: METHOD_RESPONSE_TIME.1,
+            connect_timeout: Duration::ZERO,
+        };
+        self.outcome = Some(self.engine.with(|core, now| {
+            let device = core.hub.find("dev").expect("it is registered");
+            let call = core.hub.invoke(now, device, request).expect("the device listens");
+            Engine::expect_outcome(core, call)
+        }));
+    }
+
+    fn cut(&mut self) {
+        self.relay.cut.notify_waiters();
+    }
+}
+
+/// What the relay does to connections that it carries.
+#[derive(Debug, Default)]
+struct Relay {
+    cut: Notify,
+    stall: Notify,
+}
+
+impl Relay {
+    async fn serve(self: Arc<Self>, listener: TcpListener, hub: SocketAddr) {
+        while let Ok((device, _)) = listener.accept().await {
+            if let Ok(hub) = TcpStream::connect(hub).await {
+                tokio::spawn(Arc::clone(&self).carry(device, hub));
+            }
+        }
+    }
+
+    /// Carries bytes until the hub closes the connection, or it is cut.
+    async fn carry(self: Arc<Self>, mut device: TcpStream, mut hub: TcpStream) {
+        let (cut, stall) = (self.cut.notified(), self.stall.notified());
+        let (mut from_device, mut to_device) = device.split();
+        let (mut from_hub, mut to_hub) = hub.split();
+        let to_hub = async {
+            tokio::select! {
+                _ = copy(&mut from_device, &mut to_hub) => drop(to_hub.shutdown().await),
+                () = stall => {}
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            _ = copy(&mut from_hub, &mut to_device) => {}
+            () = to_hub => {}
+            () = cut => {}
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The blocking and the tokio adapter: the same walk over TLS, over one byte at a time, and cancelled again and again.
+
+#![allow(clippy::panic, reason = "what must not be heard stops the test where it is heard")]
+
+use std::future::ready;
+use std::time::Duration;
+
+use devicebound::device::{Action, ConnectionState, Credential, DeviceConfig, Limits, Message, Timing};
+use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord};
+use devicebound::iothub::{Identity, Subscription};
+use devicebound::{Close, CloseReason, Device, Rule};
+use devicebound_blocking::{Client, Machine, Offline, Socket, Tls, TlsError};
+use devicebound_tests::fixtures;
+use devicebound_tests::pipe::{Pipe, PipeHub};
+use devicebound_tests::socket_hub::{HOST, SocketHub};
+use devicebound_tests::walk::{self, Service, TELEMETRY, WALK, Walk};
+use devicebound_tokio::Client as TokioClient;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
+
+// --- the drivers: a program's loop, for each adapter ---
+
+/// Hears all there is until `hear` has heard enough, or there is nothing more to wait for.
+fn drive<S: Socket>(
+    client: &mut Client<S>,
+    mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool,
+) {
+    while client.wait() {
+        let (device, mut incoming) = client.split();
+        while let Some(next) = incoming.next(device) {
+            if hear(device, next) {
+                return;
+            }
+        }
+    }
+}
+
+/// How a tokio program waits.
+#[derive(Clone, Copy)]
+enum Waiting {
+    /// Until there is something.
+    Patiently,
+    /// Never: a branch that is always ready drops the future after its first poll.
+    Cancelled,
+}
+
+/// The same for tokio.
+fn drive_tokio<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    client: &mut TokioClient<S>,
+    waiting: Waiting,
+    mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool,
+) {
+    let run = async {
+        loop {
+            let goes_on = match waiting {
+                Waiting::Patiently => client.wait().await,
+                Waiting::Cancelled => tokio::select! {
+                    biased;
+                    goes_on = client.wait() => goes_on,
+                    () = ready(()) => { yield_now().await; continue }
+                },
+            };
+            if !goes_on {
+                return;
+            }
+            let (device, mut incoming) = client.split();
+            while let Some(next) = incoming.next(device) {
+                if hear(device, next) {
+                    return;
+                }
+            }
+        }
+    };
+    block_on(run);
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(future)
+}
+
+fn walk_blocking<S: Socket, H: Service>(mut client: Client<S>, hub: H) -> Walk<H> {
+    let mut walk = Walk::begin(hub, client.device());
+    drive(&mut client, |device, next| {
+        walk.hear(device, next);
+        false
+    });
+    walk
+}
+
+fn walk_tokio<S, H>(mut client: TokioClient<S>, waiting: Waiting, hub: H) -> Walk<H>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Service,
+{
+    let mut walk = Walk::begin(hub, client.device());
+    drive_tokio(&mut client, waiting, |device, next| {
+        walk.hear(device, next);
+        false
+    });
+    walk
+}
+
+/// What the hub has after a walk.
+fn assert_walked(walk: Walk<SocketHub>) {
+    assert_eq!(walk.heard, WALK);
+    let mut hub = walk.service;
+    assert_eq!(hub.stored(), TELEMETRY);
+    assert_eq!(hub.outcome(), Ok((200, br#""now""#.to_vec())));
+    let waiting = hub.engine.with(|core, _| {
+        let device = core.hub.find("dev").expect("it is registered");
+        core.hub.record(device).expect("it is registered").waiting().len()
+    });
+    assert_eq!(waiting, 0, "the cloud message was completed");
+}
+
+fn assert_piped(walk: &Walk<PipeHub>) {
+    assert_eq!(walk.heard, WALK);
+    let host = walk.service.host();
+    let bodies: Vec<_> = host.telemetry.iter().map(|stored| stored.payload.as_slice()).collect();
+    assert_eq!(bodies, TELEMETRY.map(str::as_bytes));
+    assert_eq!(host.record("dev").waiting().len(), 0, "the cloud message was completed");
+    assert_eq!(host.closes.last().map(Close::reason), Some(CloseReason::Disconnected));
+}
+
+fn socket_hub() -> SocketHub {
+    SocketHub::start(fixtures::record("dev"))
+}
+
+/// A blocking device on the pipes that `connect` makes.
+fn piped(device: Device, mut connect: impl FnMut() -> Pipe + Send + 'static) -> Client<Pipe> {
+    Client::over(device, move |_| Ok(connect()))
+}
+
+/// The same for tokio.
+fn piped_tokio(device: Device, mut connect: impl FnMut() -> Pipe + Send + 'static) -> TokioClient<Pipe> {
+    TokioClient::over(device, move |_| Box::pin(ready(Ok(connect()))))
+}
+
+// --- the walk ---
+
+#[test]
+fn a_blocking_device_walks_through_the_dialect_over_tls_and_connects_again_when_it_is_cut() {
+    let hub = socket_hub();
+    let client = Client::new(walk::device(HOST), hub.tls());
+    assert_walked(walk_blocking(client, hub));
+}
+
+#[test]
+fn a_tokio_device_walks_through_the_dialect_over_tls_and_connects_again_when_it_is_cut() {
+    let hub = socket_hub();
+    let client = TokioClient::new(walk::device(HOST), hub.tls());
+    assert_walked(walk_tokio(client, Waiting::Patiently, hub));
+}
+
+#[test]
+fn a_tokio_device_walks_as_well_when_every_wait_is_cancelled_after_its_first_poll() {
+    let hub = socket_hub();
+    let client = TokioClient::new(walk::device(HOST), hub.tls());
+    assert_walked(walk_tokio(client, Waiting::Cancelled, hub));
+}
+
+#[test]
+fn a_blocking_device_walks_as_well_on_a_socket_that_trickles() {
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    let client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    assert_piped(&walk_blocking(client, hub));
+}
+
+#[test]
+fn a_tokio_device_loses_no_byte_on_a_socket_that_trickles_when_every_wait_is_cancelled() {
+    for waiting in [Waiting::Patiently, Waiting::Cancelled] {
+        let hub = PipeHub::start();
+        let pipes = hub.clone();
+        let client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+        assert_piped(&walk_tokio(client, waiting, hub));
+    }
+}
+
+/// Sends a message, and cuts the connection when the device has some bytes of it but not all.
+fn cut_within_a_message(hub: &mut PipeHub, mut wait_and_pull: impl FnMut()) {
+    hub.send("whole");
+    for _ in 0..5 {
+        wait_and_pull();
+    }
+    hub.cut();
+}
+
+fn is_whole(_: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
+    match next {
+        Ok(Action::Deliver(message, _)) => message.payload == b"whole",
+        Err(Offline::Closed(close)) if close.reason() != CloseReason::Lost => panic!("{close}"),
+        _ => false,
+    }
+}
+
+#[test]
+fn what_a_lost_connection_left_of_a_packet_is_not_taken_for_the_start_of_the_next_one() {
+    let mut hub = PipeHub::start();
+    let pipes = hub.clone();
+    let mut client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    client.device().subscribe(Subscription::CloudMessages).unwrap();
+    drive(&mut client, |_, next| matches!(next, Ok(Action::Subscribed(_))));
+    cut_within_a_message(&mut hub, || {
+        assert!(client.wait());
+        let (device, mut incoming) = client.split();
+        assert!(incoming.next(device).is_none(), "a wait on this socket brings a byte");
+    });
+    drive(&mut client, is_whole);
+
+    let mut hub = PipeHub::start();
+    let pipes = hub.clone();
+    let mut client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    client.device().subscribe(Subscription::CloudMessages).unwrap();
+    drive_tokio(&mut client, Waiting::Patiently, |_, next| matches!(next, Ok(Action::Subscribed(_))));
+    cut_within_a_message(&mut hub, || {
+        assert!(block_on(client.wait()));
+        let (device, mut incoming) = client.split();
+        assert!(incoming.next(device).is_none(), "a wait on this socket brings a byte");
+    });
+    drive_tokio(&mut client, Waiting::Patiently, is_whole);
+}
+
+// --- a hub that does not read, or says nothing ---
+
+/// A hub that can turn a deaf ear.
+trait Deaf: Service {
+    fn stop_reading(&self);
+}
+
+impl Deaf for PipeHub {
+    fn stop_reading(&self) {
+        self.stop_reading();
+    }
+}
+
+impl Deaf for SocketHub {
+    fn stop_reading(&self) {
+        self.stop_reading();
+    }
+}
+
+/// A device that hands 16 MB to its socket at once: more than the system's buffers hold.
+fn talkative(host_name: &str) -> Device {
+    let limits = Limits {
+        window: 64,
+        outbox_bytes: 32 << 20,
+        tx_high_water: 32 << 20,
+        tx_max: 64 << 20,
+        ..Limits::default()
+    };
+    let config = fixtures::config_at(host_name, "dev").with_limits(limits);
+    Device::new(config).expect("the limits are sound")
+}
+
+/// Makes the hub deaf once the device is subscribed, talks at it, and waits for its word.
+fn hear_the_deaf(hub: &mut impl Deaf, device: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
+    match next {
+        Ok(Action::Subscribed(_)) => {
+            hub.stop_reading();
+            let body = vec![0; 250_000];
+            while device.status().queued < 64 {
+                device.telemetry(Message::new(&body)).expect("there is room");
+            }
+            hub.send("heard");
+            false
+        }
+        Ok(Action::Deliver(message, _)) => {
+            assert_eq!(message.payload, b"heard");
+            true
+        }
+        Ok(_) => false,
+        Err(offline) => panic!("{offline}"),
+    }
+}
+
+fn assert_heard_by_blocking<S: Socket>(mut client: Client<S>, mut hub: impl Deaf) {
+    client.device().subscribe(Subscription::CloudMessages).expect("it is a device");
+    drive(&mut client, |device, next| hear_the_deaf(&mut hub, device, next));
+    assert_eq!(client.device().status().deliveries, 1);
+}
+
+fn assert_heard_by_tokio<S>(mut client: TokioClient<S>, mut hub: impl Deaf)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    client.device().subscribe(Subscription::CloudMessages).expect("it is a device");
+    drive_tokio(&mut client, Waiting::Patiently, |device, next| hear_the_deaf(&mut hub, device, next));
+    assert_eq!(client.device().status().deliveries, 1);
+}
+
+#[test]
+fn a_hub_that_does_not_read_is_heard_all_the_same() {
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    assert_heard_by_blocking(piped(talkative(fixtures::HOST), move || pipes.connect()), hub);
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    assert_heard_by_tokio(piped_tokio(talkative(fixtures::HOST), move || pipes.connect()), hub);
+}
+
+#[test]
+fn a_hub_that_does_not_read_is_heard_over_tls_when_the_socket_takes_no_more() {
+    let hub = socket_hub();
+    assert_heard_by_blocking(Client::new(talkative(HOST), hub.tls()), hub);
+    let hub = socket_hub();
+    assert_heard_by_tokio(TokioClient::new(talkative(HOST), hub.tls()), hub);
+}
+
+#[test]
+fn a_wait_with_a_time_limit_returns_though_nothing_came() {
+    let hub = socket_hub();
+    let mut client = Client::new(walk::device(HOST), hub.tls());
+    drive(&mut client, |_, next| matches!(next, Ok(Action::Connected { .. })));
+    for _ in 0..3 {
+        assert!(client.wait_timeout(Duration::from_millis(1)));
+        let (device, mut incoming) = client.split();
+        assert!(incoming.next(device).is_none());
+    }
+}
+
+/// A device whose time for CONNACK is over as soon as it has begun.
+fn impatient() -> Device {
+    let timing = Timing { connack: Duration::from_nanos(1), ..Timing::default() };
+    Device::new(fixtures::config("dev").with_timing(timing)).expect("the config is good")
+}
+
+/// The first thing that each adapter tells of an impatient device.
+fn first_heard(hub: &PipeHub) -> [String; 2] {
+    let heard = |next: Result<Action<'_>, Offline>| match next {
+        Ok(Action::Connected { .. }) => "connected".to_owned(),
+        Err(Offline::Closed(close)) => close.rule().to_string(),
+        other => format!("{other:?}"),
+    };
+    let (mut blocking, mut tokio) = (String::new(), String::new());
+    let pipes = hub.clone();
+    drive(&mut piped(impatient(), move || pipes.connect()), |_, next| {
+        blocking = heard(next);
+        true
+    });
+    let pipes = hub.clone();
+    let mut client = piped_tokio(impatient(), move || pipes.connect());
+    drive_tokio(&mut client, Waiting::Cancelled, |_, next| {
+        tokio = heard(next);
+        true
+    });
+    [blocking, tokio]
+}
+
+#[test]
+fn what_has_arrived_is_taken_before_a_time_out_is_reported() {
+    assert_eq!(first_heard(&PipeHub::start()), ["connected", "connected"]);
+}
+
+#[test]
+fn a_hub_that_says_nothing_is_given_up_when_its_time_is_over() {
+    let hub = PipeHub::start();
+    hub.stop_reading();
+    let rule = Rule::ConnAckTime.to_string();
+    assert_eq!(first_heard(&hub), [rule.clone(), rule]);
+}
+
+// --- the end ---
+
+#[test]
+fn closing_writes_what_is_left_and_disconnects_in_good_order() {
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    let mut client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    drive(&mut client, |_, next| matches!(next, Ok(Action::Connected { .. })));
+    client.device().telemetry(Message::new(b"last words")).unwrap();
+    client.close();
+    assert_closed(&hub, client.device());
+    drive(&mut client, |_, next| panic!("nothing is to be heard after the end: {next:?}"));
+
+    let hub = PipeHub::start();
+    let pipes = hub.clone();
+    let mut client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    drive_tokio(&mut client, Waiting::Patiently, |_, next| matches!(next, Ok(Action::Connected { .. })));
+    client.device().telemetry(Message::new(b"last words")).unwrap();
+    block_on(client.close());
+    assert_closed(&hub, client.device());
+    drive_tokio(&mut client, Waiting::Patiently, |_, next| {
+        panic!("nothing is to be heard after the end: {next:?}")
+    });
+}
+
+fn assert_closed(hub: &PipeHub, device: &Machine) {
+    let host = hub.host();
+    assert_eq!(host.telemetry.last().map(|stored| stored.payload.as_slice()), Some(&b"last words"[..]));
+    assert_eq!(host.closes.last().map(Close::reason), Some(CloseReason::Disconnected));
+    assert_eq!(device.status().connection, ConnectionState::Offline);
+}
+
+// --- TLS ---
+
+/// The first word about why there is no transport.
+fn transport_error(tls: Tls) -> [String; 2] {
+    let (mut blocking, mut tokio) = (String::new(), String::new());
+    drive(&mut Client::new(walk::device(HOST), tls.clone()), |_, next| {
+        blocking = format!("{}", next.expect_err("there is no hub to talk to"));
+        true
+    });
+    drive_tokio(&mut TokioClient::new(walk::device(HOST), tls), Waiting::Patiently, |_, next| {
+        tokio = format!("{}", next.expect_err("there is no hub to talk to"));
+        true
+    });
+    [blocking, tokio]
+}
+
+#[test]
+fn a_hub_whose_authority_is_not_trusted_is_not_talked_to_and_the_reason_is_told() {
+    let hub = socket_hub();
+    let stranger = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    let tls = Tls::with_authorities(stranger.cert.pem().as_bytes()).unwrap().with_port(hub.port());
+    for told in transport_error(tls) {
+        assert!(told.contains("invalid peer certificate"), "{told}");
+    }
+}
+
+#[test]
+fn a_port_that_nobody_listens_on_is_told() {
+    let hub = socket_hub();
+    let tls = hub.tls();
+    drop(hub);
+    for told in transport_error(tls) {
+        assert!(told.starts_with("no transport to the hub: "), "{told}");
+    }
+}
+
+#[test]
+fn a_device_shows_its_certificate_and_needs_no_password() {
+    let own = rcgen::generate_simple_self_signed(["dev".to_owned()]).unwrap();
+    let thumbprint = Sha256::digest(own.cert.der()).iter().map(|byte| format!("{byte:02X}")).collect();
+    let authentication = Authentication::SelfSigned { primary: thumbprint, secondary: None };
+    let identity = DeviceIdentity::new("dev", "1".to_owned(), authentication).unwrap();
+    let hub = SocketHub::start(DeviceRecord::new(identity));
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let tls = hub.tls().with_certificate(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let device = || {
+        let identity = Identity::new("dev", None).unwrap();
+        Device::new(DeviceConfig::new(HOST, identity, Credential::Certificate)).unwrap()
+    };
+    let connected = |next: Result<Action<'_>, Offline>| match next {
+        Ok(Action::Connected { .. }) => true,
+        other => panic!("{other:?}"),
+    };
+    drive(&mut Client::new(device(), tls.clone()), |_, next| connected(next));
+    drive_tokio(&mut TokioClient::new(device(), tls), Waiting::Patiently, |_, next| connected(next));
+}
+
+#[test]
+fn a_key_that_belongs_to_another_certificate_is_refused() {
+    let [own, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["dev".to_owned()]).unwrap());
+    let (certificate, key) = (own.cert.pem(), other.signing_key.serialize_pem());
+    let tls = Tls::with_authorities(certificate.as_bytes()).unwrap();
+    let refused = tls.with_certificate(certificate.as_bytes(), key.as_bytes());
+    assert!(matches!(refused, Err(TlsError::Unusable(_))), "{refused:?}");
+}
+
+#[test]
+fn a_text_without_a_certificate_is_no_authority() {
+    assert!(matches!(Tls::with_authorities(b""), Err(TlsError::Pem(_))));
+}
