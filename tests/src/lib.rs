@@ -3,11 +3,15 @@
 pub mod fixtures;
 pub mod fuzz;
 pub mod hub_host;
+#[cfg(feature = "sockets")]
 pub mod interop;
 pub mod live;
 pub mod packet_json;
+#[cfg(feature = "sockets")]
 pub mod pipe;
+#[cfg(feature = "sockets")]
 pub mod socket_hub;
 pub mod station;
 pub mod vectors;
+#[cfg(feature = "sockets")]
 pub mod walk;
