@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 thread_local! {
     static ASKED_FOR: Cell<Allocations> = const { Cell::new(Allocations { blocks: 0, bytes: 0 }) };
+    static GIVEN_BACK: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What was asked for.
@@ -27,7 +28,14 @@ pub fn allocations(work: impl FnOnce()) -> Allocations {
     Allocations { blocks: after.blocks - before.blocks, bytes: after.bytes - before.bytes }
 }
 
-/// The system's allocator, and a count. To give a block back is nothing to count, as it was made before.
+/// How many bytes more `work` asks for than it gives back; nothing where [`Counting`] is not the allocator.
+pub fn growth(work: impl FnOnce()) -> isize {
+    let before = GIVEN_BACK.get();
+    let asked_for = allocations(work).bytes;
+    asked_for.cast_signed() - (GIVEN_BACK.get() - before).cast_signed()
+}
+
+/// The system's allocator, and a count.
 #[derive(Clone, Copy, Debug)]
 pub struct Counting;
 
@@ -49,10 +57,12 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
+        GIVEN_BACK.set(GIVEN_BACK.get() + layout.size());
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        GIVEN_BACK.set(GIVEN_BACK.get() + layout.size());
         unsafe { System.dealloc(block, layout) }
     }
 }
