@@ -86,6 +86,22 @@ fn what_stands_behind_a_refused_connect_is_not_processed() {
     assert_eq!(hub.telemetry, []);
 }
 
+/// The connect flags in a CONNECT: they stand behind the protocol name and its level.
+fn flags(connect: &mut [u8]) -> &mut u8 {
+    let level = connect.windows(4).position(|name| name == b"MQTT").expect("the name is there") + 4;
+    &mut connect[level + 1]
+}
+
+#[test]
+fn a_connect_with_the_reserved_flag_is_closed_without_an_answer() {
+    let mut hub = hub(&["dev"]);
+    let link = hub.open();
+    let mut bytes = connect("dev", KEYS[0], None);
+    *flags(&mut bytes) |= 0x01;
+    assert!(exchange(&mut hub, link, &bytes).is_empty());
+    assert_eq!(hub.closed(link).map(|close| close.rule()), Some(Rule::ConnectReserved));
+}
+
 #[test]
 fn an_empty_client_id_is_refused_with_5_and_without_a_clean_session_with_2() {
     let clean = connect("", KEYS[0], None);
