@@ -45,7 +45,7 @@ fn right_packets_are_taken_whole() {
 #[test]
 fn wrong_packets_are_refused_by_rule_and_place() {
     use Rule::*;
-    let refused: [(&str, &[u8], Rule, Range<usize>); 73] = [
+    let refused: [(&str, &[u8], Rule, Range<usize>); 77] = [
         // The fixed header
         ("type 0", b"\0", PacketType, 0..1),
         ("type 15", b"\xF0", PacketType, 0..1),
@@ -96,6 +96,9 @@ fn wrong_packets_are_refused_by_rule_and_place() {
         ("empty client id, and a byte too many", b"\x10\x0D\0\x04MQTT\x04\0\0<\0\0\0", BodyLength, 14..15),
         ("bytes behind the client id", b"\x10\x0F\0\x04MQTT\x04\x02\0<\0\x01d\0\0", BodyLength, 15..17),
         ("will without message", b"\x10\x10\0\x04MQTT\x04\x06\0<\0\x01d\0\x01t", BodyLength, 18..18),
+        ("user name missing", b"\x10\x0D\0\x04MQTT\x04\x82\0<\0\x01d", BodyLength, 15..15),
+        ("password missing", b"\x10\x10\0\x04MQTT\x04\xC2\0<\0\x01d\0\x01u", BodyLength, 18..18),
+        ("user name without its flag", b"\x10\x10\0\x04MQTT\x04\x02\0<\0\x01d\0\x01u", BodyLength, 15..18),
         ("will topic with #", b"\x10\x13\0\x04MQTT\x04\x06\0<\0\x01d\0\x01#\0\x01m", WildcardInTopic, 17..18),
         ("empty will topic", b"\x10\x12\0\x04MQTT\x04\x06\0<\0\x01d\0\0\0\x01m", EmptyTopic, 15..17),
         // CONNACK
@@ -126,6 +129,7 @@ fn wrong_packets_are_refused_by_rule_and_place() {
         ("+ beside other text", b"\x82\x08\0\x01\0\x03a+/\0", SingleLevelWildcard, 7..8),
         ("empty second filter", b"\x82\x09\0\x01\0\x01t\0\0\0\0", EmptyTopic, 8..10),
         ("UNSUBSCRIBE without filters", b"\xA2\x02\0\x01", NoFilters, 4..4),
+        ("UNSUBSCRIBE filter not UTF-8", b"\xA2\x05\0\x01\0\x01\xFF", Utf8IllFormed, 6..7),
         ("byte behind the last filter", b"\xA2\x06\0\x01\0\x01t\0", BodyLength, 7..8),
         ("SUBACK without return codes", b"\x90\x02\0\x01", SubAckCode, 4..4),
         ("SUBACK code 3", b"\x90\x04\0\x01\0\x03", SubAckCode, 5..6),

@@ -6,9 +6,12 @@ use devicebound::packet::{DecodeError, Decoded, Packet, decode};
 
 /// A remaining length that many packets have, for a caller who wants no longer ones.
 const SMALL: usize = 64;
+/// Up to so many missing bytes are made up.
+const PROMISE_MAX: usize = 1024;
 
 /// Any bytes give a packet, a number of bytes to wait for, or an error, and none of them depends on what stands behind
-/// the packet; a packet that is longer than the limit is refused.
+/// the packet; fewer bytes than are waited for never make a packet, and a packet that is longer than the limit is
+/// refused.
 ///
 /// # Panics
 /// Where that is not so.
@@ -21,24 +24,44 @@ pub fn packet_decode(data: &[u8]) {
             assert!(taken >= 2, "a packet is two bytes at least");
             for end in 0..taken {
                 let cut = decode(&mut &data[..end], REMAINING_LENGTH_MAX);
-                assert!(matches!(cut, Ok(Decoded::Incomplete { .. })), "{cut:?} of {end} of {taken} bytes");
+                let missing = 1..=taken - end;
+                assert!(
+                    matches!(cut, Ok(Decoded::Incomplete { at_least }) if missing.contains(&at_least)),
+                    "{cut:?} of {end} of {taken} bytes"
+                );
             }
             assert_eq!(decode(&mut &data[..taken], REMAINING_LENGTH_MAX), decoded, "without what is behind");
         }
         Ok(Decoded::Incomplete { at_least }) => {
             assert_eq!(taken, 0, "what is not whole is left");
             assert!(at_least > 0);
+            less_than_promised_is_not_enough(data, at_least - 1);
         }
         Err(error) => {
             assert_eq!(taken, 0, "what is wrong is left");
             let at = error.at();
             assert!(at.start <= at.end && at.end <= data.len(), "{error} in {} bytes", data.len());
+            let mut cuts = (0..data.len()).map(|end| decode(&mut &data[..end], REMAINING_LENGTH_MAX));
+            let first = cuts.find(|cut| !matches!(cut, Ok(Decoded::Incomplete { .. })));
+            assert!(first.is_none_or(|first| first == decoded), "{first:?}, and in the end {decoded:?}");
         }
     }
     let limited = decode(&mut &data[..], SMALL);
     match limited {
         Err(error) if error.rule() == Rule::PacketSize => assert!(announced_length(data) > SMALL),
         _ => assert_eq!(limited, decoded),
+    }
+}
+
+/// The start of a packet and `count` further bytes are not a packet, whichever bytes they are.
+fn less_than_promised_is_not_enough(data: &[u8], count: usize) {
+    if count > PROMISE_MAX {
+        return; // to make so many bytes would take all the time there is
+    }
+    for byte in [0x00, 0x01, 0xFF] {
+        let longer = [data, &vec![byte; count]].concat();
+        let decoded = decode(&mut &longer[..], REMAINING_LENGTH_MAX);
+        assert!(!matches!(decoded, Ok(Decoded::Packet(_))), "{decoded:?}");
     }
 }
 
