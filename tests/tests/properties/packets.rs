@@ -47,6 +47,13 @@ proptest! {
     }
 
     #[test]
+    fn a_length_is_encoded_in_as_few_bytes_as_will_do(sample in sample()) {
+        let bytes = sample.encode();
+        let length = &header(&bytes)[1..];
+        prop_assert!(length.len() == 1 || length.last() != Some(&0), "{:x?}", length);
+    }
+
+    #[test]
     fn a_padded_length_changes_nothing_but_the_bytes(sample in short_sample(), padding in 1..=2_usize) {
         let bytes = sample.encode();
         let body = &bytes[header(&bytes).len()..];
