@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod allocations;
 pub mod fixtures;
 pub mod fuzz;
 pub mod hub_host;

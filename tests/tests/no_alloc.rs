@@ -2,12 +2,11 @@
 //!
 //! An allocator that counts what the present thread asks for is below every test of this file.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 
 use devicebound::limits::REMAINING_LENGTH_MAX;
 use devicebound::packet::{Decoded, Packet, decode};
+use devicebound_tests::allocations::{self, Counting};
 use devicebound_tests::hub_host::StoreMode;
 use devicebound_tests::live::{CLOUD_MESSAGE_TOPIC, LiveDevice, LiveHub, TELEMETRY_TOPIC, publish};
 use devicebound_tests::vectors;
@@ -16,52 +15,15 @@ const PACKETS: u16 = 10_000;
 const WINDOW: u16 = 16;
 const PAYLOAD: [u8; 128] = [b'x'; 128];
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-struct Counting;
-
-/// Blocks that are made or made larger count; to give one back is nothing to count, as it was made before.
-// SAFETY: every call is handed to the system's allocator as it is.
-#[allow(
-    unsafe_code,
-    reason = "an allocator cannot be written without, and only an allocator sees each allocation"
-)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        unsafe { System.realloc(block, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
 
 /// Allocations while `work` runs the second time; the first time, buffers grow.
 fn steady_allocations(mut work: impl FnMut()) -> u64 {
     work();
-    let before = ALLOCATIONS.get();
+    let before = allocations::count();
     work();
-    ALLOCATIONS.get() - before
+    allocations::count() - before
 }
 
 fn numbered(topic: &str) -> Vec<u8> {

@@ -5,6 +5,7 @@ use core::fmt;
 
 use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, field, header};
+use super::text::has_nul;
 use super::{QoS, TopicName};
 use crate::limits::TEXT_MAX;
 use crate::rule::Rule;
@@ -77,7 +78,7 @@ impl<'a> Connect<'a> {
             return Err(EncodeError::EmptyClientId);
         }
         let username = self.credentials.map(|credentials| credentials.username);
-        if [Some(self.client_id), username].into_iter().flatten().any(|text| text.as_bytes().contains(&0)) {
+        if has_nul(self.client_id) || username.is_some_and(has_nul) {
             return Err(EncodeError::Nul);
         }
         // [MQTT-3.1.3-1]
@@ -88,11 +89,14 @@ impl<'a> Connect<'a> {
             username.map(str::as_bytes),
             self.credentials.and_then(|credentials| credentials.password),
         ];
-        if fields.iter().flatten().any(|field| field.len() > TEXT_MAX) {
-            return Err(EncodeError::FieldTooLong);
+        let mut length = PROTOCOL.len().saturating_add(3);
+        for field in fields.into_iter().flatten() {
+            if field.len() > TEXT_MAX {
+                return Err(EncodeError::FieldTooLong);
+            }
+            length = length.saturating_add(2).saturating_add(field.len());
         }
-        let lengths = fields.iter().flatten().map(|field| field.len().saturating_add(2));
-        header(0x10, lengths.fold(PROTOCOL.len().saturating_add(3), usize::saturating_add), out)?;
+        header(0x10, length, out)?;
         out.extend_from_slice(&PROTOCOL);
         out.push(self.flags());
         out.extend_from_slice(&self.keep_alive.to_be_bytes());
@@ -110,6 +114,7 @@ impl<'a> Connect<'a> {
             | flag(PASSWORD, self.credentials.is_some_and(|credentials| credentials.password.is_some()))
     }
 
+    #[inline(never)]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         protocol(&mut body)?;
         let (flags, will_qos) = flags(&mut body)?;

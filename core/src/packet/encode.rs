@@ -65,7 +65,7 @@ pub fn disconnect(out: &mut Vec<u8>) {
 
 /// Makes room for a whole packet and appends its fixed header, the remaining length in as few bytes as will do
 /// (MQTT 3.1.1 §2.2.3).
-#[inline]
+#[inline(always)]
 pub(super) fn header(first: u8, length: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     if length > REMAINING_LENGTH_MAX {
         return Err(EncodeError::PacketTooLong);

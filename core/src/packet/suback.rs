@@ -75,9 +75,13 @@ impl<'a> SubAck<'a> {
     }
 
     pub(super) fn encode_again(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        Self::encode(self.packet_id, self.return_codes(), out)
+        header(0x90, self.codes.len().saturating_add(2), out)?;
+        out.extend_from_slice(&self.packet_id.get().to_be_bytes());
+        out.extend_from_slice(self.codes);
+        Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         let packet_id = body.packet_id()?;
         let codes = body.remaining();

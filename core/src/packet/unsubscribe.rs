@@ -63,6 +63,7 @@ impl<'a> Unsubscribe<'a> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         let packet_id = body.packet_id()?;
         let filters = body.remaining();
