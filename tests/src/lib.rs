@@ -6,6 +6,7 @@ pub mod fuzz;
 pub mod hub_host;
 pub mod interop;
 pub mod live;
+pub mod matrix;
 pub mod packet_json;
 pub mod pipe;
 pub mod socket_hub;

@@ -199,7 +199,7 @@ impl FixedHeader {
 ///
 /// # Errors
 /// The rule that a first byte breaks which starts no packet.
-#[inline]
+#[inline(always)]
 pub const fn packet_type(first: u8) -> Result<PacketType, Rule> {
     Ok(match first {
         0x10 => PacketType::Connect,
@@ -280,6 +280,7 @@ impl<'a> Reader<'a> {
     }
 
     /// This whole field as text.
+    #[inline]
     pub(super) fn text(self) -> Result<&'a str, DecodeError> {
         from_utf8_checked(self.rest).map_err(|fault| self.text_error(fault))
     }

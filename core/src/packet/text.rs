@@ -145,15 +145,16 @@ impl fmt::Debug for TopicFilter<'_> {
 
 /// Takes the bytes of a length-prefixed field as text; an error comes with the offset of the offending byte
 /// `[MQTT-1.5.3-1]` `[MQTT-1.5.3-2]`.
+#[inline]
 pub(crate) fn from_utf8_checked(bytes: &[u8]) -> Result<&str, (Rule, usize)> {
-    let text = from_utf8(bytes).map_err(|error| (Rule::Utf8IllFormed, error.valid_up_to()))?;
-    if has_nul(text) {
-        return Err((Rule::Utf8Nul, bytes.iter().take_while(|&&byte| byte != 0).count()));
+    match from_utf8(bytes) {
+        Ok(text) if !has_nul(text) => Ok(text),
+        Ok(_) => Err((Rule::Utf8Nul, bytes.iter().take_while(|&&byte| byte != 0).count())),
+        Err(error) => Err((Rule::Utf8IllFormed, error.valid_up_to())),
     }
-    Ok(text)
 }
 
-/// Whether U+0000 is in `text`, which a peer would refuse `[MQTT-1.5.3-2]`.
+/// Whether U+0000 is in `text`.
 #[inline]
 pub(super) fn has_nul(text: &str) -> bool {
     // What is plain holds no U+0000 either, and nearly all text is plain.
@@ -175,19 +176,29 @@ fn check_topic(bytes: &[u8]) -> Result<(), (Rule, usize)> {
 /// be wrong.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
+    // The last block overlaps the one before, or is filled up, so that no odd bytes are left.
+    let mut found =
+        bytes.last_chunk().map_or_else(|| filled_up(bytes), |last: &[u8; BLOCK]| *last).map(suspicion);
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    // The last block overlaps the one before, so that no odd bytes are left.
-    let Some(last) = bytes.last_chunk::<BLOCK>() else {
-        return bytes.iter().fold(0, |found, &byte| found | suspicion(byte)) & 0x80 == 0;
-    };
-    let mut found = last.map(suspicion);
     for block in blocks {
         for (found, &byte) in found.iter_mut().zip(block) {
             *found |= suspicion(byte);
         }
     }
-    found.iter().fold(0, |found, &byte| found | byte) & 0x80 == 0
+    u128::from_ne_bytes(found) & HIGH == 0
 }
+
+/// Less than a block, and behind it what is plain.
+#[inline]
+fn filled_up(bytes: &[u8]) -> [u8; BLOCK] {
+    let mut block = [b' '; BLOCK];
+    for (to, &byte) in block.iter_mut().zip(bytes) {
+        *to = byte;
+    }
+    block
+}
+
+const HIGH: u128 = u128::from_ne_bytes([0x80; BLOCK]);
 
 /// As many bytes as a vector register has on every machine of 64 bits.
 const BLOCK: usize = 16;
