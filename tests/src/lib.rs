@@ -7,6 +7,7 @@ pub mod hub_host;
 #[cfg(feature = "sockets")]
 pub mod interop;
 pub mod live;
+pub mod matrix;
 pub mod packet_json;
 #[cfg(feature = "sockets")]
 pub mod pipe;

@@ -113,10 +113,18 @@ pub(super) struct Link {
 /// What a link may use besides itself and its device.
 pub(super) struct Context<'h> {
     pub(super) now: Instant,
-    pub(super) unix_time: UnixTime,
+    /// One moment on both clocks.
+    pub(super) clock: (Instant, UnixTime),
     pub(super) id: LinkId,
     pub(super) limits: &'h Limits,
     pub(super) calls: &'h mut Calls,
+}
+
+impl Context<'_> {
+    fn unix_time(&self) -> UnixTime {
+        let (at, unix_time) = self.clock;
+        unix_time.after(self.now.since(at))
+    }
 }
 
 impl Link {
@@ -285,7 +293,7 @@ impl Link {
         match message {
             FromDevice::Telemetry(bag) => {
                 // The bag as it stands is never shorter than what counts of it.
-                let size = publish.payload.len().saturating_add(bag.as_str().len());
+                let size = publish.payload.len().saturating_add(bag.encoded_len());
                 if size > MESSAGE_MAX && publish.payload.len().saturating_add(counted(bag)) > MESSAGE_MAX {
                     return Err(Breach::violation(Rule::MessageSize, None));
                 }
@@ -585,17 +593,17 @@ impl<'i> Breach<'i> {
 fn no_api_version(context: &Context<'_>) -> String {
     let message =
         "The user name has no api-version: twins need one. Use {host}/{device id}/?api-version=2021-04-12.";
-    error_body(400_004, message, &tracking_id(context), context.unix_time)
+    error_body(400_004, message, &tracking_id(context), context.unix_time())
 }
 
 fn report_error(context: &Context<'_>, error: &ReportError) -> (u16, String) {
     match error {
         ReportError::Document(error) => {
-            (400, error_body(400_004, &format!("{error}"), &tracking_id(context), context.unix_time))
+            (400, error_body(400_004, &format!("{error}"), &tracking_id(context), context.unix_time()))
         }
         ReportError::VersionMismatch { expected, actual } => {
             let message = format!("$version is {actual}, not {expected}: read the twin again.");
-            (412, error_body(412_001, &message, &tracking_id(context), context.unix_time))
+            (412, error_body(412_001, &message, &tracking_id(context), context.unix_time()))
         }
     }
 }

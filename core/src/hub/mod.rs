@@ -391,7 +391,6 @@ impl Hub {
         tx: &mut Vec<u8>,
     ) -> Result<Action<'i>, Close> {
         let gone = Close::new(CloseReason::Lost);
-        let unix_time = self.unix_time(now);
         self.go_live(now, link, tx);
         let slot = self.links.get_mut(link.0).ok_or(gone)?;
         let result = match (&mut slot.state, event) {
@@ -402,7 +401,7 @@ impl Hub {
                 let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
                 let context = link::Context {
                     now,
-                    unix_time,
+                    clock: self.clock,
                     id: link,
                     limits: &self.config.limits,
                     calls: &mut self.calls,
@@ -410,13 +409,17 @@ impl Hub {
                 live.received(context, device, input, tx)
             }
             (_, Event::Closed) => Err(Close::new(CloseReason::Lost)),
-            (state, Event::TimedOut) => match state.due(now, unix_time, self.config.expiry_grace) {
-                Some(reason) => Err(Close::new(reason)),
-                None => {
-                    self.schedule_link(link);
-                    return self.handle(now, link, Event::Received(&mut &[][..]), tx);
+            (_, Event::TimedOut) => {
+                let unix_time = self.unix_time(now);
+                let slot = self.links.get_mut(link.0).ok_or(gone)?;
+                match slot.state.due(now, unix_time, self.config.expiry_grace) {
+                    Some(reason) => Err(Close::new(reason)),
+                    None => {
+                        self.schedule_link(link);
+                        return self.handle(now, link, Event::Received(&mut &[][..]), tx);
+                    }
                 }
-            },
+            }
         };
         if let Err(close) = result
             && let Some(slot) = self.links.get_mut(link.0)
@@ -510,6 +513,13 @@ impl Hub {
     /// An opening link becomes live when the revision that its CONNACK rests on is safe.
     #[inline]
     fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) {
+        if let Some(LinkSlot { state: State::Opening(_), .. }) = self.links.get(link.0) {
+            self.go_live_if_safe(now, link, tx);
+        }
+    }
+
+    #[cold]
+    fn go_live_if_safe(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) {
         let Some(slot) = self.links.get_mut(link.0) else { return };
         let State::Opening(opening) = &slot.state else { return };
         let Some(device) = self.devices.get(opening.link.device.0) else { return };

@@ -77,9 +77,11 @@ pub(super) fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> 
 
 /// Whether the part of a text `part` is text still when its escapes are decoded. Nothing is allocated for it.
 fn decodes_to_utf8(part: &[u8]) -> bool {
-    // Only escapes from %80 on can break it, and they are rare.
-    let suspect = |pair: &[u8]| matches!(pair, [b'%', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F']);
-    !part.windows(2).any(suspect) || is_utf8(percent_decode(part))
+    // Only escapes from %80 on can break it, and they are rare: they are looked for without a branch, many at once.
+    let (_, behind) = part.split_first().unwrap_or((&0, &[]));
+    let pairs = part.iter().zip(behind);
+    let suspect = pairs.fold(false, |found, (&byte, &next)| found | ((byte == b'%') & (next >= b'8')));
+    !suspect || is_utf8(percent_decode(part))
 }
 
 fn is_utf8(mut bytes: impl Iterator<Item = u8>) -> bool {

@@ -38,6 +38,12 @@ impl<'a> PropertyBag<'a> {
         self.0.as_str()
     }
 
+    /// How many bytes the bag has as it stands in the topic.
+    #[must_use]
+    pub(crate) const fn encoded_len(self) -> usize {
+        self.0.as_bytes().len()
+    }
+
     /// Whether there are no properties.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -116,11 +116,16 @@ impl<'a> FromDevice<'a> {
     ///
     /// # Errors
     /// [`TopicError`], all but [`TopicError::UnknownFilter`].
+    #[inline]
     pub fn parse(topic: TopicName<'a>, identity: Identity<'_>) -> Result<Self, TopicError> {
         let topic = topic.as_bytes();
         if let Some(path) = strip(topic, DEVICES) {
             return telemetry(path, identity).map(Self::Telemetry);
         }
+        Self::request_or_answer(topic)
+    }
+
+    fn request_or_answer(topic: &'a [u8]) -> Result<Self, TopicError> {
         if let Some(end) = strip(topic, TWIN_GET) {
             return Ok(Self::TwinGet { rid: Params::parse(end)?.rid()? });
         }
@@ -137,13 +142,30 @@ impl<'a> FromDevice<'a> {
 }
 
 /// `{device id}[/modules/{module id}]/messages/events[/[bag[/]]]`
+#[inline]
 fn telemetry<'a>(path: &'a [u8], identity: Identity<'_>) -> Result<PropertyBag<'a>, TopicError> {
-    let place = Place::parse(path).ok_or(TopicError::UnknownTopic)?;
-    let end = strip(place.rest, EVENTS).and_then(level).ok_or(TopicError::UnknownTopic)?;
-    if !place.is_of(identity) {
-        return Err(TopicError::ForeignIdentity);
+    match own(path, identity).and_then(|rest| strip(rest, EVENTS)).and_then(level) {
+        Some(end) => PropertyBag::from_topic(end).map_err(TopicError::Malformed),
+        None => Err(no_telemetry(path)),
     }
-    PropertyBag::from_topic(end).map_err(TopicError::Malformed)
+}
+
+/// What stands behind the device or module `identity`, and the slash behind that.
+#[inline]
+fn own<'a>(path: &'a [u8], identity: Identity<'_>) -> Option<&'a [u8]> {
+    let rest = strip(path, identity.device_id())?;
+    let rest = match identity.module_id() {
+        None => rest,
+        Some(module_id) => strip(strip(rest, "/modules/")?, module_id)?,
+    };
+    strip(rest, "/")
+}
+
+/// Whether someone else's telemetry would go there, or nobody's.
+#[cold]
+fn no_telemetry(path: &[u8]) -> TopicError {
+    let end = Place::parse(path).and_then(|place| strip(place.rest, EVENTS)).and_then(level);
+    if end.is_some() { TopicError::ForeignIdentity } else { TopicError::UnknownTopic }
 }
 
 /// What the hub says by publishing to a topic.
@@ -306,11 +328,13 @@ fn number<T: FromStr>(text: &[u8], signed: bool) -> Option<T> {
     if decimal { from_utf8(text).ok()?.parse().ok() } else { None }
 }
 
+#[inline]
 fn strip<'a>(topic: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     topic.strip_prefix(prefix.as_bytes())
 }
 
 /// What stands on the next level; nothing at the end of the topic. `None` in the middle of a level.
+#[inline]
 fn level(rest: &[u8]) -> Option<&[u8]> {
     if rest.is_empty() { Some(rest) } else { strip(rest, "/") }
 }

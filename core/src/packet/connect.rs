@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::decode::{DecodeError, Reader};
-use super::encode::{EncodeError, field, header};
+use super::encode::{EncodeError, field, start};
+use super::text::has_nul;
 use super::{QoS, TopicName};
 use crate::limits::TEXT_MAX;
 use crate::rule::Rule;
@@ -77,25 +78,28 @@ impl<'a> Connect<'a> {
             return Err(EncodeError::EmptyClientId);
         }
         let username = self.credentials.map(|credentials| credentials.username);
-        if [Some(self.client_id), username].into_iter().flatten().any(|text| text.as_bytes().contains(&0)) {
+        if has_nul(self.client_id) || username.is_some_and(has_nul) {
             return Err(EncodeError::Nul);
         }
         // [MQTT-3.1.3-1]
         let fields = [
-            Some(self.client_id.as_bytes()),
             self.will.map(|will| will.topic.as_bytes()),
             self.will.map(|will| will.message),
             username.map(str::as_bytes),
             self.credentials.and_then(|credentials| credentials.password),
         ];
-        if fields.iter().flatten().any(|field| field.len() > TEXT_MAX) {
+        let client_id = self.client_id.as_bytes();
+        let lengths = fields.map(|field| field.map_or(0, <[u8]>::len));
+        if lengths.into_iter().fold(client_id.len(), usize::max) > TEXT_MAX {
             return Err(EncodeError::FieldTooLong);
         }
-        let lengths = fields.iter().flatten().map(|field| field.len().saturating_add(2));
-        header(0x10, lengths.fold(PROTOCOL.len().saturating_add(3), usize::saturating_add), out)?;
-        out.extend_from_slice(&PROTOCOL);
-        out.push(self.flags());
-        out.extend_from_slice(&self.keep_alive.to_be_bytes());
+        let present = fields.map(|field| if field.is_some() { 2 } else { 0 });
+        let remaining = [lengths, present].into_iter().flatten().fold(client_id.len(), usize::saturating_add);
+        let [name_high, name_low, m, q, t1, t2, level] = PROTOCOL;
+        start(0x10, remaining.saturating_add(12), 0, [name_high, name_low], out)?;
+        let [seconds_high, seconds_low] = self.keep_alive.to_be_bytes();
+        out.extend_from_slice(&[m, q, t1, t2, level, self.flags(), seconds_high, seconds_low]);
+        field(client_id, out);
         for bytes in fields.into_iter().flatten() {
             field(bytes, out);
         }
@@ -110,6 +114,7 @@ impl<'a> Connect<'a> {
             | flag(PASSWORD, self.credentials.is_some_and(|credentials| credentials.password.is_some()))
     }
 
+    #[inline(never)]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         protocol(&mut body)?;
         let (flags, will_qos) = flags(&mut body)?;

@@ -64,14 +64,11 @@ impl DecodeError {
 #[inline]
 pub fn decode<'a>(input: &mut &'a [u8], limit: usize) -> Result<Decoded<'a>, DecodeError> {
     let bytes = *input;
-    let Some(header) = FixedHeader::read(bytes)? else {
-        return Ok(Decoded::Incomplete { at_least: if bytes.is_empty() { 2 } else { 1 } });
-    };
-    header.check_size(limit)?;
-    let Some((body, behind)) = bytes.get(header.size..).and_then(|rest| rest.split_at_checked(header.length))
-    else {
-        return Ok(Decoded::Incomplete { at_least: header.packet_size().saturating_sub(bytes.len()) });
-    };
+    let Some((header, rest)) = FixedHeader::split_off(bytes) else { return incomplete(bytes, limit) };
+    let Some((body, behind)) = rest.split_at_checked(header.length) else { return incomplete(bytes, limit) };
+    if header.length > limit {
+        return incomplete(bytes, limit);
+    }
     let decoded = header.decode(Reader { rest: body, end: header.packet_size() });
     if decoded.is_ok() {
         *input = behind;
@@ -79,10 +76,45 @@ pub fn decode<'a>(input: &mut &'a [u8], limit: usize) -> Result<Decoded<'a>, Dec
     decoded
 }
 
+/// Judges a packet that is not to be taken: because it is not whole, or because it is too large.
+///
+/// The verdict on the first byte comes before the one on the length, as the first byte may come before the length.
+#[cold]
+fn incomplete<'a>(bytes: &[u8], limit: usize) -> Result<Decoded<'a>, DecodeError> {
+    let Some(&first) = bytes.first() else { return Ok(Decoded::Incomplete { at_least: 2 }) };
+    let packet_type = packet_type(first).map_err(|rule| DecodeError::new(rule, 0, 1))?;
+    let Some((header, _)) = FixedHeader::split_off(bytes) else {
+        return match bytes {
+            // MQTT 3.1.1 §2.2.3: the fourth byte is the last one.
+            [_, _, _, _, _, ..] => Err(DecodeError::new(Rule::RemainingLength, 1, 5)),
+            _ => Ok(Decoded::Incomplete { at_least: 1 }),
+        };
+    };
+    if header.length > limit {
+        return Err(DecodeError::new(Rule::PacketSize, 1, header.size));
+    }
+    match packet_type.fixed_length() {
+        Some(length) if length != header.length => Err(header.wrong_length()),
+        _ => Ok(Decoded::Incomplete { at_least: header.packet_size().saturating_sub(bytes.len()) }),
+    }
+}
+
+impl PacketType {
+    /// The remaining length, where all packets of this kind have the same.
+    const fn fixed_length(self) -> Option<usize> {
+        match self {
+            Self::ConnAck | Self::PubAck | Self::PubRec | Self::PubRel | Self::PubComp | Self::UnsubAck => {
+                Some(2)
+            }
+            Self::PingReq | Self::PingResp | Self::Disconnect => Some(0),
+            Self::Connect | Self::Publish | Self::Subscribe | Self::SubAck | Self::Unsubscribe => None,
+        }
+    }
+}
+
 /// The first two to five bytes of a packet (MQTT 3.1.1 §2.2).
 #[derive(Clone, Copy)]
 struct FixedHeader {
-    packet_type: PacketType,
     first: u8,
     /// Bytes of the header itself.
     size: usize,
@@ -91,22 +123,25 @@ struct FixedHeader {
 }
 
 impl FixedHeader {
-    /// `None` where the header has not come in full, and what has come is right.
+    /// The header, and what stands behind it; `None` where its length does not end.
     #[inline]
-    fn read(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let Some(&first) = bytes.first() else { return Ok(None) };
-        let packet_type = packet_type(first).map_err(|rule| DecodeError::new(rule, 0, 1))?;
+    fn split_off(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let seven = |byte: u8, shift: u32| usize::from(byte & 0x7F) << shift;
-        let (size, length) = match *bytes {
-            [_, a @ ..=0x7F, ..] => (2, seven(a, 0)),
-            [_, a, b @ ..=0x7F, ..] => (3, seven(a, 0) | seven(b, 7)),
-            [_, a, b, c @ ..=0x7F, ..] => (4, seven(a, 0) | seven(b, 7) | seven(c, 14)),
-            [_, a, b, c, d @ ..=0x7F, ..] => (5, seven(a, 0) | seven(b, 7) | seven(c, 14) | seven(d, 21)),
-            // MQTT 3.1.1 §2.2.3: the fourth byte is the last one.
-            [_, _, _, _, _, ..] => return Err(DecodeError::new(Rule::RemainingLength, 1, 5)),
-            _ => return Ok(None),
-        };
-        Ok(Some(Self { packet_type, first, size, length }))
+        let header = |first, size, length| Self { first, size, length };
+        match bytes {
+            [first, a @ ..=0x7F, rest @ ..] => Some((header(*first, 2, seven(*a, 0)), rest)),
+            [first, a, b @ ..=0x7F, rest @ ..] => {
+                Some((header(*first, 3, seven(*a, 0) | seven(*b, 7)), rest))
+            }
+            [first, a, b, c @ ..=0x7F, rest @ ..] => {
+                Some((header(*first, 4, seven(*a, 0) | seven(*b, 7) | seven(*c, 14)), rest))
+            }
+            [first, a, b, c, d @ ..=0x7F, rest @ ..] => {
+                let length = seven(*a, 0) | seven(*b, 7) | seven(*c, 14) | seven(*d, 21);
+                Some((header(*first, 5, length), rest))
+            }
+            _ => None,
+        }
     }
 
     #[inline]
@@ -114,45 +149,49 @@ impl FixedHeader {
         self.size.saturating_add(self.length)
     }
 
-    /// Judges the remaining length before a byte of the body is waited for.
-    #[inline]
-    fn check_size(self, limit: usize) -> Result<(), DecodeError> {
-        let fits = match self.packet_type {
-            PacketType::ConnAck
-            | PacketType::PubAck
-            | PacketType::PubRec
-            | PacketType::PubRel
-            | PacketType::PubComp
-            | PacketType::UnsubAck => self.length == 2,
-            PacketType::PingReq | PacketType::PingResp | PacketType::Disconnect => self.length == 0,
-            _ => true,
-        };
-        if self.length > limit {
-            return Err(DecodeError::new(Rule::PacketSize, 1, self.size));
-        }
-        if fits { Ok(()) } else { Err(DecodeError::new(Rule::BodyLength, 1, self.size)) }
+    #[cold]
+    const fn wrong_length(self) -> DecodeError {
+        DecodeError::new(Rule::BodyLength, 1, self.size)
     }
 
     /// Each kind is put where the caller wants it as soon as it is known: a step that all share would move the largest
     /// kind for the smallest.
     #[inline]
-    fn decode<'a>(self, mut body: Reader<'a>) -> Result<Decoded<'a>, DecodeError> {
-        match self.packet_type {
-            PacketType::Publish => Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, body)?))),
-            PacketType::PubAck => Ok(Decoded::Packet(Packet::PubAck(body.packet_id()?))),
-            PacketType::PubRec => Ok(Decoded::Packet(Packet::PubRec(body.packet_id()?))),
-            PacketType::PubRel => Ok(Decoded::Packet(Packet::PubRel(body.packet_id()?))),
-            PacketType::PubComp => Ok(Decoded::Packet(Packet::PubComp(body.packet_id()?))),
-            PacketType::UnsubAck => Ok(Decoded::Packet(Packet::UnsubAck(body.packet_id()?))),
-            PacketType::PingReq => Ok(Decoded::Packet(Packet::PingReq)),
-            PacketType::PingResp => Ok(Decoded::Packet(Packet::PingResp)),
-            PacketType::Disconnect => Ok(Decoded::Packet(Packet::Disconnect)),
-            PacketType::Connect => Ok(Decoded::Packet(Packet::Connect(Connect::decode(body)?))),
-            PacketType::ConnAck => Ok(Decoded::Packet(Packet::ConnAck(ConnAck::decode(body)?))),
-            PacketType::Subscribe => Ok(Decoded::Packet(Packet::Subscribe(Subscribe::decode(body)?))),
-            PacketType::SubAck => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(body)?))),
-            PacketType::Unsubscribe => Ok(Decoded::Packet(Packet::Unsubscribe(Unsubscribe::decode(body)?))),
+    fn decode(self, body: Reader<'_>) -> Result<Decoded<'_>, DecodeError> {
+        match packet_type(self.first) {
+            Ok(PacketType::Publish) => {
+                Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, body)?)))
+            }
+            Ok(PacketType::PubAck) => Ok(Decoded::Packet(Packet::PubAck(self.packet_id_alone(body)?))),
+            Ok(PacketType::PubRec) => Ok(Decoded::Packet(Packet::PubRec(self.packet_id_alone(body)?))),
+            Ok(PacketType::PubRel) => Ok(Decoded::Packet(Packet::PubRel(self.packet_id_alone(body)?))),
+            Ok(PacketType::PubComp) => Ok(Decoded::Packet(Packet::PubComp(self.packet_id_alone(body)?))),
+            Ok(PacketType::UnsubAck) => Ok(Decoded::Packet(Packet::UnsubAck(self.packet_id_alone(body)?))),
+            Ok(PacketType::PingReq) => self.alone(Packet::PingReq),
+            Ok(PacketType::PingResp) => self.alone(Packet::PingResp),
+            Ok(PacketType::Disconnect) => self.alone(Packet::Disconnect),
+            Ok(PacketType::Connect) => Ok(Decoded::Packet(Packet::Connect(Connect::decode(body)?))),
+            Ok(PacketType::ConnAck) if self.length != 2 => Err(self.wrong_length()),
+            Ok(PacketType::ConnAck) => Ok(Decoded::Packet(Packet::ConnAck(ConnAck::decode(body)?))),
+            Ok(PacketType::Subscribe) => Ok(Decoded::Packet(Packet::Subscribe(Subscribe::decode(body)?))),
+            Ok(PacketType::SubAck) => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(body)?))),
+            Ok(PacketType::Unsubscribe) => {
+                Ok(Decoded::Packet(Packet::Unsubscribe(Unsubscribe::decode(body)?)))
+            }
+            Err(rule) => Err(DecodeError::new(rule, 0, 1)),
         }
+    }
+
+    /// A body that is a packet id and nothing else (MQTT 3.1.1 §3.4.2 and its like).
+    #[inline]
+    fn packet_id_alone(self, mut body: Reader<'_>) -> Result<PacketId, DecodeError> {
+        if self.length == 2 { body.packet_id() } else { Err(self.wrong_length()) }
+    }
+
+    /// A packet without a body (MQTT 3.1.1 §3.12, §3.13 and §3.14).
+    #[inline]
+    fn alone<'a>(self, packet: Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        if self.length == 0 { Ok(Decoded::Packet(packet)) } else { Err(self.wrong_length()) }
     }
 }
 
@@ -160,7 +199,7 @@ impl FixedHeader {
 ///
 /// # Errors
 /// The rule that a first byte breaks which starts no packet.
-#[inline]
+#[inline(always)]
 pub const fn packet_type(first: u8) -> Result<PacketType, Rule> {
     Ok(match first {
         0x10 => PacketType::Connect,
@@ -205,14 +244,16 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
-        let (&byte, behind) = self.rest.split_first().ok_or_else(|| self.error(Rule::BodyLength))?;
+        let Some((&byte, behind)) = self.rest.split_first() else { return Err(self.error(Rule::BodyLength)) };
         self.rest = behind;
         Ok(byte)
     }
 
     #[inline]
     pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
-        let (&bytes, behind) = self.rest.split_first_chunk().ok_or_else(|| self.error(Rule::BodyLength))?;
+        let Some((&bytes, behind)) = self.rest.split_first_chunk() else {
+            return Err(self.error(Rule::BodyLength));
+        };
         self.rest = behind;
         Ok(u16::from_be_bytes(bytes))
     }
@@ -227,7 +268,7 @@ impl<'a> Reader<'a> {
     /// A field that its length of two bytes precedes; `rule` says what is broken where it does not fit.
     #[inline]
     pub(super) fn field(&mut self, rule: Rule) -> Result<Self, DecodeError> {
-        let (field, behind) = split_field(self.rest).ok_or_else(|| self.error(rule))?;
+        let Some((field, behind)) = split_field(self.rest) else { return Err(self.error(rule)) };
         self.rest = behind;
         Ok(Self { rest: field, end: self.position() })
     }
@@ -239,6 +280,7 @@ impl<'a> Reader<'a> {
     }
 
     /// This whole field as text.
+    #[inline]
     pub(super) fn text(self) -> Result<&'a str, DecodeError> {
         from_utf8_checked(self.rest).map_err(|fault| self.text_error(fault))
     }
@@ -257,20 +299,20 @@ impl<'a> Reader<'a> {
 
     /// `rule` is broken by all that is left.
     #[cold]
-    pub(super) fn error(&self, rule: Rule) -> DecodeError {
+    pub(super) fn error(self, rule: Rule) -> DecodeError {
         DecodeError::new(rule, self.position(), self.end)
     }
 
     /// `rule` is broken by the next `count` bytes behind the next `skip`.
     #[cold]
-    pub(super) fn error_in(&self, rule: Rule, skip: usize, count: usize) -> DecodeError {
+    pub(super) fn error_in(self, rule: Rule, skip: usize, count: usize) -> DecodeError {
         let start = self.position().saturating_add(skip);
         DecodeError::new(rule, start, start.saturating_add(count))
     }
 
     /// An empty field is a fault of its length, which stands before it; any other fault is one of its bytes.
     #[cold]
-    fn text_error(&self, (rule, at): (Rule, usize)) -> DecodeError {
+    fn text_error(self, (rule, at): (Rule, usize)) -> DecodeError {
         if self.is_empty() {
             return DecodeError::new(rule, self.end.saturating_sub(2), self.end);
         }
@@ -278,7 +320,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn position(&self) -> usize {
+    const fn position(self) -> usize {
         self.end.saturating_sub(self.rest.len())
     }
 }

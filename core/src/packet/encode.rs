@@ -4,6 +4,7 @@
 
 use alloc::vec::Vec;
 
+use super::PacketId;
 use crate::limits::REMAINING_LENGTH_MAX;
 use crate::rule::Rule;
 
@@ -63,30 +64,57 @@ pub fn disconnect(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xE0, 0]);
 }
 
-/// Makes room for a whole packet and appends its fixed header, the remaining length in as few bytes as will do
-/// (MQTT 3.1.1 §2.2.3).
-#[inline]
-pub(super) fn header(first: u8, length: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+/// The longest fixed header.
+const HEADER_MAX: usize = 5;
+
+/// Makes room for a packet of this remaining length, of which `by_reference` bytes are never appended, and appends its
+/// fixed header, the remaining length in as few bytes as will do (MQTT 3.1.1 §2.2.3), and the two bytes that come next:
+/// all in one write.
+#[inline(always)]
+pub(super) fn start(
+    first: u8,
+    length: usize,
+    by_reference: usize,
+    [high, low]: [u8; 2],
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     if length > REMAINING_LENGTH_MAX {
         return Err(EncodeError::PacketTooLong);
     }
-    out.reserve(length.saturating_add(5));
+    out.reserve(length.saturating_sub(by_reference).saturating_add(HEADER_MAX));
     let last = |shift: u32| (length >> shift) as u8 & 0x7F;
     let more = |shift: u32| last(shift) | 0x80;
     match length {
-        0..=0x7F => out.extend_from_slice(&[first, last(0)]),
-        0x80..=0x3FFF => out.extend_from_slice(&[first, more(0), last(7)]),
-        0x4000..=0x1F_FFFF => out.extend_from_slice(&[first, more(0), more(7), last(14)]),
-        _ => out.extend_from_slice(&[first, more(0), more(7), more(14), last(21)]),
+        0..=0x7F => out.extend_from_slice(&[first, last(0), high, low]),
+        0x80..=0x3FFF => out.extend_from_slice(&[first, more(0), last(7), high, low]),
+        0x4000..=0x1F_FFFF => out.extend_from_slice(&[first, more(0), more(7), last(14), high, low]),
+        _ => out.extend_from_slice(&[first, more(0), more(7), more(14), last(21), high, low]),
     }
     Ok(())
+}
+
+/// As [`start`], for a packet whose length is followed by its packet id.
+#[inline(always)]
+pub(super) fn start_with_id(
+    first: u8,
+    length: usize,
+    id: PacketId,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    start(first, length, 0, id.get().to_be_bytes(), out)
 }
 
 /// Appends a field with its length of two bytes. The field is known to be no longer than that length can say.
 #[inline]
 pub(super) fn field(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+    out.extend_from_slice(&length(bytes));
     out.extend_from_slice(bytes);
+}
+
+/// What stands before a field. The field is known to be no longer than that can say.
+#[inline]
+pub(super) const fn length(field: &[u8]) -> [u8; 2] {
+    (field.len() as u16).to_be_bytes()
 }
 
 #[cfg(test)]

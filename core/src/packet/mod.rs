@@ -12,6 +12,7 @@ mod connack;
 mod connect;
 mod decode;
 mod encode;
+mod filters;
 mod publish;
 mod suback;
 mod subscribe;

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::decode::{DecodeError, Reader};
-use super::encode::{EncodeError, field, header};
+use super::encode::{EncodeError, length, start};
 use super::{PacketId, QoS, TopicName};
 use crate::rule::Rule;
 
@@ -85,17 +85,34 @@ impl<'a> Publish<'a> {
     /// [`EncodeError::PacketTooLong`], and `out` as it was.
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.append_head(0, out)?;
+        out.extend_from_slice(self.payload);
+        Ok(())
+    }
+
+    /// Appends all of the packet but its payload, which has to follow on the wire: for who writes both by reference, so
+    /// that a large payload is not copied.
+    ///
+    /// # Errors
+    /// [`EncodeError::PacketTooLong`], and `out` as it was.
+    #[inline]
+    pub fn encode_head(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.append_head(self.payload.len(), out)
+    }
+
+    #[inline(always)]
+    fn append_head(&self, by_reference: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let topic = self.topic.as_bytes();
-        let beside = if self.qos.packet_id().is_some() { 4 } else { 2 };
-        let length = topic.len().saturating_add(beside).saturating_add(self.payload.len());
+        let packet_id = self.qos.packet_id();
+        let beside = if packet_id.is_some() { 4 } else { 2 };
+        let remaining = topic.len().saturating_add(beside).saturating_add(self.payload.len());
         let dup = if self.qos.dup() { DUP } else { 0 };
         let first = 0x30 | dup | (self.qos.qos() as u8) << 1 | u8::from(self.retain);
-        header(first, length, out)?;
-        field(topic, out);
-        if let Some(id) = self.qos.packet_id() {
+        start(first, remaining, by_reference, length(topic), out)?;
+        out.extend_from_slice(topic);
+        if let Some(id) = packet_id {
             out.extend_from_slice(&id.get().to_be_bytes());
         }
-        out.extend_from_slice(self.payload);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::decode::{DecodeError, Reader};
-use super::encode::{EncodeError, header};
+use super::encode::{EncodeError, start_with_id};
 use super::{PacketId, QoS};
 use crate::rule::Rule;
 
@@ -68,16 +68,18 @@ impl<'a> SubAck<'a> {
         if codes.len() == 0 {
             return Err(EncodeError::NoReturnCodes);
         }
-        header(0x90, codes.len().saturating_add(2), out)?;
-        out.extend_from_slice(&packet_id.get().to_be_bytes());
+        start_with_id(0x90, codes.len().saturating_add(2), packet_id, out)?;
         out.extend(codes.map(SubAckCode::to_byte));
         Ok(())
     }
 
     pub(super) fn encode_again(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        Self::encode(self.packet_id, self.return_codes(), out)
+        start_with_id(0x90, self.codes.len().saturating_add(2), self.packet_id, out)?;
+        out.extend_from_slice(self.codes);
+        Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         let packet_id = body.packet_id()?;
         let codes = body.remaining();
