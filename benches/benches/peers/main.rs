@@ -12,7 +12,7 @@ mod table;
 use std::hint::black_box;
 
 use codecs::{DECODERS, ENCODERS, Kind, NewDecoder, NewEncoder};
-use devicebound::limits::{IN_FLIGHT_MAX, MESSAGE_MAX};
+use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound_benches::workloads::{self, Workload};
 use devicebound_tests::allocations::Counting;
 use measure::{Contender, Cost, Plan, sample};
@@ -52,10 +52,7 @@ fn main() {
 
     let mut hub = Table::new("hub: PUBLISH in, PUBACK out", machines::HUBS);
     for workload in workloads::telemetry().iter().filter(|workload| wanted(workload.name)) {
-        // IoT Hub takes no message that is larger.
-        if workload.bytes.len() / workload.packets <= MESSAGE_MAX {
-            hub.add(workload.name, &run(plan, workload.packets, machines::hub(workload)));
-        }
+        hub.add(workload.name, &run(plan, workload.packets, machines::hub(workload)));
     }
     println!("\n{hub}");
 
@@ -98,11 +95,11 @@ fn streams(workload: &Workload, size: usize) -> Vec<Contender<'_>> {
 }
 
 fn encoders(workload: &'static Workload) -> Vec<Contender<'static>> {
-    let contender = |(name, _, new): (_, Kind, NewEncoder)| {
+    let contender = |(name, kind, new): (_, _, NewEncoder)| {
         let mut encoder = new(&workload.bytes);
         encoder.prepare();
         encoder.encode();
-        if encoder.written() != workload.bytes {
+        if kind != Kind::Other && encoder.written() != workload.bytes {
             eprintln!("{}: {name} writes other bytes than it has read", workload.name);
         }
         Contender::new(move || {

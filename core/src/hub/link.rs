@@ -225,11 +225,12 @@ impl Link {
             Err(error) => return Err(Close::at(CloseReason::Malformed(error.rule()), error.at())),
         };
         self.last_heard = context.now;
-        let result = self.packet(context, device, packet, tx);
-        result.map_err(|breach| {
+        // The action stays where it is made: to bring the breach to its place here would move every action.
+        let result = self.packet(context, device, whole, packet, tx);
+        if result.is_err() {
             *input = whole;
-            breach.in_packet(whole)
-        })
+        }
+        result
     }
 
     /// Why nothing may be read now, if so.
@@ -254,22 +255,23 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
+        whole: &'i [u8],
         packet: Packet<'i>,
         tx: &mut Vec<u8>,
-    ) -> Result<Action<'i>, Breach<'i>> {
+    ) -> Result<Action<'i>, Close> {
         match packet {
-            Packet::Publish(publish) => self.publish(context, device, publish),
+            Packet::Publish(publish) => self.publish(context, device, whole, publish),
             Packet::PubAck(packet_id) => Ok(self.puback(device, packet_id)),
-            Packet::Subscribe(subscribe) => self.subscribe(context, device, subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(context, device, unsubscribe),
+            Packet::Subscribe(subscribe) => self.subscribe(context, device, whole, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(context, device, whole, unsubscribe),
             Packet::PingReq => {
                 pingresp(tx); // [MQTT-3.12.4-1]; it waits for nothing
                 Ok(Action::Done(PacketType::PingReq))
             }
-            Packet::Disconnect => Err(Breach { reason: CloseReason::Disconnected, offending: None }),
+            Packet::Disconnect => Err(Close::new(CloseReason::Disconnected)),
             other => {
                 let rule = legality::check(Role::Hub, Phase::Open, other.packet_type()).err();
-                Err(Breach::violation(rule.unwrap_or(Rule::Direction), None))
+                Err(breach(rule.unwrap_or(Rule::Direction), None, whole))
             }
         }
     }
@@ -279,23 +281,24 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
+        whole: &[u8],
         publish: Publish<'i>,
-    ) -> Result<Action<'i>, Breach<'i>> {
+    ) -> Result<Action<'i>, Close> {
         let topic = publish.topic.as_bytes();
         let acknowledge = match publish.qos {
             PublishQoS::AtMostOnce => None,
             PublishQoS::AtLeastOnce { packet_id, .. } => Some(packet_id),
-            PublishQoS::ExactlyOnce { .. } => return Err(Breach::violation(Rule::PublishQos2, None)),
+            PublishQoS::ExactlyOnce { .. } => return Err(breach(Rule::PublishQos2, None, whole)),
         };
         let identity = device.record.identity.identity();
         let message = FromDevice::parse(publish.topic, identity)
-            .map_err(|error| Breach::violation(error.rule(), Some(topic)))?;
+            .map_err(|error| breach(error.rule(), Some(topic), whole))?;
         match message {
             FromDevice::Telemetry(bag) => {
                 // The bag as it stands is never shorter than what counts of it.
                 let size = publish.payload.len().saturating_add(bag.encoded_len());
                 if size > MESSAGE_MAX && publish.payload.len().saturating_add(counted(bag)) > MESSAGE_MAX {
-                    return Err(Breach::violation(Rule::MessageSize, None));
+                    return Err(breach(Rule::MessageSize, None, whole));
                 }
                 let receipt = acknowledge.map(|packet_id| Receipt {
                     link: context.id,
@@ -414,16 +417,17 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
+        whole: &[u8],
         subscribe: Subscribe<'i>,
-    ) -> Result<Action<'i>, Breach<'i>> {
+    ) -> Result<Action<'i>, Close> {
         let mut codes = Vec::new();
         let mut subscriptions = self.subscriptions;
         for (filter, asked) in subscribe.filters() {
             if codes.len() >= context.limits.filters_per_packet {
-                return Err(Breach::violation(Rule::TooManyFilters, Some(filter.as_bytes())));
+                return Err(breach(Rule::TooManyFilters, Some(filter.as_bytes()), whole));
             }
             let subscription = Subscription::of(filter, device.record.identity.identity())
-                .map_err(|error| Breach::violation(error.rule(), Some(filter.as_bytes())))?;
+                .map_err(|error| breach(error.rule(), Some(filter.as_bytes()), whole))?;
             let granted = asked.min(QoS::AtLeastOnce); // [MQTT-3.8.4-6]: QoS 2 asked, 1 granted
             subscriptions.insert(subscription, granted); // [MQTT-3.8.4-3]
             codes.push(SubAckCode::Granted(granted));
@@ -442,12 +446,13 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
+        whole: &[u8],
         unsubscribe: Unsubscribe<'i>,
-    ) -> Result<Action<'i>, Breach<'i>> {
+    ) -> Result<Action<'i>, Close> {
         let mut subscriptions = self.subscriptions;
         for (index, filter) in unsubscribe.filters().enumerate() {
             if index >= context.limits.filters_per_packet {
-                return Err(Breach::violation(Rule::TooManyFilters, Some(filter.as_bytes())));
+                return Err(breach(Rule::TooManyFilters, Some(filter.as_bytes()), whole));
             }
             // [MQTT-3.10.4-5] a filter that was never granted is acknowledged like any other
             if let Ok(subscription) = Subscription::of(filter, device.record.identity.identity()) {
@@ -563,31 +568,18 @@ fn counted(bag: PropertyBag<'_>) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-/// A rule that a packet broke, and the part of it that did.
-struct Breach<'i> {
-    reason: CloseReason,
-    offending: Option<&'i [u8]>,
-}
-
-impl<'i> Breach<'i> {
-    const fn violation(rule: Rule, offending: Option<&'i [u8]>) -> Self {
-        Self { reason: CloseReason::Violation(rule), offending }
-    }
-
-    /// The end of the connection; the offending part is found again in `input` by its address.
-    fn in_packet(self, input: &[u8]) -> Close {
-        if self.reason == CloseReason::Disconnected {
-            return Close::new(self.reason);
+/// The end of a connection whose packet at the front of `whole` broke a rule, by its first byte or by `part` of it,
+/// which is found again by its address.
+#[cold]
+fn breach(rule: Rule, part: Option<&[u8]>, whole: &[u8]) -> Close {
+    let at = match part {
+        Some(part) => {
+            let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+            start..start.saturating_add(part.len())
         }
-        let at = match self.offending {
-            Some(part) => {
-                let start = part.as_ptr().addr().saturating_sub(input.as_ptr().addr());
-                start..start.saturating_add(part.len())
-            }
-            None => 0..1,
-        };
-        Close::at(self.reason, at)
-    }
+        None => 0..1,
+    };
+    Close::at(CloseReason::Violation(rule), at)
 }
 
 fn no_api_version(context: &Context<'_>) -> String {

@@ -81,27 +81,33 @@ impl<'a> Connect<'a> {
         if has_nul(self.client_id) || username.is_some_and(has_nul) {
             return Err(EncodeError::Nul);
         }
-        // [MQTT-3.1.3-1]
-        let fields = [
-            self.will.map(|will| will.topic.as_bytes()),
-            self.will.map(|will| will.message),
-            username.map(str::as_bytes),
-            self.credentials.and_then(|credentials| credentials.password),
+        let password = self.credentials.and_then(|credentials| credentials.password);
+        let lengths = [
+            Some(self.client_id.len()),
+            self.will.map(|will| will.topic.as_bytes().len()),
+            self.will.map(|will| will.message.len()),
+            username.map(str::len),
+            password.map(<[u8]>::len),
         ];
-        let client_id = self.client_id.as_bytes();
-        let lengths = fields.map(|field| field.map_or(0, <[u8]>::len));
-        if lengths.into_iter().fold(client_id.len(), usize::max) > TEXT_MAX {
+        if lengths.iter().any(|length| length.is_some_and(|length| length > TEXT_MAX)) {
             return Err(EncodeError::FieldTooLong);
         }
-        let present = fields.map(|field| if field.is_some() { 2 } else { 0 });
-        let remaining = [lengths, present].into_iter().flatten().fold(client_id.len(), usize::saturating_add);
+        let sizes = lengths.map(|length| length.map_or(0, |length| length.saturating_add(2)));
         let [name_high, name_low, m, q, t1, t2, level] = PROTOCOL;
-        start(0x10, remaining.saturating_add(12), 0, [name_high, name_low], out)?;
         let [seconds_high, seconds_low] = self.keep_alive.to_be_bytes();
+        start(0x10, sizes.into_iter().fold(10, usize::saturating_add), 0, [name_high, name_low], out)?;
         out.extend_from_slice(&[m, q, t1, t2, level, self.flags(), seconds_high, seconds_low]);
-        field(client_id, out);
-        for bytes in fields.into_iter().flatten() {
-            field(bytes, out);
+        // [MQTT-3.1.3-1]
+        field(self.client_id.as_bytes(), out);
+        if let Some(will) = self.will {
+            field(will.topic.as_bytes(), out);
+            field(will.message, out);
+        }
+        if let Some(username) = username {
+            field(username.as_bytes(), out);
+        }
+        if let Some(password) = password {
+            field(password, out);
         }
         Ok(())
     }

@@ -183,6 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn the_head_of_a_publish_and_its_payload_are_the_packet() {
+        for payload in [&b""[..], &[0xAA; 200], &[0xAA; 20_000]] {
+            let qos = PublishQoS::AtLeastOnce { packet_id: ID, dup: false };
+            let publish = Publish { qos, retain: false, topic: TopicName::new("t").unwrap(), payload };
+            let mut pieces = appended(|out| publish.encode_head(out)).unwrap();
+            pieces.extend_from_slice(payload);
+            assert_eq!(Ok(pieces), appended(|out| publish.encode(out)));
+        }
+    }
+
+    #[test]
     fn every_length_of_the_remaining_length_comes_back() {
         for length in [0, 1, 0x7F, 0x80, 0x3FFF, 0x4000, 0x1F_FFFF, 0x20_0000] {
             let payload = vec![0xAA; length];

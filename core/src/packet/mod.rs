@@ -170,6 +170,7 @@ impl Packet<'_> {
     ///
     /// # Errors
     /// [`EncodeError`], and `out` as it was. A decoded packet always encodes.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Self::Connect(connect) => connect.encode(out)?,

@@ -176,26 +176,18 @@ fn check_topic(bytes: &[u8]) -> Result<(), (Rule, usize)> {
 /// be wrong.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
-    // The last block overlaps the one before, or is filled up, so that no odd bytes are left.
-    let mut found =
-        bytes.last_chunk().map_or_else(|| filled_up(bytes), |last: &[u8; BLOCK]| *last).map(suspicion);
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    // The last block overlaps the one before, so that no odd bytes are left.
+    let Some(last) = bytes.last_chunk::<BLOCK>() else {
+        return bytes.iter().fold(0, |found, &byte| found | suspicion(byte)) & 0x80 == 0;
+    };
+    let mut found = last.map(suspicion);
     for block in blocks {
         for (found, &byte) in found.iter_mut().zip(block) {
             *found |= suspicion(byte);
         }
     }
     u128::from_ne_bytes(found) & HIGH == 0
-}
-
-/// Less than a block, and behind it what is plain.
-#[inline]
-fn filled_up(bytes: &[u8]) -> [u8; BLOCK] {
-    let mut block = [b' '; BLOCK];
-    for (to, &byte) in block.iter_mut().zip(bytes) {
-        *to = byte;
-    }
-    block
 }
 
 const HIGH: u128 = u128::from_ne_bytes([0x80; BLOCK]);

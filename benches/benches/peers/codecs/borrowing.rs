@@ -126,13 +126,29 @@ impl Decoder for Us {
     }
 }
 
-pub(crate) fn encode_ours(bytes: &'static [u8]) -> Box<dyn Encoder> {
-    let packets = packets(bytes, |mut rest, _| match packet::decode(&mut rest, REMAINING_LENGTH_MAX) {
+fn ours(bytes: &'static [u8]) -> Vec<packet::Packet<'static>> {
+    let decode = |mut rest, _| match packet::decode(&mut rest, REMAINING_LENGTH_MAX) {
         Ok(Decoded::Packet(packet)) => packet,
         other => unreachable!("{other:?}"),
-    });
+    };
+    packets(bytes, decode).collect()
+}
+
+pub(crate) fn encode_ours(bytes: &'static [u8]) -> Box<dyn Encoder> {
     let encode = |packet: &packet::Packet<'_>, out: &mut Vec<u8>| packet.encode(out).expect("it was decoded");
-    Box::new(Encoding { packets: packets.collect(), buffer: Vec::new(), encode })
+    Box::new(Encoding { packets: ours(bytes), buffer: Vec::new(), encode })
+}
+
+/// All but the payloads, for a socket that takes those by reference.
+pub(crate) fn encode_our_heads(bytes: &'static [u8]) -> Box<dyn Encoder> {
+    let encode = |packet: &packet::Packet<'_>, out: &mut Vec<u8>| {
+        let encoded = match packet {
+            packet::Packet::Publish(publish) => publish.encode_head(out),
+            packet => packet.encode(out),
+        };
+        encoded.expect("it was decoded");
+    };
+    Box::new(Encoding { packets: ours(bytes), buffer: Vec::new(), encode })
 }
 
 #[derive(Default)]
@@ -231,12 +247,10 @@ fn decode_mqtt_proto(
     (first, header, length): (u8, usize, usize),
 ) -> Result<v3::Packet, mqtt_proto::Error> {
     let fixed = v3::Header::new_with(first, length as u32, (header + length) as u32)?;
-    if let Some(packet) = fixed.build_empty_packet() {
-        return if length == 0 { Ok(packet) } else { Err(mqtt_proto::Error::InvalidRemainingLength) };
+    match fixed.build_empty_packet() {
+        Some(packet) => Ok(packet),
+        None => fixed.decode_buffer(&bytes[header..header + length], &mut 0),
     }
-    let mut offset = 0;
-    let packet = fixed.decode_buffer(&bytes[header..header + length], &mut offset)?;
-    if offset == length { Ok(packet) } else { Err(mqtt_proto::Error::InvalidRemainingLength) }
 }
 
 pub(crate) fn encode_mqtt_proto(bytes: &'static [u8]) -> Box<dyn Encoder> {

@@ -105,8 +105,9 @@ pub(crate) const DECODERS: [(&str, Kind, NewDecoder); 12] = [
 ];
 
 /// In the same order.
-pub(crate) const ENCODERS: [(&str, Kind, NewEncoder); 12] = [
+pub(crate) const ENCODERS: [(&str, Kind, NewEncoder); 13] = [
     ("devicebound", Kind::Us, borrowing::encode_ours),
+    ("devicebound, payload by reference", Kind::Other, borrowing::encode_our_heads),
     ("mqttbytes", Kind::Peer, bytes_based::encode_mqttbytes),
     ("rumqttc", Kind::Peer, bytes_based::encode_rumqttc),
     ("rumqttd", Kind::Peer, bytes_based::encode_rumqttd),
