@@ -11,3 +11,4 @@ pub mod socket_hub;
 pub mod station;
 pub mod vectors;
 pub mod walk;
+pub mod world;
