@@ -16,10 +16,13 @@
 //! # Ok::<(), devicebound_tests::world::Breach>(())
 //! ```
 
+mod application;
 mod canary;
+mod device_side;
 mod disk;
 mod entropy;
 mod events;
+mod hub_side;
 mod marks;
 mod model;
 mod options;

@@ -7,7 +7,7 @@ use devicebound::hub::{CloudMessage, EnqueueError, MethodRequest, Section, TwinU
 use devicebound::limits::CLOUD_MESSAGE_TTL;
 use devicebound::time::{Instant, UnixTime};
 
-use super::events::call_payload;
+use super::application::call_payload;
 use super::thing::Request;
 use super::{Breach, Step, Wake, World, breach};
 
