@@ -92,7 +92,8 @@ pub struct HubHost {
     /// The rule that this driver breaks, to see whether the World notices.
     pub canary: Option<Canary>,
     config: HubConfig,
-    wall: UnixTime,
+    /// One moment on both clocks; the wall clock is counted from it, so that no part of a millisecond is lost.
+    clock: (Instant, UnixTime),
     lines: BTreeMap<LinkId, Line>,
     touched: BTreeSet<LinkId>,
     held_receipts: Vec<Receipt>,
@@ -113,7 +114,7 @@ impl HubHost {
             store: StoreMode::Immediate,
             canary: None,
             config,
-            wall: START,
+            clock: (now, START),
             lines: BTreeMap::new(),
             touched: BTreeSet::new(),
             held_receipts: Vec::new(),
@@ -124,7 +125,7 @@ impl HubHost {
     /// The wall clock.
     #[must_use]
     pub fn unix_time(&self) -> UnixTime {
-        self.wall
+        self.clock.1.after(self.now.since(self.clock.0))
     }
 
     /// Registers a record.
@@ -275,13 +276,13 @@ impl HubHost {
 
     /// Moves the wall clock alone.
     pub fn step_wall(&mut self, by: Duration) {
-        self.set_wall(self.wall.after(by));
+        self.set_wall(self.unix_time().after(by));
     }
 
     /// Sets the wall clock alone, forwards or back.
     pub fn set_wall(&mut self, wall: UnixTime) {
-        self.wall = wall;
-        self.hub.set_clock(self.now, self.wall);
+        self.clock = (self.now, wall);
+        self.hub.set_clock(self.now, wall);
         self.expire();
     }
 
@@ -299,7 +300,7 @@ impl HubHost {
         }
         let _ = self.take_writes();
         self.touched.clear();
-        self.hub = Hub::new(self.config.clone(), self.now, self.wall);
+        self.hub = Hub::new(self.config.clone(), self.now, self.unix_time());
         for record in records {
             let record =
                 DeviceRecord::from_json(record.to_json().as_bytes()).expect("what a hub writes, a hub reads");
@@ -309,7 +310,6 @@ impl HubHost {
 
     /// Moves both clocks to `to`; what is due waits for [`wake`](Self::wake).
     pub fn step_clock(&mut self, to: Instant) {
-        self.wall = self.wall.after(to.since(self.now));
         self.now = to;
     }
 
