@@ -1,14 +1,17 @@
 //! A hub with its driver, without sockets: bytes in, bytes out, time by hand, a store that is immediate or held back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use devicebound::Rule;
 use devicebound::hub::{
     Action, CallFailure, CallId, Commit, DeviceKey, DeviceRecord, Event, Expired, HubConfig, LinkId,
     Progress, Receipt, Telemetry, Wait,
 };
 use devicebound::time::{Instant, UnixTime};
 use devicebound::{Close, CloseReason, Hub};
+
+use crate::world::Canary;
 
 /// The wall clock at the start of every test.
 pub const START: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -43,8 +46,19 @@ pub enum CallResult {
 pub enum StoreMode {
     /// At once.
     Immediate,
-    /// Only when [`HubHost::release_store`] is called.
+    /// Only when [`HubHost::release_store`] is called, or whoever called [`HubHost::take_writes`] says so.
     Held,
+}
+
+/// What a store that is [`StoreMode::Held`] was given.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// Telemetry, in order.
+    pub telemetry: Vec<Stored>,
+    /// What to say `stored` with, for each QoS 1 message of these.
+    pub receipts: Vec<Receipt>,
+    /// Records that changed, in order.
+    pub commits: Vec<Commit>,
 }
 
 /// One connection, seen from the hub's socket.
@@ -55,6 +69,8 @@ struct Line {
     eof: bool,
     /// The peer does not take output.
     stalled: bool,
+    /// The machine refuses to read.
+    refuses: bool,
     closed: Option<Close>,
 }
 
@@ -73,9 +89,13 @@ pub struct HubHost {
     pub closes: Vec<Close>,
     /// Whether the store is immediate.
     pub store: StoreMode,
+    /// The rule that this driver breaks, to see whether the World notices.
+    pub canary: Option<Canary>,
     config: HubConfig,
-    wall: UnixTime,
+    /// One moment on both clocks; the wall clock is counted from it, so that no part of a millisecond is lost.
+    clock: (Instant, UnixTime),
     lines: BTreeMap<LinkId, Line>,
+    touched: BTreeSet<LinkId>,
     held_receipts: Vec<Receipt>,
     held_commits: Vec<Commit>,
 }
@@ -92,9 +112,11 @@ impl HubHost {
             calls: BTreeMap::new(),
             closes: Vec::new(),
             store: StoreMode::Immediate,
+            canary: None,
             config,
-            wall: START,
+            clock: (now, START),
             lines: BTreeMap::new(),
+            touched: BTreeSet::new(),
             held_receipts: Vec::new(),
             held_commits: Vec::new(),
         }
@@ -103,7 +125,7 @@ impl HubHost {
     /// The wall clock.
     #[must_use]
     pub fn unix_time(&self) -> UnixTime {
-        self.wall
+        self.clock.1.after(self.now.since(self.clock.0))
     }
 
     /// Registers a record.
@@ -140,6 +162,11 @@ impl HubHost {
         self.settle();
     }
 
+    /// Bytes from the device that lie in the socket, while nobody has looked.
+    pub fn arrive(&mut self, link: LinkId, bytes: &[u8]) {
+        self.line(link).rx.extend_from_slice(bytes);
+    }
+
     /// The device's side of the transport has ended.
     pub fn hang_up(&mut self, link: LinkId) {
         self.line(link).eof = true;
@@ -154,13 +181,47 @@ impl HubHost {
         self.settle();
     }
 
+    /// Whether the machine reads what a link brings.
+    #[must_use]
+    pub fn reads(&self, link: LinkId) -> bool {
+        self.lines.get(&link).is_some_and(|line| !line.refuses && line.closed.is_none())
+    }
+
     /// What the hub has written to a link since the last call.
     pub fn take_output(&mut self, link: LinkId) -> Vec<u8> {
+        self.take_some(link, usize::MAX)
+    }
+
+    /// At most so many bytes of what the hub has written to a link.
+    pub fn take_some(&mut self, link: LinkId, most: usize) -> Vec<u8> {
         let line = self.line(link);
-        let output = if line.stalled { Vec::new() } else { std::mem::take(&mut line.tx) };
-        self.pump(link);
-        self.settle();
+        let most = if line.stalled { 0 } else { most.min(line.tx.len()) };
+        let rest = line.tx.split_off(most);
+        let output = std::mem::replace(&mut line.tx, rest);
+        if !output.is_empty() {
+            self.pump(link);
+            self.settle();
+        }
         output
+    }
+
+    /// Links of which something happened since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<LinkId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// What the store was given since the last call.
+    pub fn take_writes(&mut self) -> Writes {
+        Writes {
+            telemetry: std::mem::take(&mut self.telemetry),
+            receipts: std::mem::take(&mut self.held_receipts),
+            commits: std::mem::take(&mut self.held_commits),
+        }
+    }
+
+    /// Drops what is left of a link that is closed.
+    pub fn forget(&mut self, link: LinkId) {
+        self.lines.remove(&link);
     }
 
     /// Why the hub has closed a link, if it has.
@@ -204,33 +265,51 @@ impl HubHost {
             self.step_clock(deadline.at.max(self.now));
             self.expire();
         }
-        self.step_clock(end);
+        self.wake(end);
+    }
+
+    /// Moves both clocks to `to`, and does what is due then.
+    pub fn wake(&mut self, to: Instant) {
+        self.step_clock(to);
         self.expire();
     }
 
     /// Moves the wall clock alone.
     pub fn step_wall(&mut self, by: Duration) {
-        self.wall = self.wall.after(by);
-        self.hub.set_clock(self.now, self.wall);
+        self.set_wall(self.unix_time().after(by));
+    }
+
+    /// Sets the wall clock alone, forwards or back.
+    pub fn set_wall(&mut self, wall: UnixTime) {
+        self.clock = (self.now, wall);
+        self.hub.set_clock(self.now, wall);
         self.expire();
     }
 
-    /// Ends all transports and starts a new hub from the stored records, as text.
+    /// Ends all transports and starts a new hub from its records, as text.
     pub fn restart(&mut self) {
+        let records: Vec<_> = self.hub.devices().map(|(_, record)| record.clone()).collect();
+        self.start_again(&records);
+    }
+
+    /// Ends all transports and starts a new hub from these records, as text. What the store was given is forgotten.
+    pub fn start_again(&mut self, records: &[DeviceRecord]) {
         let close = Close::new(CloseReason::Lost);
         for line in self.lines.values_mut().filter(|line| line.closed.is_none()) {
             line.closed = Some(close);
         }
-        let records: Vec<_> = self.hub.devices().map(|(_, record)| record.to_json()).collect();
-        self.hub = Hub::new(self.config.clone(), self.now, self.wall);
+        let _ = self.take_writes();
+        self.touched.clear();
+        self.hub = Hub::new(self.config.clone(), self.now, self.unix_time());
         for record in records {
-            let record = DeviceRecord::from_json(record.as_bytes()).expect("what a hub writes, a hub reads");
+            let record =
+                DeviceRecord::from_json(record.to_json().as_bytes()).expect("what a hub writes, a hub reads");
             self.register(record);
         }
     }
 
-    fn step_clock(&mut self, to: Instant) {
-        self.wall = self.wall.after(to.since(self.now));
+    /// Moves both clocks to `to`; what is due waits for [`wake`](Self::wake).
+    pub fn step_clock(&mut self, to: Instant) {
         self.now = to;
     }
 
@@ -238,7 +317,9 @@ impl HubHost {
         while let Some(expired) = self.hub.expire(self.now) {
             match expired {
                 Expired::Link(link) => {
-                    self.pump(link);
+                    if self.canary != Some(Canary::TimeOutBeforeReading) {
+                        self.pump(link);
+                    }
                     self.timed_out(link);
                 }
                 Expired::Call(call, failure) => {
@@ -259,6 +340,9 @@ impl HubHost {
 
     /// Works off what the machine says is ready, until nothing is.
     pub fn settle(&mut self) {
+        if self.canary == Some(Canary::ReadyLinkForgotten) {
+            return;
+        }
         while let Some(link) = self.hub.poll_ready() {
             self.pump(link);
         }
@@ -270,6 +354,12 @@ impl HubHost {
 
     /// Hands a link what has arrived, until it waits, then lets it send.
     fn pump(&mut self, link: LinkId) {
+        self.touched.insert(link);
+        if self.canary == Some(Canary::ClosedBeforeReading)
+            && self.lines.get(&link).is_some_and(|line| line.eof)
+        {
+            self.lines.entry(link).and_modify(|line| line.rx.clear());
+        }
         loop {
             let Some(line) = self.lines.get_mut(&link).filter(|line| line.closed.is_none()) else { return };
             let rx = std::mem::take(&mut line.rx);
@@ -282,7 +372,8 @@ impl HubHost {
                 Err(close) => return self.finish(link, close),
             };
             let line = self.line(link);
-            if line.eof && matches!(wait, Wait::Read { .. }) {
+            line.refuses = !matches!(wait, Wait::Read { .. });
+            if line.eof && !line.refuses {
                 let mut tx = std::mem::take(&mut line.tx);
                 let end = self.hub.handle(self.now, link, Event::Closed, &mut tx);
                 self.line(link).tx = tx;
@@ -369,6 +460,12 @@ impl HubHost {
     }
 
     fn finish(&mut self, link: LinkId, close: Close) {
+        self.touched.insert(link);
+        if self.canary == Some(Canary::TakeoverIgnored)
+            && close.reason() == CloseReason::Ended(Rule::Takeover)
+        {
+            return;
+        }
         self.line(link).closed = Some(close);
         self.closes.push(close);
         let ended = self.hub.close(link, close.reason());

@@ -17,3 +17,4 @@ pub mod station;
 pub mod vectors;
 #[cfg(feature = "sockets")]
 pub mod walk;
+pub mod world;

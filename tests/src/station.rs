@@ -52,6 +52,44 @@ pub enum Heard {
     Closed(Close),
 }
 
+impl Heard {
+    /// What an action tells the application, if anything.
+    #[must_use]
+    pub fn of(action: &Action<'_>) -> Option<Self> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some(match action {
+            Action::Wait(_) | Action::Handled => return None,
+            Action::Connected { session_present } => Self::Connected { session_present: *session_present },
+            Action::Subscribed(subscription) => Self::Subscribed(*subscription),
+            Action::SubscriptionRefused(subscription) => Self::SubscriptionRefused(*subscription),
+            Action::Unsubscribed(subscription) => Self::Unsubscribed(*subscription),
+            Action::Deliver(message, delivery) => Self::Delivered {
+                message_id: message.system(SystemProperty::MessageId).map(|id| id.into_owned()),
+                properties: message
+                    .application()
+                    .map(|(name, value)| (name.into_owned(), value.map(|value| value.into_owned())))
+                    .collect(),
+                payload: message.payload.to_vec(),
+                dup: message.dup,
+                delivery: *delivery,
+            },
+            Action::Twin(twin) => Self::Twin { version: twin.version, document: text(twin.document) },
+            Action::Desired { version, patch } => Self::Desired { version: *version, patch: text(patch) },
+            Action::Invoke(call) => {
+                Self::Invoked { id: call.id, name: call.name.to_string(), payload: text(call.payload) }
+            }
+            Action::Answered(answer) => Self::Answered {
+                request: answer.request,
+                status: answer.status,
+                version: answer.version,
+                body: text(answer.body),
+            },
+            Action::Failed(request, failure) => Self::Failed(*request, *failure),
+            Action::Acknowledged(ticket) => Self::Acknowledged(*ticket),
+        })
+    }
+}
+
 /// A device in a test: its machine, its transport, and what its application has heard.
 #[derive(Debug)]
 pub struct Station {
@@ -240,38 +278,7 @@ impl Station {
     }
 
     fn hear(&mut self, action: &Action<'_>) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let heard = match action {
-            Action::Wait(_) | Action::Handled => return,
-            Action::Connected { session_present } => Heard::Connected { session_present: *session_present },
-            Action::Subscribed(subscription) => Heard::Subscribed(*subscription),
-            Action::SubscriptionRefused(subscription) => Heard::SubscriptionRefused(*subscription),
-            Action::Unsubscribed(subscription) => Heard::Unsubscribed(*subscription),
-            Action::Deliver(message, delivery) => Heard::Delivered {
-                message_id: message.system(SystemProperty::MessageId).map(|id| id.into_owned()),
-                properties: message
-                    .application()
-                    .map(|(name, value)| (name.into_owned(), value.map(|value| value.into_owned())))
-                    .collect(),
-                payload: message.payload.to_vec(),
-                dup: message.dup,
-                delivery: *delivery,
-            },
-            Action::Twin(twin) => Heard::Twin { version: twin.version, document: text(twin.document) },
-            Action::Desired { version, patch } => Heard::Desired { version: *version, patch: text(patch) },
-            Action::Invoke(call) => {
-                Heard::Invoked { id: call.id, name: call.name.to_string(), payload: text(call.payload) }
-            }
-            Action::Answered(answer) => Heard::Answered {
-                request: answer.request,
-                status: answer.status,
-                version: answer.version,
-                body: text(answer.body),
-            },
-            Action::Failed(request, failure) => Heard::Failed(*request, *failure),
-            Action::Acknowledged(ticket) => Heard::Acknowledged(*ticket),
-        };
-        self.heard.push(heard);
+        self.heard.extend(Heard::of(action));
     }
 }
 

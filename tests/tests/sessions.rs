@@ -1,6 +1,6 @@
 //! `tests/vectors/sessions.json` against the hub machine, in memory, under virtual time.
 //!
-//! Each case runs with its bytes whole and, again, cut after every byte: the outcome must be the same.
+//! Each case runs with its bytes whole, cut after every byte, and cut at random: the outcome must be the same.
 
 #![allow(clippy::panic, reason = "the harness stops where a vector is not what the vectors' README says")]
 
@@ -19,6 +19,7 @@ use devicebound_tests::fixtures::{HOST, KEYS, hub};
 use devicebound_tests::hub_host::{CallResult, HubHost};
 use devicebound_tests::packet_json::{self, Seen, payload, qos, seen as write};
 use devicebound_tests::vectors::{self, word};
+use devicebound_tests::world::{Entropy, Seeded};
 use serde_json::{Map, Value, json};
 
 /// Cases that need what the durable hub brings: feedback, and a store that can be killed or filled. The guard below
@@ -32,9 +33,10 @@ fn every_session_vector_holds_against_the_hub_machine() {
         if LATER.contains(&name.as_str()) {
             continue;
         }
-        for split in [usize::MAX, 1] {
-            if let Err(why) = Harness::new(split).run(&case) {
-                panic!("{name}, bytes cut after every {split}: {why}");
+        let random = (0..4).map(|seed| Split::Random(Seeded::new(seed)));
+        for split in [Split::Every(usize::MAX), Split::Every(1)].into_iter().chain(random) {
+            if let Err(why) = Harness::new(split.clone()).run(&case) {
+                panic!("{name}, {split:?}: {why}");
             }
         }
     }
@@ -46,8 +48,18 @@ fn the_cases_that_wait_for_the_durable_hub_are_there_and_do_not_pass_yet() {
     for name in LATER {
         let case = cases.iter().find(|case| vectors::name(case) == name);
         let case = case.unwrap_or_else(|| panic!("{name} is no session vector; take it off the list"));
-        assert!(Harness::new(usize::MAX).run(case).is_err(), "{name} passes; take it off the list");
+        assert!(
+            Harness::new(Split::Every(usize::MAX)).run(case).is_err(),
+            "{name} passes; take it off the list"
+        );
     }
+}
+
+/// Where the bytes of a connection are cut.
+#[derive(Clone, Debug)]
+enum Split {
+    Every(usize),
+    Random(Seeded),
 }
 
 struct Connection {
@@ -59,7 +71,7 @@ struct Connection {
 
 struct Harness {
     host: HubHost,
-    split: usize,
+    split: Split,
     connections: BTreeMap<String, Connection>,
     names: BTreeMap<String, String>,
     calls: BTreeMap<String, Result<CallId, String>>,
@@ -75,7 +87,7 @@ fn require(holds: bool, why: impl FnOnce() -> String) -> Outcome {
 }
 
 impl Harness {
-    fn new(split: usize) -> Self {
+    fn new(split: Split) -> Self {
         let host = hub(&["dev1", "dev2", "dev1/modA"]);
         Self {
             host,
@@ -138,14 +150,14 @@ impl Harness {
             "online" => return self.online(actor, step),
             "send" => {
                 let bytes = self.encode(&step["packet"]);
-                self.send(actor, &bytes, self.split);
+                self.send(actor, &bytes);
             }
             "send_many" => {
                 let packets = step["packets"].as_array().expect("packets is a list");
                 let bytes: Vec<u8> = packets.iter().flat_map(|packet| self.encode(packet)).collect();
-                self.send(actor, &bytes, self.split);
+                self.send(actor, &bytes);
             }
-            "send_hex" => self.send(actor, &vectors::hex(&step["hex"]), self.split),
+            "send_hex" => self.send(actor, &vectors::hex(&step["hex"])),
             _ => return Err(format!("unknown act {act}")),
         }
         Ok(())
@@ -158,11 +170,21 @@ impl Harness {
         self.connections.insert(actor.to_owned(), connection);
     }
 
-    fn send(&mut self, actor: &str, bytes: &[u8], split: usize) {
-        let link = self.connections[actor].link;
-        for chunk in bytes.chunks(split.min(bytes.len().max(1))) {
-            self.host.receive(link, chunk);
+    fn send(&mut self, actor: &str, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let length = match &mut self.split {
+                Split::Every(length) => *length,
+                Split::Random(seeded) => seeded.between(1, 40) as usize,
+            };
+            rest = self.send_some(actor, rest, length);
         }
+    }
+
+    fn send_some<'b>(&mut self, actor: &str, bytes: &'b [u8], length: usize) -> &'b [u8] {
+        let (sent, rest) = bytes.split_at(length.min(bytes.len()));
+        self.host.receive(self.connections[actor].link, sent);
+        rest
     }
 
     fn connect(&mut self, actor: &str, step: &Value) {
@@ -195,9 +217,15 @@ impl Harness {
         for packet in step["pipeline"].as_array().into_iter().flatten() {
             bytes.extend(self.encode(packet));
         }
-        let split =
-            step["split_every"].as_u64().map_or(self.split, |bytes| usize::try_from(bytes).unwrap_or(1));
-        self.send(actor, &bytes, split);
+        match step["split_every"].as_u64() {
+            Some(length) => {
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    rest = self.send_some(actor, rest, usize::try_from(length).unwrap_or(1));
+                }
+            }
+            None => self.send(actor, &bytes),
+        }
     }
 
     fn password(&self, device: &str, step: &Value) -> Option<Vec<u8>> {
@@ -246,7 +274,7 @@ impl Harness {
         }
         let wanted: Vec<_> = filters.iter().map(|filter| json!({"filter": filter, "qos": 1})).collect();
         let bytes = self.encode(&json!({"type": "subscribe", "packet_id": 1, "filters": wanted}));
-        self.send(actor, &bytes, self.split);
+        self.send(actor, &bytes);
         let codes = vec![1; filters.len()];
         self.expect_packet(actor, &json!({"type": "suback", "packet_id": 1, "return_codes": codes}))
     }
@@ -310,7 +338,7 @@ impl Harness {
                 require(self.host.closed(link).is_none(), || format!("it is {:?}", self.host.closed(link)))
             }
             "alive" => {
-                self.send(actor, &[0xC0, 0], self.split);
+                self.send(actor, &[0xC0, 0]);
                 self.expect_packet(actor, &json!({"type": "pingresp"}))
             }
             other => Err(format!("unknown expectation {other}")),

@@ -7,17 +7,19 @@ mod machines;
 mod packets;
 mod seeds;
 mod words;
+mod world;
 
 pub use machines::{device_link, hub_link};
 pub use packets::{chunked_stream, packet_decode, packet_round_trip};
 pub use seeds::seeds;
 pub use words::{connection_string, sas_token, topic_and_bag, user_name};
+pub use world::world;
 
 /// What a fuzz target does with its input.
 pub type Body = fn(&[u8]);
 
 /// Every fuzz target, by its name.
-pub const TARGETS: [(&str, Body); 9] = [
+pub const TARGETS: [(&str, Body); 10] = [
     ("packet_decode", packet_decode),
     ("packet_round_trip", packet_round_trip),
     ("chunked_stream", chunked_stream),
@@ -27,4 +29,5 @@ pub const TARGETS: [(&str, Body); 9] = [
     ("connection_string", connection_string),
     ("hub_link", hub_link),
     ("device_link", device_link),
+    ("world", world),
 ];

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::machines::{BUSY, ONLINE};
 use crate::live::publish;
 use crate::vectors::{bytes, load, name, word};
+use crate::world::{Entropy, Seeded};
 
 /// Longer vectors show a fuzzer little more, and make it slow.
 const LENGTH_MAX: usize = 256;
@@ -18,6 +19,9 @@ const WHOLE: u8 = u8::MAX;
 /// is short.
 #[must_use]
 pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
+    if target == "world" {
+        return worlds();
+    }
     let seeds = match target {
         "packet_decode" => packets(&["packets_valid", "packets_invalid"], &[]),
         "packet_round_trip" => packets(&["packets_valid"], &[]),
@@ -42,6 +46,15 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
     let mut groups = BTreeSet::new();
     let firsts = seeds.into_iter().filter(|seed| seed.bytes.len() <= LENGTH_MAX);
     firsts.filter(|seed| groups.insert(seed.group.clone())).map(|seed| (seed.name, seed.bytes)).collect()
+}
+
+/// Bytes that are as good as any others.
+fn worlds() -> BTreeMap<String, Vec<u8>> {
+    let bytes = |seed| {
+        let mut seeded = Seeded::new(seed);
+        (0..LENGTH_MAX).map(|_| seeded.below(256).to_le_bytes()[0]).collect()
+    };
+    (0..8).map(|seed| (format!("seed-{seed}"), bytes(seed))).collect()
 }
 
 fn owned(text: Option<&str>) -> Option<String> {

@@ -1,0 +1,380 @@
+//! The hub's sockets, its deadlines and its disk.
+
+use devicebound::explain::{Sender as Side, explain};
+use devicebound::hub::{Change, LinkId};
+use devicebound::iothub::Identity;
+use devicebound::packet::Packet;
+use devicebound::time::Instant;
+use devicebound::{Close, CloseReason, Rule};
+use serde_json::Map;
+
+use super::application::{call_payload, parse_cloud, parse_name, status_of};
+use super::disk::Name;
+use super::thing::client_id;
+use super::wire::Fact;
+use super::{Arrival, Breach, Canary, Connection, Wake, World, breach};
+use crate::hub_host::{CallResult, Stored};
+
+impl World<'_> {
+    pub(super) fn hub_reads(&mut self, number: u64) -> Result<(), Breach> {
+        if self.hub_paused_until > self.now {
+            self.schedule(Some(self.hub_paused_until), Wake::Up(number));
+            return Ok(());
+        }
+        let Some((link, arrival)) = self.take_arrival(number) else { return Ok(()) };
+        self.hub.step_clock(self.now);
+        match arrival {
+            Arrival::Bytes(bytes) => self.hub.receive(link, &bytes),
+            Arrival::End => self.hub.hang_up(link),
+        }
+        self.after_hub()
+    }
+
+    /// What the hub's socket has, if the hub reads it.
+    pub(super) fn take_arrival(&mut self, number: u64) -> Option<(LinkId, Arrival)> {
+        let most = self.draw_read();
+        let connection = self.connections.get_mut(&number)?;
+        let link = connection.link.filter(|link| self.hub.reads(*link))?;
+        let arrival = connection.up.read(self.now, most);
+        let arrived = connection.up.arrived();
+        while connection.ends.pop_front_if(|end| *end <= arrived).is_some() {
+            connection.heard_at = self.now;
+        }
+        let next = connection.up.next_arrival();
+        self.schedule(next, Wake::Up(number));
+        Some((link, arrival?))
+    }
+
+    pub(super) fn draw_read(&mut self) -> usize {
+        if !self.entropy.one_in(self.options.split) {
+            return usize::MAX;
+        }
+        self.marks.mark("fault: read split");
+        self.entropy.between(1, 40) as usize
+    }
+
+    /// The hub's deadlines. What has arrived meanwhile lies in the sockets' buffers.
+    pub(super) fn wake_hub(&mut self) -> Result<(), Breach> {
+        if let Some(at) = self.hub_back_at {
+            if at > self.now {
+                self.schedule(Some(at), Wake::Hub);
+                return Ok(());
+            }
+            self.hub_back_at = None;
+        }
+        if self.hub_paused_until > self.now {
+            self.schedule(Some(self.hub_paused_until), Wake::Hub);
+            return Ok(());
+        }
+        let numbers: Vec<_> = if self.hub.hub.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
+            self.links.values().copied().collect()
+        } else {
+            Vec::new()
+        };
+        for number in numbers {
+            self.read_into_buffer(number);
+        }
+        self.hub.wake(self.now);
+        let deadline = self.hub.hub.poll_timeout();
+        if let Some(deadline) = deadline.filter(|deadline| deadline.at <= self.now) {
+            return breach(format!("the hub's deadline {deadline:?} is not in the future"));
+        }
+        self.after_hub()
+    }
+
+    pub(super) fn read_into_buffer(&mut self, number: u64) {
+        let Some(connection) = self.connections.get(&number) else { return };
+        let due = connection.up.next_arrival().is_some_and(|at| at <= self.now);
+        let bytes = connection.up.on_the_way() > 0;
+        if !due || !bytes {
+            return;
+        }
+        if let Some((link, Arrival::Bytes(bytes))) = self.take_arrival(number) {
+            self.hub.arrive(link, &bytes);
+        }
+    }
+
+    /// The hub machine was called: what it wants done is done.
+    pub(super) fn after_hub(&mut self) -> Result<(), Breach> {
+        let mut accepted = Vec::new();
+        loop {
+            self.take_writes()?;
+            let touched = self.hub.take_touched();
+            if touched.is_empty() {
+                break;
+            }
+            // What an ended link still has was written before what its successor has.
+            let (ended, open): (Vec<_>, Vec<_>) =
+                touched.into_iter().partition(|link| self.hub.closed(*link).is_some());
+            for link in ended.into_iter().chain(open) {
+                self.send_to_device(link, &mut accepted)?;
+            }
+        }
+        for (call, result) in std::mem::take(&mut self.hub.calls) {
+            let Some((identity, number)) = self.model.calls.remove(&call) else {
+                return breach(format!("{call:?} was not open and has the result {result:?}"));
+            };
+            match result {
+                CallResult::Answered { status: 429, payload } if payload == b"null" => {
+                    self.marks.mark("app: method refused, too many are open");
+                }
+                CallResult::Answered { status, payload } => {
+                    let wanted = call_payload(identity, number);
+                    if payload != wanted.as_bytes() || i64::from(status) != status_of(number) {
+                        let payload = String::from_utf8_lossy(&payload).into_owned();
+                        return breach(format!("call {wanted} is answered with {status}, {payload}"));
+                    }
+                    self.marks.mark("app: method answered");
+                }
+                CallResult::Failed(_) => self.marks.mark("hub: call failed"),
+            }
+        }
+        for number in accepted {
+            self.is_the_only_one(number)?;
+        }
+        self.start_disk();
+        let next = self.hub.hub.poll_timeout().map(|deadline| deadline.at);
+        self.schedule(next, Wake::Hub);
+        Ok(())
+    }
+
+    pub(super) fn is_the_only_one(&mut self, number: u64) -> Result<(), Breach> {
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let identity = self.things[connection.thing].identity;
+        let previous = self.live[identity].replace(number);
+        let previous = previous.filter(|previous| *previous != number);
+        let is_open = |number: &u64| self.connections.get(number).is_some_and(|other| other.link.is_some());
+        if previous.as_ref().is_some_and(is_open) {
+            return breach(format!("dev{identity} has two live connections"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_writes(&mut self) -> Result<(), Breach> {
+        let writes = self.hub.take_writes();
+        let mut receipts = writes.receipts.into_iter();
+        for stored in writes.telemetry {
+            if let Some(name) = self.telemetry_received(&stored)? {
+                let Some(receipt) = receipts.next() else {
+                    return breach("QoS 1 telemetry comes with a receipt");
+                };
+                self.disk.append(receipt, name);
+                if self.canary == Some(Canary::StoredBeforeSynced) {
+                    self.hub.hub.stored(receipt);
+                    self.hub.settle();
+                }
+            }
+        }
+        for commit in writes.commits {
+            let Some(&identity) = self.identities.get(&commit.device) else {
+                return breach(format!("{:?} belongs to nobody", commit.device));
+            };
+            self.disk.change(identity);
+            match commit.change {
+                Change::Completed(sequence) => {
+                    self.model.identities[identity].completed(sequence, commit.revision)?;
+                }
+                Change::Reported => {
+                    let record = self.hub.hub.record(commit.device);
+                    let reported = record.map(|record| record.twin().reported());
+                    self.model.identities[identity].is_reported(reported.unwrap_or(&Map::new()))?;
+                }
+                Change::DeadLettered => {
+                    let wall = self.hub.unix_time();
+                    let Some(record) = self.hub.hub.record(commit.device) else { continue };
+                    let count = self.model.identities[identity].expired(record, commit.revision, wall)?;
+                    (0..count).for_each(|_| self.marks.mark("hub: cloud message expired"));
+                }
+                Change::Identity | Change::Session | Change::Enqueued(_) | Change::Desired => {}
+            }
+            if self.canary == Some(Canary::CommittedBeforeSynced) {
+                self.hub.hub.committed(commit.device, commit.revision);
+                self.hub.settle();
+            }
+        }
+        Ok(())
+    }
+
+    /// Telemetry reached the hub. Gives its name, if it was sent at QoS 1.
+    pub(super) fn telemetry_received(&mut self, stored: &Stored) -> Result<Option<Name>, Breach> {
+        let text = String::from_utf8_lossy(&stored.payload).into_owned();
+        let Some((kind, name)) = parse_name(&text) else { return breach(format!("nobody sent {text}")) };
+        let thing = self.things.get(name.thing);
+        if thing.is_none_or(|thing| client_id(thing.identity) != stored.client_id) {
+            return breach(format!("{text} comes from {}", stored.client_id));
+        }
+        let sender = &mut self.model.senders[name.thing];
+        match kind {
+            't' => {
+                if sender.received(name.number)? {
+                    self.marks.mark("wire: telemetry received twice");
+                }
+                Ok(Some(name))
+            }
+            'q' => sender.received_at_most_once(name.number).map(|()| None),
+            _ => {
+                self.marks.mark("hub: will sent");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Carries what the hub has written to a link into its pipe, and the link's end.
+    pub(super) fn send_to_device(&mut self, link: LinkId, accepted: &mut Vec<u64>) -> Result<(), Breach> {
+        let Some(&number) = self.links.get(&link) else { return Ok(()) };
+        let closed = self.hub.closed(link);
+        let delay = self.draw(self.options.delay);
+        let arrives = self.now.after(delay);
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        let room = if closed.is_some() { usize::MAX } else { connection.down.room() };
+        let bytes = self.hub.take_some(link, room);
+        if bytes.len() == room {
+            self.marks.mark("fault: short write");
+        }
+        self.trace.bytes(self.now, &bytes);
+        self.hub_wrote(number, &bytes, accepted)?;
+        if self.canary == Some(Canary::CrossTalk) && !bytes.is_empty() && self.cross_talk(number, &bytes) {
+            return Ok(());
+        }
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        if !bytes.is_empty() {
+            connection.down.write(&bytes, arrives);
+        }
+        if let Some(close) = closed {
+            connection.down.close(arrives);
+            connection.link = None;
+            self.links.remove(&link);
+            self.hub.forget(link);
+            self.hub_closed(number, close)?;
+        }
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let (up, down) = (connection.up.next_arrival(), connection.down.next_arrival());
+        self.schedule(up, Wake::Up(number));
+        self.schedule(down, Wake::Down(number));
+        self.drop_if_over(number);
+        Ok(())
+    }
+
+    /// Reads what the hub wrote, beside the device.
+    pub(super) fn hub_wrote(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        accepted: &mut Vec<u64>,
+    ) -> Result<(), Breach> {
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        let Connection { down_tap, wire, thing, .. } = connection;
+        let identity = self.things[*thing].identity;
+        let (model, marks, trace, now) =
+            (&mut self.model.identities[identity], &mut self.marks, &mut self.trace, self.now);
+        down_tap.read(bytes, |packet, _| {
+            let name = client_id(identity);
+            trace.line(
+                now,
+                format_args!(
+                    "{name} ◀── {}",
+                    explain(packet, Side::Hub, Identity::from_client_id(&name).ok())
+                ),
+            );
+            match wire.hub_sent(packet)? {
+                Some(Fact::Accepted { session_present }) => {
+                    accepted.push(number);
+                    marks.mark(match session_present {
+                        true => "wire: CONNACK, session resumed",
+                        false => "wire: CONNACK, new session",
+                    });
+                }
+                Some(Fact::Cloud { dup }) => {
+                    let Packet::Publish(publish) = packet else { return Ok(()) };
+                    let (whose, message) = parse_cloud(&String::from_utf8_lossy(publish.payload))?;
+                    if whose != identity {
+                        return breach(format!("a message for dev{whose} is sent to {name}"));
+                    }
+                    if model.cloud_sent(message, dup)? {
+                        marks.mark("wire: cloud message sent again with DUP");
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Hands bytes to a connection that they are not for; false where there is none.
+    pub(super) fn cross_talk(&mut self, number: u64, bytes: &[u8]) -> bool {
+        let other = self.connections.iter_mut().find(|(other, connection)| {
+            **other != number && connection.device_is_there && connection.wire.accepted
+        });
+        let Some((&other, connection)) = other else { return false };
+        connection.down.write(bytes, self.now);
+        self.schedule(Some(self.now), Wake::Down(other));
+        true
+    }
+
+    /// The hub has ended a connection: may it, for this reason?
+    pub(super) fn hub_closed(&mut self, number: u64, close: Close) -> Result<(), Breach> {
+        let Some(connection) = self.connections.get(&number) else { return Ok(()) };
+        let name = client_id(self.things[connection.thing].identity);
+        let arrived = connection.up.arrived();
+        self.trace.line(self.now, format_args!("{name} ─╳─ hub: {:?}", close.reason()));
+        let said_disconnect = connection.disconnect.is_some_and(|end| end <= arrived);
+        let patience = u64::from(self.options.keep_alive) * 3 / 2;
+        match close.reason() {
+            CloseReason::Malformed(_) | CloseReason::Violation(_) => {
+                return breach(format!("the hub says of {name}: {:?}", close.reason()));
+            }
+            CloseReason::Lost | CloseReason::TimedOut(_) if said_disconnect => {
+                return breach(format!("{name} said DISCONNECT, and the hub says {:?}", close.reason()));
+            }
+            CloseReason::TimedOut(Rule::KeepAlive)
+                if self.now.since(connection.heard_at).as_secs() < patience =>
+            {
+                return breach(format!("{name} was cut for silence and was not silent"));
+            }
+            CloseReason::TimedOut(Rule::KeepAlive) => self.marks.mark("close: hub, keep alive"),
+            CloseReason::Ended(Rule::Takeover) => self.marks.mark("close: hub, takeover"),
+            CloseReason::Ended(Rule::SasExpired) => self.marks.mark("close: hub, token expired"),
+            CloseReason::Ended(Rule::StoreFailed) => self.marks.mark("close: hub, store failed"),
+            CloseReason::Disconnected => self.marks.mark("close: hub, disconnected"),
+            CloseReason::Lost => self.marks.mark("close: hub, lost"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_if_over(&mut self, number: u64) {
+        let over = |connection: &Connection| !connection.device_is_there && connection.link.is_none();
+        if self.connections.get(&number).is_some_and(over) {
+            self.connections.remove(&number);
+        }
+    }
+
+    // --- the disk ---
+
+    pub(super) fn start_disk(&mut self) {
+        if self.hub_back_at.is_some() || !self.disk.is_idle() || !self.disk.has_work() {
+            return;
+        }
+        let done = self.now.after(self.draw(self.options.store));
+        let (hub, keys) = (&self.hub.hub, &self.keys);
+        self.disk
+            .write(done, |identity| hub.record(keys[identity]).expect("the world removes no record").clone());
+        self.schedule(Some(done), Wake::Disk);
+    }
+
+    /// What was being written is safe, if that is so by `now`.
+    pub(super) fn disk_is_done(&mut self, now: Instant) -> Result<(), Breach> {
+        let Some(batch) = self.disk.sync(now) else { return Ok(()) };
+        self.hub.step_clock(self.now);
+        for (receipt, name) in batch.telemetry {
+            self.model.telemetry_safe(name);
+            self.hub.hub.stored(receipt);
+        }
+        for (identity, record) in batch.records {
+            self.model.identities[identity].safe(record.revision());
+            self.hub.hub.committed(self.keys[identity], record.revision());
+        }
+        self.hub.settle();
+        self.after_hub()
+    }
+}

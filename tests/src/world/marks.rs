@@ -1,0 +1,93 @@
+//! How often each fault and each rule was reached.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts by name. A name that a run never reached is a hole in what it has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks(BTreeMap<&'static str, u64>);
+
+/// Every name that a long run must reach.
+pub const MARKS: [&str; 48] = [
+    "app: cloud message completed",
+    "app: cloud message seen again by a restarted device",
+    "app: desired change",
+    "app: method answered",
+    "app: method answered too late",
+    "app: method refused, too many are open",
+    "app: request answered",
+    "app: request failed",
+    "app: telemetry acknowledged",
+    "app: twin read",
+    "close: device, CONNACK did not come",
+    "close: device, lost",
+    "close: device, PINGRESP did not come",
+    "close: device, said DISCONNECT",
+    "close: device, token renewed",
+    "close: hub, disconnected",
+    "close: hub, keep alive",
+    "close: hub, lost",
+    "close: hub, store failed",
+    "close: hub, takeover",
+    "close: hub, token expired",
+    "fault: commit rejected",
+    "fault: connection cut",
+    "fault: connection half-open",
+    "fault: connection refused",
+    "fault: device crashed, state lost",
+    "fault: device crashed, state kept",
+    "fault: device paused",
+    "fault: hub crashed",
+    "fault: hub paused",
+    "fault: hub restarted",
+    "fault: pipe stalled",
+    "fault: read split",
+    "fault: rival connected",
+    "fault: short write",
+    "fault: unsynced record survived a crash",
+    "fault: unsynced telemetry survived a crash",
+    "fault: wall clock stepped",
+    "hub: call failed",
+    "hub: cloud message expired",
+    "hub: queue full",
+    "hub: will sent",
+    "wire: cloud message sent again with DUP",
+    "wire: CONNACK, new session",
+    "wire: CONNACK, session resumed",
+    "wire: telemetry sent again with DUP",
+    "wire: telemetry received twice",
+    "wire: 16 publishes in flight",
+];
+
+impl Marks {
+    /// One more.
+    pub fn mark(&mut self, name: &'static str) {
+        debug_assert!(MARKS.contains(&name), "{name} is not in MARKS");
+        *self.0.entry(name).or_default() += 1;
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            *self.0.entry(name).or_default() += count;
+        }
+    }
+
+    /// What was not reached.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        MARKS.into_iter().filter(|name| self.count(name) == 0).collect()
+    }
+}
+
+impl fmt::Display for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        MARKS.iter().try_for_each(|name| writeln!(f, "{:>12}  {name}", self.count(name)))
+    }
+}

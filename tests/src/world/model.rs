@@ -1,0 +1,388 @@
+//! What must be true of hub and devices, in maps and lists, without any protocol.
+//!
+//! It is told what the applications, the back end and the disk see, and says where that cannot be. What it does for one
+//! event depends on one device only, so a thousand of them cost no more per step than one.
+
+use std::collections::BTreeMap;
+
+use devicebound::device::Ticket;
+use devicebound::hub::{CallId, DeviceRecord, Revision, SequenceNumber};
+use devicebound::time::UnixTime;
+use serde_json::{Map, Value, json};
+
+use super::disk::Name;
+use super::wire::Seen;
+use super::{Breach, breach};
+
+/// Patches of reported properties change one of so many properties, beside `n`.
+const KEYS: u64 = 4;
+/// Versions of desired properties that are remembered behind the last safe one.
+const HISTORY: usize = 256;
+
+/// The telemetry of one device machine's application.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    next: u64,
+    /// What the application knows not to be safe yet.
+    pub(super) open: BTreeMap<Ticket, u64>,
+    durable: Seen,
+    /// The application gave it up, with the machine that held it.
+    forgotten: Seen,
+    /// The hub has had all below, or they were forgotten.
+    received: u64,
+    next_at_most_once: u64,
+    received_at_most_once: u64,
+}
+
+impl Sender {
+    pub(super) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn submitted(&mut self, ticket: Ticket, number: u64) {
+        self.next = self.next.max(number + 1);
+        self.open.insert(ticket, number);
+    }
+
+    /// The machine is gone. Gives what it held.
+    pub(super) fn crashed(&mut self, kept: bool) -> Vec<u64> {
+        let open: Vec<_> = std::mem::take(&mut self.open).into_values().collect();
+        if !kept {
+            open.iter().for_each(|number| self.forgotten.insert(*number));
+        }
+        open
+    }
+
+    pub(super) fn next_at_most_once(&mut self) -> u64 {
+        self.next_at_most_once += 1;
+        self.next_at_most_once
+    }
+
+    /// The hub has read it. True if it had before.
+    pub(super) fn received(&mut self, number: u64) -> Result<bool, Breach> {
+        if number >= self.next {
+            return breach(format!("telemetry {number} was never sent"));
+        }
+        if number < self.received {
+            return Ok(true);
+        }
+        if let Some(gap) = (self.received..number).find(|gap| !self.forgotten.contains(*gap)) {
+            return breach(format!("telemetry {number} came before {gap}"));
+        }
+        self.received = number + 1;
+        Ok(false)
+    }
+
+    pub(super) fn received_at_most_once(&mut self, number: u64) -> Result<(), Breach> {
+        if number <= self.received_at_most_once || number > self.next_at_most_once {
+            return breach(format!("QoS 0 telemetry {number} came after {}", self.received_at_most_once));
+        }
+        self.received_at_most_once = number;
+        Ok(())
+    }
+
+    fn durable(&mut self, number: u64) {
+        self.durable.insert(number);
+    }
+
+    fn acknowledged(&mut self, ticket: Ticket) -> Result<(), Breach> {
+        let Some(number) = self.open.remove(&ticket) else {
+            return breach(format!("{ticket:?} was not open and is acknowledged"));
+        };
+        if !self.durable.contains(number) {
+            return breach(format!("telemetry {number} is acknowledged and not safe"));
+        }
+        Ok(())
+    }
+}
+
+/// A cloud message that is not done with.
+#[derive(Debug)]
+struct Cloud {
+    sequence: SequenceNumber,
+    since: Revision,
+    safe: bool,
+    sent: bool,
+    /// The application is done with it.
+    finished: bool,
+    /// The hub has its PUBACK; the revision that says so is not safe yet.
+    completed: Option<Revision>,
+    /// The hub has dropped it when its time was over; what was on its way then may come later.
+    dropped: Option<Revision>,
+    expires: UnixTime,
+}
+
+#[derive(Debug)]
+struct Desired {
+    since: Revision,
+    document: Map<String, Value>,
+}
+
+/// What the back end and the device's application know of one identity.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    cloud: BTreeMap<u64, Cloud>,
+    next_cloud: u64,
+    done: Seen,
+    dropped: Seen,
+    desired: BTreeMap<u64, Desired>,
+    desired_safe: u64,
+    next_desired: u64,
+    next_patch: u64,
+    /// The newest patch of each property that was acknowledged.
+    patched: [u64; KEYS as usize],
+    /// The newest patch that was acknowledged, and the version that it made.
+    newest: (u64, u64),
+}
+
+impl Identity {
+    fn new() -> Self {
+        let first = Desired { since: Revision::default(), document: Map::new() };
+        Self { desired: BTreeMap::from([(1, first)]), desired_safe: 1, ..Self::default() }
+    }
+
+    pub(super) const fn next_cloud(&self) -> u64 {
+        self.next_cloud
+    }
+
+    pub(super) fn enqueued(&mut self, sequence: SequenceNumber, since: Revision, expires: UnixTime) {
+        let cloud = Cloud {
+            sequence,
+            since,
+            safe: false,
+            sent: false,
+            finished: false,
+            completed: None,
+            dropped: None,
+            expires,
+        };
+        self.cloud.insert(self.next_cloud, cloud);
+        self.next_cloud += 1;
+    }
+
+    /// The hub sent it. True if it had before.
+    pub(super) fn cloud_sent(&mut self, number: u64, dup: bool) -> Result<bool, Breach> {
+        match self.cloud.get_mut(&number) {
+            // It was on its way when its time was over.
+            None if self.dropped.contains(number) => Ok(false),
+            None if self.done.contains(number) => breach(format!("cloud message {number} was completed")),
+            None => breach(format!("there is no cloud message {number}")),
+            Some(cloud) if !cloud.safe => breach(format!("cloud message {number} is sent and not safe")),
+            Some(cloud) if cloud.completed.is_some() => {
+                breach(format!("cloud message {number} is sent again after its PUBACK"))
+            }
+            Some(cloud) if cloud.sent && !dup => {
+                breach(format!("cloud message {number} is sent again without DUP"))
+            }
+            Some(cloud) => Ok(std::mem::replace(&mut cloud.sent, true)),
+        }
+    }
+
+    /// The application is done with it. True if it was before.
+    pub(super) fn finished(&mut self, number: u64) -> bool {
+        self.cloud.get_mut(&number).is_none_or(|cloud| std::mem::replace(&mut cloud.finished, true))
+    }
+
+    /// The hub has the PUBACK.
+    pub(super) fn completed(&mut self, sequence: SequenceNumber, revision: Revision) -> Result<(), Breach> {
+        let open = |cloud: &&mut Cloud| cloud.sequence == sequence && cloud.completed.is_none();
+        match self.cloud.values_mut().find(open) {
+            None => breach(format!("there is no message {} to complete", sequence.0)),
+            Some(cloud) if !cloud.finished => {
+                breach(format!("message {} is completed, and no application has said so", sequence.0))
+            }
+            Some(cloud) => {
+                cloud.completed = Some(revision);
+                Ok(())
+            }
+        }
+    }
+
+    /// The hub has, with this revision, dropped what had expired; gives how many there were.
+    pub(super) fn expired(
+        &mut self,
+        record: &DeviceRecord,
+        at: Revision,
+        wall: UnixTime,
+    ) -> Result<usize, Breach> {
+        let waiting: Vec<_> = record.waiting().collect();
+        let open = |cloud: &Cloud| cloud.completed.or(cloud.dropped).is_none();
+        let mut count = 0;
+        for (number, cloud) in
+            self.cloud.iter_mut().filter(|(_, cloud)| open(cloud) && !waiting.contains(&cloud.sequence))
+        {
+            if cloud.expires > wall {
+                return breach(format!(
+                    "cloud message {number} is dropped at {wall}, before its time, {}",
+                    cloud.expires
+                ));
+            }
+            cloud.dropped = Some(at);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The record is safe up to this revision.
+    pub(super) fn safe(&mut self, up_to: Revision) {
+        for cloud in self.cloud.values_mut() {
+            cloud.safe |= cloud.since <= up_to;
+        }
+        let done = |_: &u64, cloud: &mut Cloud| {
+            cloud.completed.or(cloud.dropped).is_some_and(|revision| revision <= up_to)
+        };
+        for (number, cloud) in self.cloud.extract_if(.., done) {
+            let gone = if cloud.dropped.is_some() { &mut self.dropped } else { &mut self.done };
+            gone.insert(number);
+        }
+        let mut newer = self.desired.range(self.desired_safe..);
+        if let Some((version, _)) = newer.rfind(|(_, desired)| desired.since <= up_to) {
+            self.desired_safe = *version;
+        }
+        while self.desired.len() > HISTORY && self.desired.keys().next() < Some(&self.desired_safe) {
+            self.desired.pop_first();
+        }
+    }
+
+    /// The hub starts again from this record.
+    pub(super) fn recovered(&mut self, record: &DeviceRecord, wall: UnixTime) -> Result<(), Breach> {
+        self.take_out_missing(record, wall)?;
+        let known: Vec<_> = self.cloud.values().map(|cloud| cloud.sequence).collect();
+        if let Some(back) = record.waiting().find(|sequence| !known.contains(sequence)) {
+            return breach(format!("message {} was done with and waits again", back.0));
+        }
+        for cloud in self.cloud.values_mut() {
+            cloud.safe = true;
+            (cloud.completed, cloud.dropped) = (None, None);
+        }
+        let version = record.twin().desired_version();
+        if version < self.desired_safe {
+            return breach(format!("desired version {} was safe, now it is {version}", self.desired_safe));
+        }
+        self.desired.split_off(&(version + 1));
+        self.desired_safe = version;
+        self.is_desired(version, record.twin().desired())?;
+        self.is_reported(record.twin().reported())
+    }
+
+    fn take_out_missing(&mut self, record: &DeviceRecord, wall: UnixTime) -> Result<(), Breach> {
+        let waiting: Vec<_> = record.waiting().collect();
+        let missing = |_: &u64, cloud: &mut Cloud| !waiting.contains(&cloud.sequence);
+        for (number, cloud) in self.cloud.extract_if(.., missing) {
+            if cloud.completed.is_some() {
+                self.done.insert(number);
+            } else if cloud.expires <= wall || cloud.dropped.is_some() {
+                self.dropped.insert(number);
+            } else if cloud.safe {
+                return breach(format!("cloud message {number} is lost"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next patch of desired properties.
+    pub(super) fn next_desired(&mut self) -> Map<String, Value> {
+        self.next_desired += 1;
+        patch(self.next_desired)
+    }
+
+    pub(super) fn desired_changed(&mut self, version: u64, since: Revision, patch: &Map<String, Value>) {
+        let mut document =
+            self.desired.values().next_back().map_or_else(Map::new, |last| last.document.clone());
+        document.extend(patch.clone());
+        self.desired.insert(version, Desired { since, document });
+    }
+
+    /// The device's application holds these desired properties.
+    pub(super) fn device_has(&self, version: u64, document: &Map<String, Value>) -> Result<(), Breach> {
+        if version > self.desired_safe {
+            return breach(format!("the device sees desired version {version} before it is safe"));
+        }
+        self.is_desired(version, document)
+    }
+
+    fn is_desired(&self, version: u64, document: &Map<String, Value>) -> Result<(), Breach> {
+        match self.desired.get(&version) {
+            Some(desired) if desired.document == *document => Ok(()),
+            Some(desired) => {
+                breach(format!("desired version {version}: {document:?}, not {:?}", desired.document))
+            }
+            None if self.desired.first_key_value().is_some_and(|(first, _)| version < *first) => Ok(()),
+            None => breach(format!("there is no desired version {version}")),
+        }
+    }
+
+    /// The next patch of reported properties.
+    pub(super) fn next_patch(&mut self) -> (u64, Map<String, Value>) {
+        self.next_patch += 1;
+        (self.next_patch, patch(self.next_patch))
+    }
+
+    pub(super) const fn acknowledged_version(&self) -> u64 {
+        self.newest.1
+    }
+
+    /// The hub has answered a patch.
+    pub(super) fn patch_acknowledged(&mut self, number: u64, version: u64) -> Result<(), Breach> {
+        let (newest, at) = self.newest;
+        if (number > newest) != (version > at) {
+            return breach(format!("patch {number} made version {version}, patch {newest} version {at}"));
+        }
+        self.newest = self.newest.max((number, version));
+        let key = &mut self.patched[usize::try_from(number % KEYS).unwrap_or(0)];
+        *key = number.max(*key);
+        Ok(())
+    }
+
+    /// These are reported properties that somebody reads.
+    pub(super) fn is_reported(&self, document: &Map<String, Value>) -> Result<(), Breach> {
+        let value = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
+        for (key, acknowledged) in (0..KEYS).zip(self.patched) {
+            let value = value(&format!("k{key}"));
+            let sound =
+                value >= acknowledged && value <= self.next_patch && (value == 0 || value % KEYS == key);
+            if !sound {
+                return breach(format!("reported k{key} is {value}, patch {acknowledged} was acknowledged"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a quiet world has not come to rest with.
+    pub(super) fn unrest(&self) -> Option<String> {
+        self.cloud.keys().next().map(|number| format!("cloud message {number} is not completed"))
+    }
+}
+
+/// Patch number `n` of a twin.
+fn patch(number: u64) -> Map<String, Value> {
+    let mut patch = Map::new();
+    patch.insert("n".to_owned(), json!(number));
+    patch.insert(format!("k{}", number % KEYS), json!(number));
+    patch
+}
+
+/// The whole model.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) identities: Vec<Identity>,
+    /// By device machine.
+    pub(super) senders: Vec<Sender>,
+    /// Open calls: whom they are for, and their number.
+    pub(super) calls: BTreeMap<CallId, (usize, u64)>,
+    pub(super) next_call: u64,
+}
+
+impl Model {
+    pub(super) fn new(identities: usize) -> Self {
+        Self { identities: (0..identities).map(|_| Identity::new()).collect(), ..Self::default() }
+    }
+
+    pub(super) fn telemetry_safe(&mut self, name: Name) {
+        self.senders[name.thing].durable(name.number);
+    }
+
+    pub(super) fn telemetry_acknowledged(&mut self, thing: usize, ticket: Ticket) -> Result<(), Breach> {
+        self.senders[thing].acknowledged(ticket)
+    }
+}

@@ -1,0 +1,147 @@
+//! What a run is like.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Entropy;
+
+/// What happens in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Step {
+    Nothing,
+    Telemetry,
+    TelemetryAtMostOnce,
+    CloudMessage,
+    Report,
+    GetTwin,
+    Desired,
+    Call,
+    Disconnect,
+    Cut,
+    HalfOpen,
+    Stall,
+    DeviceCrash,
+    DevicePause,
+    HubCrash,
+    HubRestart,
+    HubPause,
+    RejectCommit,
+    WallStep,
+    Rival,
+}
+
+impl Step {
+    /// What an application, or a back end, does.
+    pub const WORK: [Self; 8] = [
+        Self::Telemetry,
+        Self::TelemetryAtMostOnce,
+        Self::CloudMessage,
+        Self::Report,
+        Self::GetTwin,
+        Self::Desired,
+        Self::Call,
+        Self::Disconnect,
+    ];
+    /// What goes wrong.
+    pub const FAULTS: [Self; 11] = [
+        Self::Cut,
+        Self::HalfOpen,
+        Self::Stall,
+        Self::DeviceCrash,
+        Self::DevicePause,
+        Self::HubCrash,
+        Self::HubRestart,
+        Self::HubPause,
+        Self::RejectCommit,
+        Self::WallStep,
+        Self::Rival,
+    ];
+}
+
+/// What a run is like. [`calm`](Self::calm) is a world in which nothing takes time and nothing goes wrong;
+/// [`draw`](Self::draw) takes a random one, in which only some of the faults occur: so rare ones are not drowned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Identities.
+    pub devices: usize,
+    /// Longest time between two steps.
+    pub pace: Duration,
+    /// Longest time that bytes are on their way.
+    pub delay: Duration,
+    /// A read is cut short once in so many times; 0: never.
+    pub split: u32,
+    /// Bytes that a reader takes before it has read any.
+    pub window: usize,
+    /// Longest time that the hub's store takes.
+    pub store: Duration,
+    /// Longest time that applications take to complete a message, or to answer a call.
+    pub application: Duration,
+    /// Keep alive, in seconds.
+    pub keep_alive: u16,
+    /// Life of a SAS token.
+    pub token: Duration,
+    /// Whether sessions start clean.
+    pub clean: bool,
+    /// One step in so many is a fault; 0: none.
+    pub fault: u32,
+    /// Which faults there are.
+    pub faults: Vec<Step>,
+}
+
+impl Options {
+    /// Nothing takes time, nothing goes wrong.
+    #[must_use]
+    pub const fn calm(devices: usize) -> Self {
+        Self {
+            devices,
+            pace: Duration::ZERO,
+            delay: Duration::ZERO,
+            split: 0,
+            window: 1 << 20,
+            store: Duration::ZERO,
+            application: Duration::ZERO,
+            keep_alive: 60,
+            token: Duration::from_secs(3600),
+            clean: false,
+            fault: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    /// A random world; of `devices` identities, or of 1 to 5.
+    pub fn draw(entropy: &mut dyn Entropy, devices: Option<usize>) -> Self {
+        let mut pick = |values: &[u64]| {
+            let index = entropy.below(u32::try_from(values.len()).unwrap_or(1));
+            values[usize::try_from(index).unwrap_or(0)]
+        };
+        let millis = Duration::from_millis;
+        let drawn = usize::try_from(pick(&[1, 2, 3, 4, 5])).unwrap_or(1);
+        let mut options = Self {
+            devices: devices.unwrap_or(drawn),
+            pace: millis(pick(&[20, 300, 3000, 12_000])),
+            delay: millis(pick(&[0, 10, 200, 3000, 30_000])),
+            split: u32::try_from(pick(&[0, 1, 2, 5])).unwrap_or(0),
+            window: usize::try_from(pick(&[1 << 20, 4096, 512, 64, 1])).unwrap_or(1),
+            store: millis(pick(&[0, 5, 300, 10_000])),
+            application: millis(pick(&[0, 100, 5000, 60_000])),
+            keep_alive: u16::try_from(pick(&[60, 5, 20])).unwrap_or(60),
+            token: millis(pick(&[3_600_000, 60_000])),
+            clean: pick(&[0, 0, 1]) == 1,
+            fault: u32::try_from(pick(&[4, 2, 10, 30])).unwrap_or(4),
+            faults: Vec::new(),
+        };
+        options.faults = Step::FAULTS.into_iter().filter(|_| entropy.one_in(2)).collect();
+        options
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { devices, pace, delay, split, window, store, application, keep_alive, .. } = self;
+        write!(f, "{devices} devices, a step every {pace:?} at most, delay to {delay:?}, split 1/{split}, ")?;
+        write!(f, "window {window}, store to {store:?}, application to {application:?}, ")?;
+        write!(f, "keep alive {keep_alive} s, token {:?}, clean {}, ", self.token, self.clean)?;
+        write!(f, "fault 1/{}: {:?}", self.fault, self.faults)
+    }
+}

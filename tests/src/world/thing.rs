@@ -1,0 +1,187 @@
+//! A device machine, its driver and its application.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use devicebound::Device;
+use devicebound::device::{Action, CallId, Delivery, DeviceConfig, Event, Message, RequestId, Timing, Wait};
+use devicebound::packet::QoS;
+use devicebound::time::{Instant, UnixTime};
+use devicebound::{Close, iothub::Subscription};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+use super::{Canary, Options};
+use crate::fixtures;
+use crate::station::Heard;
+
+/// What the application will do.
+#[derive(Clone, Debug)]
+pub(super) enum Todo {
+    Complete(Delivery, u64),
+    Respond(CallId, String),
+}
+
+/// What the application asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    /// The twin, when this version of the reported properties was known.
+    Get { version: u64 },
+    /// To merge this patch.
+    Patch { number: u64 },
+}
+
+/// A device machine with its owner.
+#[derive(Debug)]
+pub(super) struct Thing {
+    pub(super) identity: usize,
+    pub(super) device: Device,
+    /// Its connection, by number.
+    pub(super) connection: Option<u64>,
+    pub(super) rx: Vec<u8>,
+    pub(super) tx: Vec<u8>,
+    pub(super) reconnect_at: Option<Instant>,
+    pub(super) todo: VecDeque<(Instant, Todo)>,
+    pub(super) requests: BTreeMap<RequestId, Request>,
+    /// The desired properties as the application knows them.
+    pub(super) mirror: Option<(u64, Map<String, Value>)>,
+    pub(super) paused_until: Instant,
+    /// It is in this world for a while only.
+    pub(super) is_rival: bool,
+    /// It was switched off.
+    pub(super) is_off: bool,
+    pub(super) heard: Vec<Heard>,
+    pub(super) closes: Vec<Close>,
+    pub(super) config: DeviceConfig,
+}
+
+/// The client id of an identity.
+pub(super) fn client_id(identity: usize) -> String {
+    format!("dev{identity}")
+}
+
+/// Times that let a run come to rest soon. The longest way back: the keep alive and the time for a PINGRESP or a
+/// CONNACK, then a delay, then a CONNACK.
+fn timing(options: &Options) -> Timing {
+    Timing {
+        connack: Duration::from_secs(15),
+        ping_response: Duration::from_secs(10),
+        request: Duration::from_secs(20),
+        token_lifetime: options.token,
+        renewal_patience: Duration::from_secs(5),
+        reconnect_max: Duration::from_secs(20),
+        refused_min: Duration::from_secs(5),
+        refused_max: Duration::from_secs(20),
+        ..Timing::default()
+    }
+}
+
+impl Thing {
+    pub(super) fn new(identity: usize, number: usize, is_rival: bool, options: &Options) -> Self {
+        let config = fixtures::config(&client_id(identity))
+            .with_keep_alive(options.keep_alive)
+            .with_timing(timing(options))
+            .with_clean_session(options.clean)
+            .with_will(&Message::new(format!("w{number}.0").as_bytes()), QoS::AtLeastOnce)
+            .expect("a short will is a will");
+        Self {
+            identity,
+            device: machine(&config),
+            connection: None,
+            rx: Vec::new(),
+            tx: Vec::new(),
+            reconnect_at: Some(Instant::default()),
+            todo: VecDeque::new(),
+            requests: BTreeMap::new(),
+            mirror: None,
+            paused_until: Instant::default(),
+            is_rival,
+            is_off: false,
+            heard: Vec::new(),
+            closes: Vec::new(),
+            config,
+        }
+    }
+
+    /// The process dies, and starts again with nothing but its config.
+    pub(super) fn restart(&mut self) {
+        self.device = machine(&self.config);
+        self.reconnect_at = Some(Instant::default());
+        self.todo.clear();
+        self.requests.clear();
+        self.mirror = None;
+        self.rx.clear();
+        self.tx.clear();
+    }
+
+    /// When it wants to be woken.
+    pub(super) fn wake_at(&self, canary: Option<Canary>) -> Option<Instant> {
+        if self.is_off {
+            return None;
+        }
+        let timers = canary != Some(Canary::DeviceTimersIgnored);
+        let deadline = self.device.poll_timeout().map(|deadline| deadline.at).filter(|_| timers);
+        let todo = self.todo.iter().map(|(at, _)| *at).min();
+        let reconnect = self.reconnect_at.filter(|_| self.connection.is_none());
+        let at = [deadline, todo, reconnect].into_iter().flatten().min()?;
+        Some(at.max(self.paused_until))
+    }
+
+    /// A transport is open.
+    pub(super) fn opened(&mut self, now: Instant, jitter: u32, unix_time: UnixTime) {
+        self.rx.clear();
+        self.reconnect_at = None;
+        self.event(now, Event::Opened { jitter, unix_time });
+    }
+
+    /// Tells the machine, then pulls.
+    pub(super) fn event(&mut self, now: Instant, event: Event<'_, 'static>) {
+        match self.device.handle(now, event, &mut self.tx) {
+            Ok(action) => self.take(now, &action),
+            Err(close) => self.closes.push(close),
+        }
+        self.pull(now);
+    }
+
+    /// Pulls until the machine waits. A close is noted in `closes`.
+    pub(super) fn pull(&mut self, now: Instant) {
+        let rx = std::mem::take(&mut self.rx);
+        let mut rest = rx.as_slice();
+        loop {
+            match self.device.handle(now, Event::Received(&mut rest), &mut self.tx) {
+                Ok(action) => {
+                    self.take(now, &action);
+                    if matches!(action, Action::Wait(_)) {
+                        break;
+                    }
+                }
+                Err(close) => {
+                    if self.closes.is_empty() {
+                        self.closes.push(close);
+                    }
+                    break;
+                }
+            }
+        }
+        self.rx = rest.to_vec();
+    }
+
+    fn take(&mut self, now: Instant, action: &Action<'_>) {
+        if let Action::Wait(wait) = action {
+            self.reconnect_at = match wait {
+                Wait::Connect { after } => Some(now.after(*after)),
+                _ => None,
+            };
+        }
+        self.heard.extend(Heard::of(action));
+    }
+}
+
+fn machine(config: &DeviceConfig) -> Device {
+    let mut device = Device::new(config.clone()).expect("the config is good");
+    for subscription in [Subscription::CloudMessages, Subscription::Methods, Subscription::DesiredPatches] {
+        device
+            .subscribe(Instant::default(), subscription, &mut Vec::new())
+            .expect("an offline device takes every subscription");
+    }
+    device
+}
