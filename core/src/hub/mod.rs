@@ -496,7 +496,11 @@ impl Hub {
     /// `why` counts only where the machine has not ended the link itself.
     pub fn close(&mut self, link: LinkId, why: CloseReason) -> Option<Ended> {
         self.end(link, why);
-        let LinkSlot { state, .. } = self.links.remove(link.0)?;
+        let LinkSlot { state, timer, .. } = self.links.remove(link.0)?;
+        if timer.is_some() {
+            let links = &self.links;
+            self.timers.forget_link(|link, at| links.get(link.0).is_some_and(|slot| slot.timer == Some(at)));
+        }
         let State::Ended { device, edition, will, .. } = state else { return None };
         let mut was_current = false;
         if let Some(key) = device
@@ -576,5 +580,23 @@ impl Ended {
     pub fn will(&self) -> Option<Telemetry<'_>> {
         let (will, device) = (self.will.as_ref()?, self.device?);
         Some(Telemetry::of_will(device, self.edition, &will.properties, &will.payload, will.retain))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_come_and_go_leave_no_timers_behind() {
+        let now = Instant::from_secs(1);
+        let mut hub = Hub::new(HubConfig::default(), now, UnixTime::from_secs(1));
+        let stays = hub.open(now).expect("there is room");
+        for _ in 0..10_000 {
+            let link = hub.open(now).expect("there is room");
+            assert!(hub.close(link, CloseReason::Lost).is_some());
+        }
+        assert!(hub.timers.len() < 200, "{}", hub.timers.len());
+        assert_eq!(hub.expire(now.after(limits::CONNECT_TIME)), Some(Expired::Link(stays)));
     }
 }

@@ -1,13 +1,17 @@
 //! Deadlines in a heap with lazy entries: traffic never touches it.
 //!
 //! An entry says when to look, not that something is due. What is due is decided by the thing itself when its
-//! entry comes up; one that moved on in the meantime is put back.
+//! entry comes up; one that moved on in the meantime is put back. The entry of a connection that has ended stays until
+//! there are as many of them as of all others; so the heap is bounded by what lives, however often devices come and go.
 
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
 use super::{CallId, DeviceKey, LinkId};
 use crate::time::{Instant, Timer};
+
+/// Fewer stale entries than this are not worth a sweep.
+const SWEEP_MIN: usize = 64;
 
 /// What to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,11 +34,13 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, Target)>>,
+    /// Entries of connections that have ended, at most.
+    stale: usize,
 }
 
 impl Timers {
     pub(super) const fn new() -> Self {
-        Self { heap: BinaryHeap::new() }
+        Self { heap: BinaryHeap::new(), stale: 0 }
     }
 
     pub(super) fn schedule(&mut self, at: Instant, target: Target) {
@@ -52,5 +58,22 @@ impl Timers {
             return None;
         }
         self.heap.pop().map(|Reverse(entry)| entry)
+    }
+
+    /// A connection has ended that has an entry. `lives` tells the entries that are still good.
+    pub(super) fn forget_link(&mut self, lives: impl Fn(LinkId, Instant) -> bool) {
+        self.stale = self.stale.saturating_add(1);
+        if self.stale > (self.heap.len() / 2).max(SWEEP_MIN) {
+            self.heap.retain(|Reverse((at, target))| match target {
+                Target::Link(link) => lives(*link, *at),
+                Target::Call(_) | Target::Mailbox(_) => true,
+            });
+            self.stale = 0;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
     }
 }
