@@ -225,12 +225,11 @@ impl Link {
             Err(error) => return Err(Close::at(CloseReason::Malformed(error.rule()), error.at())),
         };
         self.last_heard = context.now;
-        // The action stays where it is made: to bring the breach to its place here would move every action.
-        let result = self.packet(context, device, whole, packet, tx);
-        if result.is_err() {
+        let result = self.packet(context, device, packet, tx);
+        result.map_err(|breach| {
             *input = whole;
-        }
-        result
+            breach.in_packet(whole)
+        })
     }
 
     /// Why nothing may be read now, if so.
@@ -255,23 +254,22 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
-        whole: &'i [u8],
         packet: Packet<'i>,
         tx: &mut Vec<u8>,
-    ) -> Result<Action<'i>, Close> {
+    ) -> Result<Action<'i>, Breach<'i>> {
         match packet {
-            Packet::Publish(publish) => self.publish(context, device, whole, publish),
+            Packet::Publish(publish) => self.publish(context, device, publish),
             Packet::PubAck(packet_id) => Ok(self.puback(device, packet_id)),
-            Packet::Subscribe(subscribe) => self.subscribe(context, device, whole, subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(context, device, whole, unsubscribe),
+            Packet::Subscribe(subscribe) => self.subscribe(context, device, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(context, device, unsubscribe),
             Packet::PingReq => {
                 pingresp(tx); // [MQTT-3.12.4-1]; it waits for nothing
                 Ok(Action::Done(PacketType::PingReq))
             }
-            Packet::Disconnect => Err(Close::new(CloseReason::Disconnected)),
+            Packet::Disconnect => Err(Breach { reason: CloseReason::Disconnected, offending: None }),
             other => {
                 let rule = legality::check(Role::Hub, Phase::Open, other.packet_type()).err();
-                Err(breach(rule.unwrap_or(Rule::Direction), None, whole))
+                Err(Breach::violation(rule.unwrap_or(Rule::Direction), None))
             }
         }
     }
@@ -281,24 +279,23 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
-        whole: &[u8],
         publish: Publish<'i>,
-    ) -> Result<Action<'i>, Close> {
+    ) -> Result<Action<'i>, Breach<'i>> {
         let topic = publish.topic.as_bytes();
         let acknowledge = match publish.qos {
             PublishQoS::AtMostOnce => None,
             PublishQoS::AtLeastOnce { packet_id, .. } => Some(packet_id),
-            PublishQoS::ExactlyOnce { .. } => return Err(breach(Rule::PublishQos2, None, whole)),
+            PublishQoS::ExactlyOnce { .. } => return Err(Breach::violation(Rule::PublishQos2, None)),
         };
         let identity = device.record.identity.identity();
         let message = FromDevice::parse(publish.topic, identity)
-            .map_err(|error| breach(error.rule(), Some(topic), whole))?;
+            .map_err(|error| Breach::violation(error.rule(), Some(topic)))?;
         match message {
             FromDevice::Telemetry(bag) => {
                 // The bag as it stands is never shorter than what counts of it.
                 let size = publish.payload.len().saturating_add(bag.encoded_len());
                 if size > MESSAGE_MAX && publish.payload.len().saturating_add(counted(bag)) > MESSAGE_MAX {
-                    return Err(breach(Rule::MessageSize, None, whole));
+                    return Err(Breach::violation(Rule::MessageSize, None));
                 }
                 let receipt = acknowledge.map(|packet_id| Receipt {
                     link: context.id,
@@ -417,17 +414,16 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
-        whole: &[u8],
         subscribe: Subscribe<'i>,
-    ) -> Result<Action<'i>, Close> {
+    ) -> Result<Action<'i>, Breach<'i>> {
         let mut codes = Vec::new();
         let mut subscriptions = self.subscriptions;
         for (filter, asked) in subscribe.filters() {
             if codes.len() >= context.limits.filters_per_packet {
-                return Err(breach(Rule::TooManyFilters, Some(filter.as_bytes()), whole));
+                return Err(Breach::violation(Rule::TooManyFilters, Some(filter.as_bytes())));
             }
             let subscription = Subscription::of(filter, device.record.identity.identity())
-                .map_err(|error| breach(error.rule(), Some(filter.as_bytes()), whole))?;
+                .map_err(|error| Breach::violation(error.rule(), Some(filter.as_bytes())))?;
             let granted = asked.min(QoS::AtLeastOnce); // [MQTT-3.8.4-6]: QoS 2 asked, 1 granted
             subscriptions.insert(subscription, granted); // [MQTT-3.8.4-3]
             codes.push(SubAckCode::Granted(granted));
@@ -446,13 +442,12 @@ impl Link {
         &mut self,
         context: Context<'_>,
         device: &mut DeviceSlot,
-        whole: &[u8],
         unsubscribe: Unsubscribe<'i>,
-    ) -> Result<Action<'i>, Close> {
+    ) -> Result<Action<'i>, Breach<'i>> {
         let mut subscriptions = self.subscriptions;
         for (index, filter) in unsubscribe.filters().enumerate() {
             if index >= context.limits.filters_per_packet {
-                return Err(breach(Rule::TooManyFilters, Some(filter.as_bytes()), whole));
+                return Err(Breach::violation(Rule::TooManyFilters, Some(filter.as_bytes())));
             }
             // [MQTT-3.10.4-5] a filter that was never granted is acknowledged like any other
             if let Ok(subscription) = Subscription::of(filter, device.record.identity.identity()) {
@@ -568,18 +563,31 @@ fn counted(bag: PropertyBag<'_>) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-/// The end of a connection whose packet at the front of `whole` broke a rule, by its first byte or by `part` of it,
-/// which is found again by its address.
-#[cold]
-fn breach(rule: Rule, part: Option<&[u8]>, whole: &[u8]) -> Close {
-    let at = match part {
-        Some(part) => {
-            let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
-            start..start.saturating_add(part.len())
+/// A rule that a packet broke, and the part of it that did.
+struct Breach<'i> {
+    reason: CloseReason,
+    offending: Option<&'i [u8]>,
+}
+
+impl<'i> Breach<'i> {
+    const fn violation(rule: Rule, offending: Option<&'i [u8]>) -> Self {
+        Self { reason: CloseReason::Violation(rule), offending }
+    }
+
+    /// The end of the connection; the offending part is found again in `input` by its address.
+    fn in_packet(self, input: &[u8]) -> Close {
+        if self.reason == CloseReason::Disconnected {
+            return Close::new(self.reason);
         }
-        None => 0..1,
-    };
-    Close::at(CloseReason::Violation(rule), at)
+        let at = match self.offending {
+            Some(part) => {
+                let start = part.as_ptr().addr().saturating_sub(input.as_ptr().addr());
+                start..start.saturating_add(part.len())
+            }
+            None => 0..1,
+        };
+        Close::at(self.reason, at)
+    }
 }
 
 fn no_api_version(context: &Context<'_>) -> String {
