@@ -56,6 +56,16 @@
 //! # }
 //! ```
 //!
+//! # Features
+//!
+//! All are on by default.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `device` | [`device`] |
+//! | `hub` | [`hub`], and `twin` |
+//! | `twin` | `iothub::twin`, and a document of desired properties that the device keeps; needs serde_json |
+//!
 //! # Limits
 //!
 //! Every bound has a name, a number and a source.
@@ -78,8 +88,10 @@
 
 extern crate alloc;
 
+#[cfg(feature = "device")]
 pub mod device;
 pub mod explain;
+#[cfg(feature = "hub")]
 pub mod hub;
 pub mod iothub;
 pub mod limits;
@@ -88,7 +100,9 @@ mod rule;
 pub mod session;
 pub mod time;
 
+#[cfg(feature = "device")]
 pub use device::Device;
+#[cfg(feature = "hub")]
 pub use hub::Hub;
 pub use rule::Rule;
 pub use session::{Close, CloseReason};

@@ -99,9 +99,58 @@ impl Observer {
 
 /// The `$version` of the desired properties in the answer to a GET, with or without the outer `properties` of the
 /// 2016 documents.
+///
+/// It is looked for where it stands and nothing else is read: who needs the document parses it, or leaves that to
+/// `follow_desired`.
 pub(super) fn desired_version(document: &[u8]) -> Option<u64> {
-    let document: serde_json::Value = serde_json::from_slice(document).ok()?;
-    document.get("properties").unwrap_or(&document).get("desired")?.get("$version")?.as_u64()
+    let twin = member(document, b"properties").unwrap_or(document);
+    let version = member(member(twin, b"desired")?, b"$version")?.trim_ascii_end();
+    let digits = version.iter().all(u8::is_ascii_digit);
+    str::from_utf8(version).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// The value of the first member of a JSON object that has this name, spelled without escapes.
+fn member<'a>(object: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = object.trim_ascii_start().strip_prefix(b"{")?;
+    loop {
+        let quoted = rest.trim_ascii_start().strip_prefix(b"\"")?;
+        let (key, after) = quoted.split_at_checked(string_length(quoted)?)?;
+        let after = after.strip_prefix(b"\"")?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let (value, after) = after.split_at_checked(value_length(after)?)?;
+        if key == name {
+            return Some(value);
+        }
+        rest = after.strip_prefix(b",")?;
+    }
+}
+
+/// How many bytes stand before the quote that ends a text.
+fn string_length(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    text.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
+}
+
+/// How many bytes stand before the comma or the brace that ends a member.
+fn value_length(value: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 0_usize);
+    loop {
+        match value.get(at)? {
+            b'"' => {
+                let text = value.get(at.checked_add(1)?..)?;
+                at = at.checked_add(string_length(text)?)?.checked_add(1)?;
+            }
+            b'{' | b'[' => depth = depth.checked_add(1)?,
+            b'}' | b']' if depth > 0 => depth = depth.checked_sub(1)?,
+            b',' if depth > 0 => {}
+            b'}' | b']' | b',' => return Some(at),
+            _ => {}
+        }
+        at = at.checked_add(1)?;
+    }
 }
 
 #[cfg(test)]
@@ -180,12 +229,36 @@ mod tests {
 
     #[test]
     fn the_version_is_found_with_and_without_wrapper() {
-        assert_eq!(desired_version(br#"{"desired":{"$version":7},"reported":{"$version":1}}"#), Some(7));
-        assert_eq!(desired_version(br#"{"properties":{"desired":{"a":1,"$version":8}}}"#), Some(8));
-        for other in
-            [&b""[..], b"[]", b"{}", br#"{"desired":{}}"#, br#"{"desired":{"$version":-1}}"#, b"\xFF"]
-        {
-            assert_eq!(desired_version(other), None);
+        for (document, version) in [
+            (r#"{"desired":{"$version":7},"reported":{"$version":1}}"#, 7),
+            (r#"{"properties":{"desired":{"a":1,"$version":8}}}"#, 8),
+            (" { \"reported\" : {} , \"desired\" : { \"a\" : [ 1 , {} ] , \"$version\" : 9\n} } ", 9),
+            (r#"{"x":"}\",\\","desired":{"a":{"$version":1},"b":"\"$version\":2","$version":10}}"#, 10),
+        ] {
+            assert_eq!(desired_version(document.as_bytes()), Some(version), "{document}");
         }
+    }
+
+    #[test]
+    fn a_document_without_a_version_has_none_however_it_is_broken() {
+        let deep = "[".repeat(100_000);
+        for document in [
+            "",
+            "[]",
+            "{}",
+            r#"{"desired":{}}"#,
+            r#"{"desired":{"$version":-1}}"#,
+            r#"{"desired":{"$version":+1}}"#,
+            r#"{"desired":{"$version":1.5}}"#,
+            r#"{"desired":{"$version":"1"}}"#,
+            r#"{"desired":{"$version":18446744073709551616}}"#,
+            r#"{"desired":{"$version":1"#,
+            r#"{"desired":7,"$version":1}"#,
+            r#"{"desired":{"a":"\"},"$version":1}"#,
+            &deep,
+        ] {
+            assert_eq!(desired_version(document.as_bytes()), None, "{document:.60}");
+        }
+        assert_eq!(desired_version(b"{\"desired\":{\"\xFF"), None);
     }
 }

@@ -61,6 +61,7 @@ impl<'a> Identity<'a> {
     }
 
     /// The identity of a client id that was checked before, cut at `slash`.
+    #[cfg(feature = "hub")]
     #[inline]
     pub(crate) fn of_checked(client_id: &'a str, slash: Option<usize>) -> Self {
         match slash.and_then(|slash| client_id.split_at_checked(slash)) {

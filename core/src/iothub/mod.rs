@@ -15,6 +15,7 @@ mod properties;
 pub mod sas;
 mod subscription;
 pub mod topic;
+#[cfg(feature = "twin")]
 pub mod twin;
 mod username;
 

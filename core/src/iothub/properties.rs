@@ -39,6 +39,7 @@ impl<'a> PropertyBag<'a> {
     }
 
     /// How many bytes the bag has as it stands in the topic.
+    #[cfg(feature = "hub")]
     #[must_use]
     pub(crate) const fn encoded_len(self) -> usize {
         self.0.as_bytes().len()

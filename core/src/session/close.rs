@@ -59,6 +59,7 @@ impl Close {
     }
 
     /// An end because of the bytes at `at`, counted from the front of the input that the event carried.
+    #[cfg(any(feature = "device", feature = "hub"))]
     pub(crate) fn at(reason: CloseReason, at: Range<usize>) -> Self {
         let clamp = |offset| u32::try_from(offset).unwrap_or(u32::MAX);
         Self { reason, start: clamp(at.start), end: clamp(at.end) }

@@ -3,13 +3,16 @@
 //! Both machines ask [`check`] before they look into a packet, so no rule of order stands anywhere else.
 #![doc = include_str!("legality.md")]
 
+#[cfg(feature = "hub")]
 use super::{Close, CloseReason};
 use crate::Rule;
+use crate::packet::PacketType;
 use crate::packet::PacketType::{
     ConnAck, Connect, Disconnect, PingReq, PingResp, PubAck, PubComp, PubRec, PubRel, Publish, SubAck,
     Subscribe, UnsubAck, Unsubscribe,
 };
-use crate::packet::{PacketType, packet_type};
+#[cfg(feature = "hub")]
+use crate::packet::packet_type;
 
 /// Who receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,7 @@ const fn breach(receiver: Role, phase: Phase, packet: PacketType) -> Rule {
 
 /// Judges the packet that starts at the front of `input` by its first byte alone, so that one which may not come is
 /// never waited for. A first byte that starts no packet is left to the decoder.
+#[cfg(feature = "hub")]
 #[inline]
 pub(crate) fn check_front(receiver: Role, phase: Phase, input: &[u8]) -> Result<(), Close> {
     match input.first().map(|first| packet_type(*first)) {
