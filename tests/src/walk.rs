@@ -121,7 +121,7 @@ impl<S: Service> Walk<S> {
             Ok(Action::Desired { version, patch }) => {
                 device.subscribe(Subscription::Methods).expect("there is room");
                 let interval = r#""interval":60"#;
-                assert!(text(patch).contains(interval), "{}", text(patch));
+                assert!(text(&patch).contains(interval), "{}", text(&patch));
                 format!("desired version {version}, {interval}")
             }
             Ok(Action::Invoke(call)) => {

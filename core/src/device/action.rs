@@ -52,14 +52,15 @@ pub enum Action<'i> {
     /// [`Device::complete`](super::Device::complete) says that the application is done.
     Deliver(CloudMessage<'i>, Delivery),
     /// The twin, since the application observes its desired properties: at the start, after each connection, and
-    /// whenever a change was missed. It takes the place of all that was known before.
+    /// whenever a change was missed. It takes the place of all that was known before. With
+    /// `Device::follow_desired` it comes once, and what was missed as a change.
     Twin(Twin<'i>),
     /// The next change of the desired properties, after [`Twin`](Self::Twin) or the change before.
     Desired {
         /// The version that the desired properties have by this change, one more than before.
         version: u64,
         /// JSON: the changed properties, `null` for a removed one, and `$version`.
-        patch: &'i [u8],
+        patch: Cow<'i, [u8]>,
     },
     /// Somebody calls a direct method; the answer is due by [`Device::respond`](super::Device::respond).
     Invoke(MethodCall<'i>),

@@ -160,8 +160,38 @@ impl Device {
             _ => &[subscription],
         };
         self.want(needed, tx)?;
-        self.follow_desired(tx);
+        self.ask_for_desired(tx);
         Ok(())
+    }
+
+    /// Observes the desired properties and keeps them, whole: see [`desired`](Self::desired).
+    ///
+    /// As [`subscribe`](Self::subscribe) to [`Subscription::DesiredPatches`], but
+    /// [`Action::Twin`](super::Action::Twin) comes once. From then on every change comes once, as
+    /// [`Action::Desired`](super::Action::Desired), also one that was made while the device was away: then it is what
+    /// the document of the hub has and the kept one has not. A change that cannot be merged is not told; the machine
+    /// asks for the document instead. The kept properties are not larger than [`Limits::packet`](super::Limits::packet).
+    ///
+    /// # Errors
+    /// [`RequestError::TooMany`] where too many SUBSCRIBEs wait for their SUBACK.
+    #[cfg(feature = "twin")]
+    pub fn follow_desired(&mut self, now: Instant, tx: &mut Vec<u8>) -> Result<(), RequestError> {
+        self.subscribe(now, Subscription::DesiredPatches, tx)?;
+        if self.live.follow()
+            && let Phase::Online(link) = &mut self.phase
+        {
+            link.observer.fall_behind();
+            self.ask_for_desired(tx);
+        }
+        Ok(())
+    }
+
+    /// The desired properties as the application was told of them, from [`Action::Twin`](super::Action::Twin) on; `None`
+    /// before, and without [`follow_desired`](Self::follow_desired).
+    #[cfg(feature = "twin")]
+    #[must_use]
+    pub fn desired(&self) -> Option<&super::DesiredProperties> {
+        self.live.properties()
     }
 
     /// Takes a subscription back, now and for every connection to come. The hub may send what it has on the way.
@@ -180,6 +210,9 @@ impl Device {
         }
         self.check_pending(1)?;
         self.wanted.remove(subscription);
+        if subscription == Subscription::DesiredPatches {
+            self.live.forget();
+        }
         self.send_subscription(PendingKind::Unsubscribe, subscription, tx);
         Ok(())
     }

@@ -85,6 +85,7 @@ mod calls;
 mod commands;
 mod config;
 mod deliveries;
+mod desired;
 mod link;
 mod message;
 mod outbox;
@@ -104,6 +105,8 @@ pub use action::{Action, Answer, CloudMessage, Event, MethodCall, Twin, Wait};
 pub use calls::{CallId, RespondError};
 pub use config::{ConfigError, Credential, DeviceConfig, Limits, Timing};
 pub use deliveries::{CompleteError, Delivery};
+#[cfg(feature = "twin")]
+pub use desired::DesiredProperties;
 pub use message::{Message, SendError};
 pub use outbox::Ticket;
 pub use requests::{RequestError, RequestFailure, RequestId};
@@ -112,6 +115,7 @@ pub use status::{ConnectionState, Ignored, Status};
 use backoff::Backoff;
 use calls::Calls;
 use deliveries::Deliveries;
+use desired::Live;
 use link::{Link, Renewal, earlier};
 use outbox::Outbox;
 use requests::{Asker, Requests};
@@ -145,6 +149,7 @@ pub struct Device {
     outbox: Outbox,
     deliveries: Deliveries,
     requests: Requests,
+    live: Live,
     calls: Calls,
     ignored: Ignored,
     /// Topics are written here, so that none is allocated.
@@ -180,6 +185,7 @@ impl Device {
             outbox: Outbox::default(),
             deliveries: Deliveries::default(),
             requests: Requests::default(),
+            live: Live::default(),
             calls: Calls::default(),
             ignored: Ignored::default(),
             topic: String::new(),
@@ -309,7 +315,7 @@ impl Device {
                 link.renewal.time_out(now, self.config.timing.renewal_patience);
                 link.observer.time_out(now);
                 self.requests.expire(now);
-                self.follow_desired(tx);
+                self.ask_for_desired(tx);
             }
             _ => {}
         }

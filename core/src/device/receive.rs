@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::deliveries::Receipt;
+use super::desired::Unusable;
 use super::link::{Link, PendingKind, Pulse, Renewal};
 use super::requests::{Asker, Stray};
 use super::twin::{self, Observer};
@@ -76,7 +77,7 @@ impl Device {
                 _ => {}
             }
         }
-        self.follow_desired(tx);
+        self.ask_for_desired(tx);
         Action::Connected { session_present }
     }
 
@@ -95,7 +96,7 @@ impl Device {
                     Ok(FromHub::TwinResponse { status, rid, version }) => {
                         self.answered(status, rid.as_str(), version, payload, tx)
                     }
-                    Ok(FromHub::DesiredPatch { version }) => self.desired(version, payload, tx),
+                    Ok(FromHub::DesiredPatch { version }) => self.desired_changed(version, payload, tx),
                     Ok(FromHub::MethodRequest { method, rid }) => match self.called(rid, tx) {
                         Some(id) => Action::Invoke(MethodCall { id, name: method, payload }),
                         None => Action::Handled,
@@ -165,27 +166,33 @@ impl Device {
             self.pause_following();
             return Action::Handled;
         };
-        link.observer.answered(version);
-        self.follow_desired(tx);
-        if self.wanted.get(Subscription::DesiredPatches).is_none() {
+        let wanted = self.wanted.get(Subscription::DesiredPatches).is_some();
+        let told = if wanted { self.live.document(Twin { version, document }) } else { Ok(Action::Handled) };
+        let Ok(told) = told else {
+            self.pause_following();
             return Action::Handled;
-        }
-        Action::Twin(Twin { version, document })
+        };
+        link.observer.answered(version);
+        self.ask_for_desired(tx);
+        told
     }
 
-    fn desired<'i>(&mut self, version: u64, patch: &'i [u8], tx: &mut Vec<u8>) -> Action<'i> {
+    fn desired_changed<'i>(&mut self, version: u64, patch: &'i [u8], tx: &mut Vec<u8>) -> Action<'i> {
         let Phase::Online(link) = &mut self.phase else { return Action::Handled };
         let wanted = self.wanted.get(Subscription::DesiredPatches).is_some();
         if link.observer.notified(version) && wanted {
-            return Action::Desired { version, patch };
+            match self.live.change(version, patch, self.config.limits.packet) {
+                Ok(told) => return told,
+                Err(Unusable) => link.observer.fall_behind(),
+            }
         }
         count(&mut self.ignored.stale_changes);
-        self.follow_desired(tx);
+        self.ask_for_desired(tx);
         Action::Handled
     }
 
     /// Asks for the twin where the application observes desired properties, and is not in step with them.
-    pub(super) fn follow_desired(&mut self, tx: &mut Vec<u8>) {
+    pub(super) fn ask_for_desired(&mut self, tx: &mut Vec<u8>) {
         let subscribed = [Subscription::DesiredPatches, Subscription::TwinResponses]
             .into_iter()
             .all(|needed| self.wanted.get(needed).is_some() && self.granted.get(needed).is_some());
@@ -234,15 +241,19 @@ impl Device {
                     Subscription::DesiredPatches => link.observer.fall_behind(),
                     _ => {}
                 }
-                self.follow_desired(tx);
+                self.ask_for_desired(tx);
                 Ok(Action::Subscribed(subscription))
             }
             SubAckCode::Failure => {
                 self.granted.remove(subscription);
                 self.wanted.remove(subscription);
-                if subscription == Subscription::TwinResponses {
-                    link.held.clear();
-                    self.requests.fail_all(RequestFailure::Refused);
+                match subscription {
+                    Subscription::TwinResponses => {
+                        link.held.clear();
+                        self.requests.fail_all(RequestFailure::Refused);
+                    }
+                    Subscription::DesiredPatches => self.live.forget(),
+                    _ => {}
                 }
                 Ok(Action::SubscriptionRefused(subscription))
             }

@@ -4,6 +4,8 @@
 mod cloud_messages;
 mod connecting;
 mod embedding;
+#[cfg(feature = "twin")]
+mod following;
 mod methods;
 mod telemetry;
 mod twins;

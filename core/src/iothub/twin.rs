@@ -139,6 +139,21 @@ pub fn merge(section: &mut Map<String, Value>, patch: &Map<String, Value>) {
     }
 }
 
+/// The patch by which `old` becomes `new`: [`merge`] with it gives `new`. Neither contains a null outside of arrays.
+#[must_use]
+pub fn difference(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String, Value> {
+    let removed = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
+    let changed = new.iter().filter_map(|(name, new)| {
+        let change = match (old.get(name), new) {
+            (Some(old), new) if old == new => return None,
+            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(difference(old, new)),
+            _ => new.clone(),
+        };
+        Some((name.clone(), change))
+    });
+    removed.chain(changed).collect()
+}
+
 /// What `section` becomes by `patch`, which is checked, as is the size that the whole then has: at most `size_max`.
 ///
 /// # Errors
@@ -217,6 +232,24 @@ mod tests {
             let mut merged = object(section);
             merge(&mut merged, &object(patch));
             assert_eq!(merged, object(result), "{section} {patch}");
+        }
+    }
+
+    #[test]
+    fn a_difference_is_the_patch_from_one_section_to_the_other() {
+        for (old, new, patch) in [
+            ("{}", "{}", "{}"),
+            (r#"{"a":1,"b":[1]}"#, r#"{"a":1,"b":[1]}"#, "{}"),
+            (r#"{"a":1,"b":2}"#, r#"{"b":3,"c":4}"#, r#"{"a":null,"b":3,"c":4}"#),
+            (r#"{"a":{"b":1,"c":2}}"#, r#"{"a":{"b":1}}"#, r#"{"a":{"c":null}}"#),
+            (r#"{"a":{"b":1}}"#, r#"{"a":{}}"#, r#"{"a":{"b":null}}"#),
+            (r#"{"a":1}"#, r#"{"a":{}}"#, r#"{"a":{}}"#),
+            (r#"{"a":{"b":1}}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+        ] {
+            let (mut old, new) = (object(old), object(new));
+            assert_eq!(difference(&old, &new), object(patch));
+            merge(&mut old, &object(patch));
+            assert_eq!(old, new);
         }
     }
 

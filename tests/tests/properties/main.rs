@@ -5,6 +5,7 @@
 mod packets;
 mod samples;
 mod text;
+mod twins;
 mod words;
 
 use devicebound_tests::allocations::Counting;

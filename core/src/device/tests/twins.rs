@@ -30,6 +30,10 @@ fn twin(version: u64) -> Action<'static> {
     Action::Twin(Twin { version, document: document(version) })
 }
 
+fn changed(version: u64, patch: &'static str) -> Action<'static> {
+    Action::Desired { version, patch: patch.as_bytes().into() }
+}
+
 #[test]
 fn the_first_request_subscribes_to_the_answers_and_waits_for_that() {
     let mut bench = Bench::online();
@@ -154,9 +158,9 @@ fn to_observe_is_to_subscribe_first_and_to_ask_for_the_document_then() {
 fn each_change_is_seen_once_and_in_order() {
     let mut bench = in_step(3);
     assert_eq!(notify(&mut bench, 3), Action::Handled);
-    assert_eq!(notify(&mut bench, 4), Action::Desired { version: 4, patch: b"{\"a\":1}" });
+    assert_eq!(notify(&mut bench, 4), changed(4, r#"{"a":1}"#));
     assert_eq!(notify(&mut bench, 4), Action::Handled);
-    assert_eq!(notify(&mut bench, 5), Action::Desired { version: 5, patch: b"{\"a\":1}" });
+    assert_eq!(notify(&mut bench, 5), changed(5, r#"{"a":1}"#));
     assert!(bench.sent().is_empty());
     assert_eq!(bench.device.status().ignored.stale_changes, 2);
 }
@@ -170,7 +174,7 @@ fn a_gap_and_a_race_are_closed_by_asking_again() {
     assert_eq!(answer(&mut bench, 200, &rid, document(6)), twin(6));
     let rid = get_rid(&bench.sent());
     assert_eq!(answer(&mut bench, 200, &rid, document(7)), twin(7));
-    assert_eq!(notify(&mut bench, 8), Action::Desired { version: 8, patch: b"{\"a\":1}" });
+    assert_eq!(notify(&mut bench, 8), changed(8, r#"{"a":1}"#));
 }
 
 #[test]
@@ -235,5 +239,5 @@ fn the_applications_own_request_does_not_disturb_observing() {
     assert!(
         matches!(answer(&mut bench, 200, &rid, document(3)), Action::Answered(answer) if answer.request == request)
     );
-    assert_eq!(notify(&mut bench, 4), Action::Desired { version: 4, patch: b"{\"a\":1}" });
+    assert_eq!(notify(&mut bench, 4), changed(4, r#"{"a":1}"#));
 }

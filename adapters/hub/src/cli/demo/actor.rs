@@ -136,7 +136,7 @@ fn heard(next: Result<Action<'_>, Offline>) -> Heard {
             Heard::Delivered { message_id, body: text(message.payload), delivery }
         }
         Ok(Action::Twin(twin)) => Heard::Twin { document: text(twin.document) },
-        Ok(Action::Desired { version, patch }) => Heard::Desired { version, patch: text(patch) },
+        Ok(Action::Desired { version, patch }) => Heard::Desired { version, patch: text(&patch) },
         Ok(Action::Invoke(call)) => {
             Heard::Invoked { id: call.id, name: call.name.into_owned(), payload: text(call.payload) }
         }
