@@ -119,6 +119,7 @@ impl<S: Socket> Client<S> {
             match self.machine.step() {
                 Step::Pull => return true,
                 Step::Nothing => return false,
+                Step::Pause(at) => self.pause(at, limit),
                 Step::Connect(at) => self.connect(at, limit),
                 Step::Exchange(deadline) => self.exchange(deadline, limit),
                 Step::Close => self.part(),
@@ -126,6 +127,13 @@ impl<S: Socket> Client<S> {
             if limit.is_some_and(has_come) {
                 return true;
             }
+        }
+    }
+
+    fn pause(&mut self, at: Instant, limit: Option<Instant>) {
+        thread::sleep(left(at, limit));
+        if has_come(at) {
+            self.machine.timed_out();
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Offline {
 pub enum Step {
     /// Let the application take actions: there may be some.
     Pull,
+    /// Say [`Machine::timed_out`] at this time.
+    Pause(StdInstant),
     /// Open a transport at this time, then say [`Machine::opened`] or [`Machine::closed`].
     Connect(StdInstant),
     /// Write [`Machine::outgoing`] and read; say [`Machine::timed_out`] at this time, if nothing was there to be read.
@@ -61,6 +63,8 @@ enum Next {
     /// Nothing since something happened.
     Unknown,
     Wait(Wait),
+    /// The machine wants to connect, at this time.
+    Connect(Instant),
     /// The connection is over, and the application has heard it.
     Close,
 }
@@ -157,14 +161,14 @@ impl Machine {
     /// What to do next.
     #[must_use]
     pub fn step(&self) -> Step {
-        // There is no deadline where the machine wants to connect at once.
-        let deadline = self.device.poll_timeout().map_or_else(Instant::default, |deadline| deadline.at);
-        let deadline = self.clock.to_std(deadline);
+        let deadline = self.device.poll_timeout().map(|deadline| deadline.at);
+        let std = |at: Option<Instant>| self.clock.to_std(at.unwrap_or_default());
         match self.step {
             Next::Unknown => Step::Pull,
-            Next::Wait(Wait::Connect { .. }) => Step::Connect(deadline),
+            Next::Connect(at) if deadline.is_some_and(|deadline| deadline < at) => Step::Pause(std(deadline)),
+            Next::Connect(at) => Step::Connect(std(Some(at))),
             Next::Wait(Wait::Nothing) => Step::Nothing,
-            Next::Wait(Wait::Read { .. } | Wait::Flush) => Step::Exchange(deadline),
+            Next::Wait(_) => Step::Exchange(std(deadline)),
             Next::Close => Step::Close,
         }
     }
@@ -219,7 +223,10 @@ impl Machine {
             match told {
                 Ok(Action::Handled) => {}
                 Ok(Action::Wait(wait)) => {
-                    self.step = Next::Wait(wait);
+                    self.step = match wait {
+                        Wait::Connect { after } => Next::Connect(self.clock.now().after(after)),
+                        wait => Next::Wait(wait),
+                    };
                     return None;
                 }
                 Ok(action) => return Some(Ok(action)),
@@ -244,7 +251,7 @@ impl Machine {
     /// Calls the machine for the application, after which it may want something else.
     fn call<R>(&mut self, command: impl FnOnce(&mut Device, Instant, &mut Vec<u8>) -> R) -> R {
         let result = command(&mut self.device, self.clock.now(), &mut self.tx);
-        if matches!(self.step, Next::Wait(_)) {
+        if matches!(self.step, Next::Wait(_) | Next::Connect(_)) {
             self.step = Next::Unknown;
         }
         result

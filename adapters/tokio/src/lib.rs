@@ -118,6 +118,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
             match self.machine.step() {
                 Step::Pull => return true,
                 Step::Nothing => break,
+                Step::Pause(at) => {
+                    sleep_until(at.into()).await;
+                    self.machine.timed_out();
+                }
                 Step::Connect(at) => self.open(at.into()).await,
                 Step::Exchange(deadline) => self.exchange(deadline.into()).await,
                 Step::Close => self.part().await,

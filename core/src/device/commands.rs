@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use super::link::{Pending, PendingKind};
 use super::requests::Asker;
 use super::{
-    CallId, CompleteError, Delivery, Device, Message, Phase, RequestError, RequestId, RespondError,
-    SendError, Ticket,
+    CallId, CompleteError, Delivery, Device, Message, Phase, RequestError, RequestId, RequestPolicy,
+    RespondError, SendError, Ticket,
 };
 use crate::iothub::{Subscription, topic};
 use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX};
@@ -292,7 +292,11 @@ impl Device {
             Phase::Online(link) if !heard => &mut link.held,
             _ => tx,
         };
+        let start = out.len();
         append_at_most_once(&self.topic, payload, out);
+        if self.config.requests == RequestPolicy::Resend {
+            self.requests.keep(request, out.get(start..).unwrap_or_default());
+        }
         request
     }
 

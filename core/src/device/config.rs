@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use super::{Message, SendError};
+use super::{Message, RequestPolicy, SendError};
 use crate::iothub::sas::{self, SasToken, SymmetricKey};
 use crate::iothub::{self, API_VERSION, ConnectionString, ConnectionStringError, Identity, Username};
 use crate::limits::{IN_FLIGHT_MAX, KEEP_ALIVE_MAX, MAILBOX_MAX, METHOD_PAYLOAD_MAX, TEXT_MAX};
@@ -29,6 +29,7 @@ pub struct DeviceConfig {
     model_id: Option<String>,
     client_type: String,
     api_version: String,
+    pub(super) requests: RequestPolicy,
     pub(super) limits: Limits,
     pub(super) timing: Timing,
 }
@@ -96,7 +97,8 @@ pub struct Limits {
     pub window: usize,
     /// Cloud messages that the application has not completed: 50, the hub's own bound. One more ends the connection.
     pub deliveries: usize,
-    /// Twin requests, and SUBSCRIBEs or UNSUBSCRIBEs, without answer: 16 of each.
+    /// Twin requests, and SUBSCRIBEs or UNSUBSCRIBEs, without answer: 16 of each. With [`RequestPolicy::Resend`] a
+    /// request of at most 256 KB is kept for each.
     pub requests: usize,
     /// Direct methods without answer: 16. One more is answered with 429.
     pub calls: usize,
@@ -209,6 +211,7 @@ impl DeviceConfig {
             model_id: None,
             client_type: concat!("devicebound/", env!("CARGO_PKG_VERSION")).to_string(),
             api_version: API_VERSION.to_string(),
+            requests: RequestPolicy::default(),
             limits: Limits::default(),
             timing: Timing::default(),
         }
@@ -287,6 +290,13 @@ impl DeviceConfig {
     #[must_use]
     pub fn with_api_version(mut self, version: &str) -> Self {
         self.api_version = version.to_string();
+        self
+    }
+
+    /// Sets what becomes of open requests when the connection ends; by default they fail.
+    #[must_use]
+    pub const fn with_requests(mut self, policy: RequestPolicy) -> Self {
+        self.requests = policy;
         self
     }
 

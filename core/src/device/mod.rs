@@ -30,7 +30,7 @@
 //! | telemetry | kept. What was sent and not acknowledged goes out first on the next connection, in order, with the same packet id and DUP `[MQTT-4.4.0-1]`, whether the hub kept the session or not |
 //! | cloud messages | kept, and matched by packet id and DUP when the hub sends them again in the same session: the application does not see them twice, and may complete them meanwhile |
 //! | subscriptions | kept; made again where the hub has no session |
-//! | twin requests | [`Action::Failed`]: whether the hub acted on them is not known |
+//! | twin requests | [`Action::Failed`]: whether the hub acted on them is not known. With [`RequestPolicy::Resend`] they are sent again, until their time is over |
 //! | direct methods | gone: the hub gives up a call with its connection, and [`Device::respond`] says so |
 //! | desired properties | the document is asked for again |
 //!
@@ -109,7 +109,7 @@ pub use deliveries::{CompleteError, Delivery};
 pub use desired::DesiredProperties;
 pub use message::{Message, SendError};
 pub use outbox::Ticket;
-pub use requests::{RequestError, RequestFailure, RequestId};
+pub use requests::{RequestError, RequestFailure, RequestId, RequestPolicy};
 pub use status::{ConnectionState, Ignored, Status};
 
 use backoff::Backoff;
@@ -224,18 +224,17 @@ impl Device {
     /// When to report [`Event::TimedOut`], and what is waited for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        match &self.phase {
+        let own = match &self.phase {
             Phase::Offline => {
-                let at = self.reconnect_at.filter(|&at| at > self.now)?;
-                Some(Deadline { at, why: Timer::Reconnect })
+                let at = self.reconnect_at.filter(|&at| at > self.now);
+                at.map(|at| Deadline { at, why: Timer::Reconnect })
             }
             Phase::Opening { deadline, .. } => Some(Deadline { at: *deadline, why: Timer::ConnAck }),
-            Phase::Online(link) => {
-                let request = self.requests.deadline().map(|at| Deadline { at, why: Timer::Request });
-                Some(request.into_iter().fold(link.deadline(), earlier))
-            }
-            Phase::Ended(_) => None,
-        }
+            Phase::Online(link) => Some(link.deadline()),
+            Phase::Ended(_) => return None,
+        };
+        let request = self.requests.deadline().map(|at| Deadline { at, why: Timer::Request });
+        own.into_iter().chain(request).reduce(earlier)
     }
 
     /// What the machine is doing.
@@ -314,11 +313,11 @@ impl Device {
                 }
                 link.renewal.time_out(now, self.config.timing.renewal_patience);
                 link.observer.time_out(now);
-                self.requests.expire(now);
                 self.ask_for_desired(tx);
             }
             _ => {}
         }
+        self.requests.expire(now);
         self.settle(1, tx)
     }
 
@@ -427,7 +426,10 @@ impl Device {
         };
         self.outbox.rewind();
         self.deliveries.park();
-        self.requests.fail_all(RequestFailure::ConnectionLost);
+        match close.reason() {
+            CloseReason::Disconnected => self.requests.fail_all(RequestFailure::ConnectionLost),
+            _ => self.requests.fail_lost(),
+        }
         self.calls.clear();
         self.last_close = Some(close);
         self.phase = Phase::Ended(close);

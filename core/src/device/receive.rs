@@ -77,6 +77,12 @@ impl Device {
                 _ => {}
             }
         }
+        match &mut self.phase {
+            Phase::Online(link) if self.granted.get(Subscription::TwinResponses).is_none() => {
+                self.requests.resend(&mut link.held);
+            }
+            _ => self.requests.resend(tx),
+        }
         self.ask_for_desired(tx);
         Action::Connected { session_present }
     }

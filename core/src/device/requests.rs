@@ -63,6 +63,17 @@ impl RequestError {
     }
 }
 
+/// What becomes of the requests of the application that wait for their answer when the connection ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestPolicy {
+    /// They fail with [`RequestFailure::ConnectionLost`], and the application decides.
+    #[default]
+    Fail,
+    /// They are sent again on the next connection, until their time is over. A patch that the hub has merged already is
+    /// merged again, which changes nothing; with a version it was for, it is answered with 412.
+    Resend,
+}
+
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
@@ -82,11 +93,13 @@ pub(super) enum Stray {
     Unknown,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Request {
     id: RequestId,
     asker: Asker,
     deadline: Instant,
+    /// The PUBLISH, where it is to be sent again; else nothing.
+    packet: Vec<u8>,
     /// Given up, and not told yet.
     failure: Option<RequestFailure>,
 }
@@ -115,7 +128,7 @@ impl Requests {
             self.last = self.last.wrapping_add(1).max(1);
             let id = RequestId(self.last);
             if self.open.iter().all(|request| request.id != id) {
-                self.open.push(Request { id, asker, deadline, failure: None });
+                self.open.push(Request { id, asker, deadline, packet: Vec::new(), failure: None });
                 return id;
             }
         }
@@ -140,6 +153,28 @@ impl Requests {
     pub(super) fn expire(&mut self, now: Instant) {
         for request in self.open.iter_mut().filter(|request| request.deadline <= now) {
             request.failure.get_or_insert(RequestFailure::TimedOut);
+        }
+    }
+
+    /// Keeps the PUBLISH of a request of the application, to be sent again.
+    pub(super) fn keep(&mut self, id: RequestId, packet: &[u8]) {
+        let kept = |request: &&mut Request| request.id == id && request.asker == Asker::Application;
+        if let Some(request) = self.open.iter_mut().find(kept) {
+            request.packet = packet.to_vec();
+        }
+    }
+
+    /// Appends the requests that are to be sent again.
+    pub(super) fn resend(&self, out: &mut Vec<u8>) {
+        for request in self.open.iter().filter(|request| request.failure.is_none()) {
+            out.extend_from_slice(&request.packet);
+        }
+    }
+
+    /// Gives up the requests that are not to be sent again.
+    pub(super) fn fail_lost(&mut self) {
+        for request in self.open.iter_mut().filter(|request| request.packet.is_empty()) {
+            request.failure.get_or_insert(RequestFailure::ConnectionLost);
         }
     }
 

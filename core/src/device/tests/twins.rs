@@ -241,3 +241,64 @@ fn the_applications_own_request_does_not_disturb_observing() {
     );
     assert_eq!(notify(&mut bench, 4), changed(4, r#"{"a":1}"#));
 }
+
+/// Subscribed to the answers, with requests that outlive the connection.
+fn resending() -> Bench {
+    let mut bench = Bench::online_with(config().with_requests(RequestPolicy::Resend));
+    bench.device.subscribe(bench.now, Subscription::TwinResponses, &mut bench.tx).unwrap();
+    bench.grant_all();
+    bench
+}
+
+#[test]
+fn a_request_is_sent_again_and_answered_once_where_that_is_the_policy() {
+    for session_present in [true, false] {
+        let mut bench = resending();
+        let request = bench.device.report(bench.now, b"{\"a\":1}", Some(4), &mut bench.tx).unwrap();
+        let sent = bench.sent();
+        assert_eq!(bench.event(Event::Closed), Err(CloseReason::Lost));
+        bench.wait_for_timer().unwrap();
+        bench.open();
+        bench.accept(session_present);
+        let again = bench.grant_all();
+        assert_eq!(again, sent);
+        let topic = format!("$iothub/twin/res/204/?$rid={request}&$version=5");
+        let action = bench.hear(|out| publish(&topic, PublishQoS::AtMostOnce, b"", out));
+        assert_eq!(action, Action::Answered(Answer { request, status: 204, version: Some(5), body: b"" }));
+        assert_eq!(bench.device.status().requests, 0);
+    }
+}
+
+#[test]
+fn a_request_that_is_to_be_sent_again_fails_in_time_also_offline() {
+    let mut bench = resending();
+    let request = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    let due = bench.now.after(Timing::default().request);
+    assert_eq!(bench.event(Event::Closed), Err(CloseReason::Lost));
+    while bench.now < due {
+        assert!(matches!(bench.pull(&mut &[][..]), Ok(Action::Wait(Wait::Connect { .. }))));
+        // The transport cannot be opened.
+        let next = bench.device.poll_timeout().unwrap();
+        bench.now = next.at;
+        match next.why {
+            Timer::Reconnect => bench.event(Event::Closed).unwrap(),
+            _ => break,
+        };
+    }
+    assert_eq!(bench.now, due);
+    assert_eq!(bench.event(Event::TimedOut), Ok(Action::Failed(request, RequestFailure::TimedOut)));
+    bench.pull_all();
+    bench.wait_for_timer().unwrap();
+    bench.open();
+    bench.accept(true);
+    assert!(bench.sent().is_empty());
+}
+
+#[test]
+fn nobody_waits_for_a_request_once_the_application_has_disconnected() {
+    let mut bench = resending();
+    let request = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    bench.device.disconnect(&mut bench.tx);
+    assert_eq!(bench.event(Event::Received(&mut &[][..])), Err(CloseReason::Disconnected));
+    assert_eq!(bench.event(Event::Closed), Ok(Action::Failed(request, RequestFailure::ConnectionLost)));
+}
