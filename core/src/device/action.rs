@@ -1,11 +1,12 @@
 //! What happens to a device, and what it wants done.
 
 use alloc::borrow::Cow;
+use core::fmt;
 use core::time::Duration;
 
 use super::{CallId, Delivery, RequestFailure, RequestId, Ticket};
 use crate::iothub::{PropertyBag, Subscription, SystemProperty};
-use crate::time::UnixTime;
+use crate::time::{Instant, UnixTime};
 
 /// What happened to the machine.
 #[derive(Debug)]
@@ -72,6 +73,54 @@ pub enum Action<'i> {
     Acknowledged(Ticket),
 }
 
+/// In words, for logs: sizes of payloads, not what is in them.
+impl fmt::Display for Action<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wait(wait) => wait.fmt(f),
+            Self::Handled => f.write_str("took a packet"),
+            Self::Connected { session_present: true } => f.write_str("connected, session present"),
+            Self::Connected { session_present: false } => f.write_str("connected, new session"),
+            Self::Subscribed(subscription) => write!(f, "subscribed to {}", subscription.name()),
+            Self::SubscriptionRefused(subscription) => {
+                write!(f, "the hub refused the subscription to {}", subscription.name())
+            }
+            Self::Unsubscribed(subscription) => write!(f, "unsubscribed from {}", subscription.name()),
+            Self::Deliver(CloudMessage { input: None, payload, .. }, _) => {
+                write!(f, "cloud-to-device message of {} bytes", payload.len())
+            }
+            Self::Deliver(CloudMessage { input: Some(input), payload, .. }, _) => {
+                write!(f, "message to input {input} of {} bytes", payload.len())
+            }
+            Self::Twin(twin) => {
+                write!(
+                    f,
+                    "twin of {} bytes, desired properties at version {}",
+                    twin.document.len(),
+                    twin.version
+                )
+            }
+            Self::Desired { version, patch } => {
+                write!(f, "desired properties changed to version {version} by {} bytes", patch.len())
+            }
+            Self::Invoke(call) => {
+                write!(f, "direct method {} called with {} bytes", call.name, call.payload.len())
+            }
+            Self::Answered(Answer { request, status, version: Some(version), .. }) => {
+                write!(
+                    f,
+                    "request {request} answered with {status}, reported properties at version {version}"
+                )
+            }
+            Self::Answered(Answer { request, status, body, .. }) => {
+                write!(f, "request {request} answered with {status} and {} bytes", body.len())
+            }
+            Self::Failed(request, failure) => write!(f, "request {request} failed: {failure}"),
+            Self::Acknowledged(ticket) => write!(f, "telemetry message {ticket} acknowledged"),
+        }
+    }
+}
+
 /// What the machine waits for. Whatever it is, the caller also waits for the deadline of
 /// [`Device::poll_timeout`](super::Device::poll_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +141,19 @@ pub enum Wait {
     /// [`Device::disconnect`](super::Device::disconnect) was called. Nothing happens until the caller opens a
     /// transport of its own accord.
     Nothing,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { at_least } => write!(f, "waits for {at_least} bytes or more"),
+            Self::Flush => f.write_str("waits for what is to be written"),
+            Self::Connect { after } => {
+                write!(f, "waits for a transport, to be opened in {} ms", after.as_millis())
+            }
+            Self::Nothing => f.write_str("disconnected by the application"),
+        }
+    }
 }
 
 /// A cloud-to-device message, or a message to a module's input.
@@ -140,6 +202,9 @@ pub struct MethodCall<'i> {
     pub name: Cow<'i, str>,
     /// JSON, or nothing.
     pub payload: &'i [u8],
+    /// When nobody waits for the answer any more: after 300 s, the longest that a caller can ask for. Most ask for 30 s;
+    /// how long this one waits, the hub does not tell (IoT Hub direct method guide).
+    pub due: Instant,
 }
 
 /// The answer to a request.

@@ -60,8 +60,8 @@ impl Calls {
         self.slots.iter().filter(|slot| slot.call.is_some()).count()
     }
 
-    /// Takes a call; `None` where `limit` calls are open, or the `$rid` is too long to keep.
-    pub(super) fn open(&mut self, rid: &str, now: Instant, limit: usize) -> Option<CallId> {
+    /// Takes a call, and says until when it can be answered; `None` where `limit` calls are open, or the `$rid` is too long to keep.
+    pub(super) fn open(&mut self, rid: &str, now: Instant, limit: usize) -> Option<(CallId, Instant)> {
         if rid.len() > RID_MAX {
             return None;
         }
@@ -75,11 +75,12 @@ impl Calls {
         }
         let slot = self.slots.get_mut(index)?;
         self.last = self.last.saturating_add(1);
-        slot.call = Some(CallId(self.last));
+        let call = CallId(self.last);
+        slot.call = Some(call);
         slot.rid.clear();
         slot.rid.push_str(rid);
         slot.expires = now.after(METHOD_RESPONSE_TIME.2);
-        slot.call
+        Some((call, slot.expires))
     }
 
     /// Takes a call out, and gives its `$rid`; `None` where nobody waits for the answer.
@@ -106,8 +107,8 @@ mod tests {
     #[test]
     fn a_call_is_answered_once() {
         let mut calls = Calls::default();
-        let first = calls.open("a", NOW, 16).unwrap();
-        let second = calls.open("b", NOW, 16).unwrap();
+        let (first, _) = calls.open("a", NOW, 16).unwrap();
+        let (second, _) = calls.open("b", NOW, 16).unwrap();
         assert_eq!(calls.close(second, NOW), Some("b"));
         assert_eq!(calls.close(second, NOW), None);
         assert_eq!(calls.close(first, NOW), Some("a"));
@@ -116,11 +117,11 @@ mod tests {
     #[test]
     fn calls_are_bounded_and_a_call_that_the_hub_gave_up_makes_room() {
         let mut calls = Calls::default();
-        let old = calls.open("old", NOW, 1).unwrap();
+        let (old, _) = calls.open("old", NOW, 1).unwrap();
         assert_eq!(calls.open("new", NOW, 1), None);
         let later = NOW.after(METHOD_RESPONSE_TIME.2);
         assert_eq!(calls.close(old, later), None);
-        let new = calls.open("new", later, 1).unwrap();
+        let (new, _) = calls.open("new", later, 1).unwrap();
         assert_eq!(calls.close(old, later), None);
         assert_eq!(calls.close(new, later), Some("new"));
     }
@@ -128,9 +129,9 @@ mod tests {
     #[test]
     fn a_call_of_a_connection_that_ended_is_gone() {
         let mut calls = Calls::default();
-        let old = calls.open("1", NOW, 1).unwrap();
+        let (old, _) = calls.open("1", NOW, 1).unwrap();
         calls.clear();
-        let new = calls.open("1", NOW, 1).unwrap();
+        let (new, _) = calls.open("1", NOW, 1).unwrap();
         assert_eq!(calls.close(old, NOW), None);
         assert_eq!(calls.close(new, NOW), Some("1"));
     }

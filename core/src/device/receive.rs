@@ -17,6 +17,7 @@ use crate::packet::{ConnAck, Packet, PacketId, Publish, PublishQoS, SubAck, SubA
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::session::legality::{self, Role};
+use crate::time::Instant;
 
 /// What the caller of a direct method gets when too many are open (HTTP: too many requests).
 const TOO_MANY_CALLS: i32 = 429;
@@ -104,7 +105,7 @@ impl Device {
                     }
                     Ok(FromHub::DesiredPatch { version }) => self.desired_changed(version, payload, tx),
                     Ok(FromHub::MethodRequest { method, rid }) => match self.called(rid, tx) {
-                        Some(id) => Action::Invoke(MethodCall { id, name: method, payload }),
+                        Some((id, due)) => Action::Invoke(MethodCall { id, name: method, payload, due }),
                         None => Action::Handled,
                     },
                     _ => {
@@ -218,7 +219,7 @@ impl Device {
     }
 
     /// Takes a call of a direct method; `None` where it was answered already.
-    fn called(&mut self, rid: topic::RequestId<'_>, tx: &mut Vec<u8>) -> Option<CallId> {
+    fn called(&mut self, rid: topic::RequestId<'_>, tx: &mut Vec<u8>) -> Option<(CallId, Instant)> {
         let call = self.calls.open(rid.as_str(), self.now, self.config.limits.calls);
         if call.is_none() {
             count(&mut self.ignored.refused_calls);

@@ -225,3 +225,30 @@ fn random_events_never_make_it_panic_or_grow() {
         assert!(status.requests <= limits.requests && status.calls <= limits.calls);
     }
 }
+
+#[test]
+fn every_action_says_in_words_what_it_is() {
+    let mut bench = Bench::subscribed(&[Subscription::CloudMessages, Subscription::Methods]);
+    let ticket = bench.telemetry(b"21.5");
+    let id = bench.sent()[0].id.unwrap();
+    let acknowledged = bench.hear(|out| puback(id, out));
+    assert_eq!(acknowledged.to_string(), format!("telemetry message {ticket} acknowledged"));
+    let call = "$iothub/methods/POST/re%20boot/?$rid=1";
+    let call = bench.hear(|out| publish(call, PublishQoS::AtMostOnce, b"{}", out));
+    assert_eq!(call.to_string(), "direct method re boot called with 2 bytes");
+    let message = "devices/dev1/messages/devicebound/";
+    let message = bench.hear(|out| publish(message, PublishQoS::AtMostOnce, b"hello", out));
+    assert_eq!(message.to_string(), "cloud-to-device message of 5 bytes");
+    let after = Duration::from_millis(1500);
+    for (action, words) in [
+        (Action::Wait(Wait::Connect { after }), "waits for a transport, to be opened in 1500 ms"),
+        (Action::Connected { session_present: true }, "connected, session present"),
+        (Action::Subscribed(Subscription::Methods), "subscribed to methods"),
+        (
+            Action::Desired { version: 4, patch: b"{}".into() },
+            "desired properties changed to version 4 by 2 bytes",
+        ),
+    ] {
+        assert_eq!(action.to_string(), words);
+    }
+}

@@ -22,6 +22,7 @@ fn a_call_comes_with_name_and_payload_and_its_answer_repeats_the_rid() {
     let mut bench = Bench::online();
     let Action::Invoke(call) = bench.hear(invoke("1a-%2F")) else { panic!() };
     assert_eq!((call.name.as_ref(), call.payload), ("re boot", &b"{\"in\":1}"[..]));
+    assert_eq!(call.due, bench.now.after(METHOD_RESPONSE_TIME.2));
     bench.device.respond(call.id, -7, b"{}", &mut bench.tx).unwrap();
     let sent = bench.sent();
     assert_eq!(sent[0].topic, "$iothub/methods/res/-7/?$rid=1a-%2F");
