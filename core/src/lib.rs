@@ -106,3 +106,7 @@ pub use device::Device;
 pub use hub::Hub;
 pub use rule::Rule;
 pub use session::{Close, CloseReason};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

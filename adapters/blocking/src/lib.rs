@@ -56,6 +56,10 @@ pub use tls::{MQTT_PORT, Tls, TlsError};
 
 use socket::TICK;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// How long a parting takes at most: to write what is left, and to see the hub's end.
 const PARTING_TIME: Duration = Duration::from_secs(2);
 

@@ -57,6 +57,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 pub use devicebound_blocking::{Incoming, MQTT_PORT, Machine, Offline, Tls, TlsError};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// How long the opening of a transport may take.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
 /// How long a parting takes at most: to write what is left, and to see the hub's end.
