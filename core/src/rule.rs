@@ -232,6 +232,8 @@ rules! {
         says "requests and QoS 0 messages need a connection", mend "wait for Connected";
     OutboxFull = "DEVICE-OUTBOX", "own limit, see device::Limits",
         says "what waits to be sent is bounded", mend "wait for Acknowledged, or raise Limits::outbox_messages or outbox_bytes";
+    OutboxSnapshot = "DEVICE-OUTBOX-SNAPSHOT", "own format, see device::RestoreError",
+        says "an outbox is restored from what was saved, whole, for the same device", mend "write a snapshot to another file, sync that, and then rename it";
     RequestsOpen = "DEVICE-REQUESTS", "own limit, see device::Limits::requests",
         says "requests that wait for their answer are bounded", mend "wait for Answered or Failed";
     AnswerOnce = "DEVICE-ANSWER-ONCE", "IoT Hub MQTT: direct methods; MQTT 3.1.1 §4.3.2",

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use devicebound::device::{
-    Action, CallId, Delivery, DeviceConfig, Event, Message, RequestFailure, RequestId, Ticket, Wait,
+    Action, CallId, Delivery, DeviceConfig, DropReason, Event, Message, RequestFailure, RequestId, Ticket,
+    Wait,
 };
 use devicebound::hub::LinkId;
 use devicebound::iothub::{Subscription, SystemProperty};
@@ -49,6 +50,7 @@ pub enum Heard {
     },
     Failed(RequestId, RequestFailure),
     Acknowledged(Ticket),
+    Dropped(Ticket, DropReason),
     Closed(Close),
 }
 
@@ -86,6 +88,7 @@ impl Heard {
             },
             Action::Failed(request, failure) => Self::Failed(*request, *failure),
             Action::Acknowledged(ticket) => Self::Acknowledged(*ticket),
+            Action::Dropped(ticket, reason) => Self::Dropped(*ticket, *reason),
         })
     }
 }

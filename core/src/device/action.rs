@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use core::fmt;
 use core::time::Duration;
 
-use super::{CallId, Delivery, RequestFailure, RequestId, Ticket};
+use super::{CallId, Delivery, DropReason, RequestFailure, RequestId, Ticket};
 use crate::iothub::{PropertyBag, Subscription, SystemProperty};
 use crate::time::{Instant, UnixTime};
 
@@ -71,6 +71,8 @@ pub enum Action<'i> {
     Failed(RequestId, RequestFailure),
     /// The hub has this telemetry message; the device keeps it no longer.
     Acknowledged(Ticket),
+    /// This telemetry message was given up. The hub may have it, where it was sent on an earlier connection.
+    Dropped(Ticket, DropReason),
 }
 
 /// In words, for logs: sizes of payloads, not what is in them.
@@ -117,6 +119,7 @@ impl fmt::Display for Action<'_> {
             }
             Self::Failed(request, failure) => write!(f, "request {request} failed: {failure}"),
             Self::Acknowledged(ticket) => write!(f, "telemetry message {ticket} acknowledged"),
+            Self::Dropped(ticket, reason) => write!(f, "telemetry message {ticket} dropped: {reason}"),
         }
     }
 }

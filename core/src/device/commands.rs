@@ -22,8 +22,10 @@ const GET_PAYLOAD: &[u8] = b" ";
 impl Device {
     /// Takes over a telemetry message, to be sent at QoS 1 until the hub has it. Works offline, too.
     ///
-    /// Its fate is told by [`Action::Acknowledged`](super::Action::Acknowledged). A message can arrive twice when a
-    /// connection is lost; give it a `message_id` where that matters.
+    /// Its fate is told by [`Action::Acknowledged`](super::Action::Acknowledged), or, with
+    /// [`OutboxPolicy::DropOldest`](super::OutboxPolicy::DropOldest), by [`Action::Dropped`](super::Action::Dropped);
+    /// until then it [`waits`](Self::waits). A message can arrive twice when a connection is lost; give it a
+    /// `message_id` where that matters.
     ///
     /// # Errors
     /// [`SendError`].
@@ -35,9 +37,15 @@ impl Device {
     ) -> Result<Ticket, SendError> {
         self.now = self.now.max(now);
         let topic = message.topic(self.config.identity(), &mut self.topic)?;
-        let ticket = self.outbox.push(topic, message.payload, &self.config.limits)?;
+        let ticket = self.outbox.push(topic, message.payload, self.config.outbox, &self.config.limits)?;
         self.transmit(tx);
         Ok(ticket)
+    }
+
+    /// Whether the fate of a telemetry message is still open: it was taken over, and neither acknowledged nor dropped.
+    #[must_use]
+    pub fn waits(&self, ticket: Ticket) -> bool {
+        self.outbox.waits(ticket)
     }
 
     /// Sends a telemetry message at QoS 0: once or not at all, ahead of what waits in the outbox.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use super::{Message, RequestPolicy, SendError};
+use super::{Message, OutboxPolicy, RequestPolicy, SendError};
 use crate::iothub::sas::{self, SasToken, SymmetricKey};
 use crate::iothub::{self, API_VERSION, ConnectionString, ConnectionStringError, Identity, Username};
 use crate::limits::{IN_FLIGHT_MAX, KEEP_ALIVE_MAX, MAILBOX_MAX, METHOD_PAYLOAD_MAX, TEXT_MAX};
@@ -29,6 +29,7 @@ pub struct DeviceConfig {
     model_id: Option<String>,
     client_type: String,
     api_version: String,
+    pub(super) outbox: OutboxPolicy,
     pub(super) requests: RequestPolicy,
     pub(super) limits: Limits,
     pub(super) timing: Timing,
@@ -211,6 +212,7 @@ impl DeviceConfig {
             model_id: None,
             client_type: concat!("devicebound/", env!("CARGO_PKG_VERSION")).to_string(),
             api_version: API_VERSION.to_string(),
+            outbox: OutboxPolicy::default(),
             requests: RequestPolicy::default(),
             limits: Limits::default(),
             timing: Timing::default(),
@@ -290,6 +292,13 @@ impl DeviceConfig {
     #[must_use]
     pub fn with_api_version(mut self, version: &str) -> Self {
         self.api_version = version.to_string();
+        self
+    }
+
+    /// Sets what happens to telemetry when the outbox is full; by default it is not taken.
+    #[must_use]
+    pub const fn with_outbox(mut self, policy: OutboxPolicy) -> Self {
+        self.outbox = policy;
         self
     }
 

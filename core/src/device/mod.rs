@@ -97,7 +97,7 @@ mod tests;
 mod twin;
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -108,7 +108,7 @@ pub use deliveries::{CompleteError, Delivery};
 #[cfg(feature = "twin")]
 pub use desired::DesiredProperties;
 pub use message::{Message, SendError};
-pub use outbox::Ticket;
+pub use outbox::{DropReason, OutboxPolicy, RestoreError, Ticket};
 pub use requests::{RequestError, RequestFailure, RequestId, RequestPolicy};
 pub use status::{ConnectionState, Ignored, Status};
 
@@ -190,6 +190,29 @@ impl Device {
             ignored: Ignored::default(),
             topic: String::new(),
         })
+    }
+
+    /// A device as [`new`](Self::new) makes it, with the telemetry that [`snapshot`](Self::snapshot) has saved.
+    ///
+    /// What was sent before the snapshot goes out again with the same packet id and DUP; a message can arrive twice.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(config: DeviceConfig, snapshot: &[u8]) -> Result<Self, RestoreError> {
+        let mut device = Self::new(config)?;
+        let identity = device.config.identity().to_string();
+        let (outbox, last_id) = Outbox::restored(snapshot, &identity, &device.config.limits)?;
+        device.outbox = outbox;
+        device.packet_ids = PacketIds::behind(last_id);
+        Ok(device)
+    }
+
+    /// Appends to `out` all telemetry that the hub has not acknowledged, to be stored where a crash does not reach it:
+    /// at most [`Limits::outbox_bytes`] and 14 bytes a message. The format has a version and a checksum.
+    ///
+    /// Save after [`telemetry`](Self::telemetry) and before its `tx` is written, and nothing that was taken over is lost.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        self.outbox.save(&self.config.identity().to_string(), self.packet_ids.last(), out);
     }
 
     /// What the device was made from.
@@ -357,6 +380,9 @@ impl Device {
 
     /// What the application is to be told without a packet that says it.
     fn owed(&mut self) -> Option<Action<'static>> {
+        if let Some(ticket) = self.outbox.poll_dropped() {
+            return Some(Action::Dropped(ticket, DropReason::Displaced));
+        }
         while let Some((id, asker, failure)) = self.requests.poll_failure(self.config.limits.requests) {
             match asker {
                 Asker::Application => return Some(Action::Failed(id, failure)),

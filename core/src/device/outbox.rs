@@ -3,12 +3,19 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use super::{Limits, SendError};
 use crate::packet::{PacketId, Publish, PublishQoS, TopicName};
+use crate::rule::Rule;
 use crate::session::PacketIds;
 
-/// Names a message that the device has taken over, until its fate is told by `Action::Acknowledged`.
+mod snapshot;
+
+pub use snapshot::RestoreError;
+
+/// Names a message that the device has taken over, until its fate is told by `Action::Acknowledged` or
+/// `Action::Dropped`.
 ///
 /// Tickets count up from 1 and are not used twice by one device machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +24,37 @@ pub struct Ticket(u64);
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// What happens to telemetry when the outbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboxPolicy {
+    /// The new message is not taken: [`SendError::OutboxFull`].
+    #[default]
+    Reject,
+    /// The oldest messages that are not in flight make room, as many as are needed; their fate is told by
+    /// [`Action::Dropped`](super::Action::Dropped). Where not even that makes enough room, the new message is not taken.
+    DropOldest,
+}
+
+/// Why a message was given up that the device had taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DropReason {
+    /// The outbox was full, and a newer message took its place ([`OutboxPolicy::DropOldest`]).
+    #[error(
+        "the outbox was full, and a newer message took its place; raise Limits::outbox_messages or outbox_bytes"
+    )]
+    Displaced,
+}
+
+impl DropReason {
+    /// The rule that stands behind it.
+    #[must_use]
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Displaced => Rule::OutboxFull,
+        }
     }
 }
 
@@ -31,19 +69,21 @@ const OVERHEAD: usize = 5 + 2 + 2;
 /// DUP is set in its bytes right after, so that sending again is copying again.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// What was freed, the packets, nothing else.
+    /// The packets in order, and between them what those left that are gone.
     bytes: Vec<u8>,
-    /// Where in the stream of all packets ever queued `bytes` starts.
-    origin: usize,
+    /// How many of these bytes are the packets.
+    live: usize,
     entries: VecDeque<Entry>,
     sent: usize,
     last_ticket: u64,
+    /// Messages that were given up, until the application is told.
+    dropped: VecDeque<Ticket>,
 }
 
 #[derive(Debug)]
 struct Entry {
     ticket: Ticket,
-    /// In the stream of all packets ever queued. Wraps; only differences count.
+    /// In `bytes`.
     at: usize,
     length: usize,
     /// In the packet.
@@ -59,8 +99,19 @@ impl Outbox {
     }
 
     /// Bytes of the queued packets.
-    pub(super) fn size(&self) -> usize {
-        self.bytes.len().saturating_sub(self.freed())
+    pub(super) const fn size(&self) -> usize {
+        self.live
+    }
+
+    /// Whether the message waits for its PUBACK, or to be sent.
+    pub(super) fn waits(&self, ticket: Ticket) -> bool {
+        let found = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket);
+        found.ok().and_then(|index| self.entries.get(index)).is_some_and(|entry| !entry.acknowledged)
+    }
+
+    /// The next message that was given up.
+    pub(super) fn poll_dropped(&mut self) -> Option<Ticket> {
+        self.dropped.pop_front()
     }
 
     /// Packets that were sent on the present connection and not acknowledged.
@@ -84,12 +135,15 @@ impl Outbox {
         &mut self,
         topic: TopicName<'_>,
         payload: &[u8],
+        policy: OutboxPolicy,
         limits: &Limits,
     ) -> Result<Ticket, SendError> {
         let most = OVERHEAD.saturating_add(topic.as_bytes().len()).saturating_add(payload.len());
-        let size = self.size().saturating_add(most);
-        if self.entries.len() >= limits.outbox_messages || size > limits.outbox_bytes {
-            return Err(SendError::OutboxFull);
+        if !self.has_room(most, limits) {
+            if policy == OutboxPolicy::Reject || !self.could_have_room(most, limits) {
+                return Err(SendError::OutboxFull);
+            }
+            while !self.has_room(most, limits) && self.drop_oldest() {}
         }
         self.make_room(most, limits.outbox_bytes);
         let start = self.bytes.len();
@@ -97,11 +151,12 @@ impl Outbox {
         let publish = Publish { qos, retain: false, topic, payload };
         publish.encode(&mut self.bytes).map_err(|_| SendError::TooLarge)?;
         let length = self.bytes.len().saturating_sub(start);
+        self.live = self.live.saturating_add(length);
         self.last_ticket = self.last_ticket.saturating_add(1);
         let ticket = Ticket(self.last_ticket);
         self.entries.push_back(Entry {
             ticket,
-            at: self.origin.wrapping_add(start),
+            at: start,
             length,
             id_at: length.saturating_sub(payload.len()).saturating_sub(2),
             id: None,
@@ -129,8 +184,7 @@ impl Outbox {
             if entry.acknowledged {
                 continue;
             }
-            let start = entry.at.wrapping_sub(self.origin);
-            let packet = self.bytes.get_mut(start..start.saturating_add(entry.length)).unwrap_or_default();
+            let packet = self.bytes.get_mut(entry.range()).unwrap_or_default();
             if let Some(field) = packet.get_mut(entry.id_at..entry.id_at.saturating_add(2)) {
                 field.copy_from_slice(&id.get().to_be_bytes());
             }
@@ -147,11 +201,11 @@ impl Outbox {
         let entry = sent.find(|entry| entry.id == Some(id) && !entry.acknowledged)?;
         entry.acknowledged = true;
         let ticket = entry.ticket;
-        while self.entries.pop_front_if(|entry| entry.acknowledged).is_some() {
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.acknowledged) {
             self.sent = self.sent.saturating_sub(1);
+            self.live = self.live.saturating_sub(entry.length);
         }
         if self.entries.is_empty() {
-            self.origin = self.origin.wrapping_add(self.bytes.len());
             self.bytes.clear();
         }
         Some(ticket)
@@ -167,12 +221,26 @@ impl Outbox {
         self.bytes.capacity()
     }
 
-    /// Bytes at the front of the buffer that belong to no packet any more.
-    fn freed(&self) -> usize {
-        match self.entries.front() {
-            Some(first) => first.at.wrapping_sub(self.origin),
-            None => self.bytes.len(),
+    fn has_room(&self, length: usize, limits: &Limits) -> bool {
+        let size = self.live.saturating_add(length);
+        self.entries.len() < limits.outbox_messages && size <= limits.outbox_bytes
+    }
+
+    /// Whether there would be room if all that is not in flight were dropped.
+    fn could_have_room(&self, length: usize, limits: &Limits) -> bool {
+        let in_flight = self.entries.iter().take(self.sent).map(|entry| entry.length);
+        let size = in_flight.fold(length, usize::saturating_add);
+        self.sent < limits.outbox_messages && size <= limits.outbox_bytes
+    }
+
+    /// Gives up the oldest message that is not in flight; false where there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(entry) = self.entries.remove(self.sent) else { return false };
+        self.live = self.live.saturating_sub(entry.length);
+        if !entry.acknowledged {
+            self.dropped.push_back(entry.ticket);
         }
+        true
     }
 
     /// Makes room for `length` bytes: by moving the packets to the front where that frees at least as much as it
@@ -181,13 +249,29 @@ impl Outbox {
         if self.bytes.capacity().saturating_sub(self.bytes.len()) >= length {
             return;
         }
-        let freed = self.freed();
-        if freed >= self.size() {
-            self.bytes.drain(..freed);
-            self.origin = self.origin.wrapping_add(freed);
+        if self.bytes.len().saturating_sub(self.live) >= self.live {
+            self.close_up();
         }
         let needed = self.bytes.len().saturating_add(length);
         let wanted = needed.max(needed.saturating_mul(2).min(limit.saturating_mul(2)));
         self.bytes.reserve_exact(wanted.saturating_sub(self.bytes.len()));
+    }
+
+    /// Moves the packets together, to the front.
+    fn close_up(&mut self) {
+        let mut end = 0_usize;
+        for entry in &mut self.entries {
+            self.bytes.copy_within(entry.range(), end); // which lies in front of it
+            entry.at = end;
+            end = end.saturating_add(entry.length);
+        }
+        self.bytes.truncate(end);
+    }
+}
+
+impl Entry {
+    /// Where in `Outbox::bytes` the packet stands.
+    fn range(&self) -> Range<usize> {
+        self.at..self.at.saturating_add(self.length)
     }
 }

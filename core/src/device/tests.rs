@@ -7,6 +7,7 @@ mod embedding;
 #[cfg(feature = "twin")]
 mod following;
 mod methods;
+mod saving;
 mod telemetry;
 mod twins;
 

@@ -11,6 +11,16 @@ pub(crate) struct PacketIds {
 }
 
 impl PacketIds {
+    /// The ids behind `last`, which was the last that was given.
+    pub(crate) const fn behind(last: u16) -> Self {
+        Self { last }
+    }
+
+    /// The last id that was given; 0 where none was.
+    pub(crate) const fn last(&self) -> u16 {
+        self.last
+    }
+
     /// The next id that is not `in_use`; `None` where all are.
     pub(crate) fn allocate(&mut self, in_use: impl Fn(PacketId) -> bool) -> Option<PacketId> {
         (0..=u16::MAX).find_map(|_| {
