@@ -142,19 +142,38 @@ impl Outbox {
     }
 
     /// Takes a PUBACK; `None` where no packet of this connection waits for it.
+    #[inline]
     pub(super) fn acknowledge(&mut self, id: PacketId) -> Option<Ticket> {
-        let mut sent = self.entries.iter_mut().take(self.sent);
-        let entry = sent.find(|entry| entry.id == Some(id) && !entry.acknowledged)?;
-        entry.acknowledged = true;
-        let ticket = entry.ticket;
-        while self.entries.pop_front_if(|entry| entry.acknowledged).is_some() {
-            self.sent = self.sent.saturating_sub(1);
+        let first = self.entries.front()?;
+        if self.sent == 0 || first.id != Some(id) {
+            return self.acknowledge_out_of_turn(id);
+        }
+        let ticket = first.ticket;
+        self.leave();
+        // Those that were waiting for this one.
+        while self.entries.front().is_some_and(|next| next.acknowledged) {
+            self.leave();
         }
         if self.entries.is_empty() {
             self.origin = self.origin.wrapping_add(self.bytes.len());
             self.bytes.clear();
         }
         Some(ticket)
+    }
+
+    #[cold]
+    fn acknowledge_out_of_turn(&mut self, id: PacketId) -> Option<Ticket> {
+        let mut sent = self.entries.iter_mut().take(self.sent);
+        let entry = sent.find(|entry| entry.id == Some(id) && !entry.acknowledged)?;
+        entry.acknowledged = true;
+        Some(entry.ticket)
+    }
+
+    /// The packet at the front leaves.
+    #[inline]
+    fn leave(&mut self) {
+        self.entries.pop_front();
+        self.sent = self.sent.saturating_sub(1);
     }
 
     /// The connection is gone: all that was not acknowledged is to be sent again.
