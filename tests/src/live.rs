@@ -170,15 +170,16 @@ impl LiveDevice {
     pub fn receive(&mut self, mut packets: &[u8]) {
         loop {
             let event = device::Event::Received(&mut packets);
-            match self.device.handle(NOW, event, &mut self.tx).expect("the hub breaks no rule") {
-                device::Action::Acknowledged(_) => self.acknowledged += 1,
-                device::Action::Deliver(_, delivery) => {
+            match self.device.handle(NOW, event, &mut self.tx) {
+                Ok(device::Action::Acknowledged(_)) => self.acknowledged += 1,
+                Ok(device::Action::Deliver(_, delivery)) => {
                     self.device.complete(delivery, &mut self.tx).expect("it was delivered just now");
                     self.delivered += 1;
                 }
-                device::Action::Wait(device::Wait::Read { .. }) => break,
-                device::Action::Wait(wait) => panic!("the device waits for {wait:?}"),
-                _ => {}
+                Ok(device::Action::Wait(device::Wait::Read { .. })) => break,
+                Ok(device::Action::Wait(wait)) => panic!("the device waits for {wait:?}"),
+                Ok(_) => {}
+                Err(close) => panic!("the hub breaks a rule: {close}"),
             }
         }
         assert!(packets.is_empty(), "packets are whole");

@@ -121,7 +121,7 @@ use outbox::Outbox;
 use requests::{Asker, Requests};
 
 use crate::iothub::Subscriptions;
-use crate::packet::{self, Decoded, decode};
+use crate::packet::{self, Decoded, Packet, decode};
 use crate::rule::Rule;
 use crate::session::{Close, CloseReason, PacketIds};
 use crate::time::{Deadline, Instant, Timer, UnixTime};
@@ -229,6 +229,7 @@ impl Device {
     /// # Errors
     /// [`Close`]: the connection is over, and the input was not advanced past the packet that ended it. Until the
     /// owner reports `Closed` or `Opened`, it is returned again.
+    #[inline(never)] // the result is large: it is written where the caller wants it, and not moved
     pub fn handle<'i>(
         &mut self,
         now: Instant,
@@ -355,31 +356,37 @@ impl Device {
         if tx.len() >= self.config.limits.tx_max {
             return Err(self.end(Close::new(CloseReason::Ended(Rule::DeviceBacklog))));
         }
-        let mut rest = *rx;
-        let packet = match decode(&mut rest, self.config.limits.packet) {
+        let whole = *rx;
+        let packet = match decode(rx, self.config.limits.packet) {
+            // Nearly all that comes in are PUBACKs of telemetry: they go the short way.
+            Ok(Decoded::Packet(Packet::PubAck(id))) => match self.acknowledged(id) {
+                Some(ticket) => return Ok(Action::Acknowledged(ticket)),
+                None => Packet::PubAck(id),
+            },
             Ok(Decoded::Packet(packet)) => packet,
             Ok(Decoded::Incomplete { at_least }) => {
                 if let Phase::Online(link) = &mut self.phase {
-                    link.pulse.receiving(rx.len(), self.now);
+                    link.pulse.receiving(whole.len(), self.now);
                 }
                 return self.settle(at_least, tx);
             }
             Err(error) => return Err(self.end(Close::at(CloseReason::Malformed(error.rule()), error.at()))),
         };
-        match self.packet(packet, tx) {
-            Ok(action) => {
-                *rx = rest;
-                Ok(action)
-            }
-            Err(reason) => {
-                let length = rx.len().saturating_sub(rest.len());
-                Err(self.end(Close::at(reason, 0..length)))
-            }
-        }
+        self.packet(packet, tx).map_err(|reason| {
+            let length = whole.len().saturating_sub(rx.len());
+            *rx = whole;
+            self.end(Close::at(reason, 0..length))
+        })
     }
 
     /// What the application is to be told without a packet that says it.
+    #[inline]
     fn owed(&mut self) -> Option<Action<'static>> {
+        if self.requests.is_empty() && !self.outbox.has_dropped() { None } else { self.fate() }
+    }
+
+    /// What became of a message or a request that gets no answer.
+    fn fate(&mut self) -> Option<Action<'static>> {
         if let Some(ticket) = self.outbox.poll_dropped() {
             return Some(Action::Dropped(ticket, DropReason::Displaced));
         }

@@ -109,6 +109,12 @@ impl Outbox {
         found.ok().and_then(|index| self.entries.get(index)).is_some_and(|entry| !entry.acknowledged)
     }
 
+    /// Whether the application is to be told of a message that was given up.
+    #[inline]
+    pub(super) fn has_dropped(&self) -> bool {
+        !self.dropped.is_empty()
+    }
+
     /// The next message that was given up.
     pub(super) fn poll_dropped(&mut self) -> Option<Ticket> {
         self.dropped.pop_front()
@@ -196,19 +202,38 @@ impl Outbox {
     }
 
     /// Takes a PUBACK; `None` where no packet of this connection waits for it.
+    #[inline]
     pub(super) fn acknowledge(&mut self, id: PacketId) -> Option<Ticket> {
-        let mut sent = self.entries.iter_mut().take(self.sent);
-        let entry = sent.find(|entry| entry.id == Some(id) && !entry.acknowledged)?;
-        entry.acknowledged = true;
-        let ticket = entry.ticket;
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.acknowledged) {
-            self.sent = self.sent.saturating_sub(1);
-            self.live = self.live.saturating_sub(entry.length);
+        let first = self.entries.front()?;
+        if self.sent == 0 || first.id != Some(id) {
+            return self.acknowledge_out_of_turn(id);
+        }
+        let ticket = first.ticket;
+        self.leave();
+        // Those that were waiting for this one.
+        while self.entries.front().is_some_and(|next| next.acknowledged) {
+            self.leave();
         }
         if self.entries.is_empty() {
             self.bytes.clear();
         }
         Some(ticket)
+    }
+
+    #[cold]
+    fn acknowledge_out_of_turn(&mut self, id: PacketId) -> Option<Ticket> {
+        let mut sent = self.entries.iter_mut().take(self.sent);
+        let entry = sent.find(|entry| entry.id == Some(id) && !entry.acknowledged)?;
+        entry.acknowledged = true;
+        Some(entry.ticket)
+    }
+
+    /// The packet at the front leaves.
+    #[inline]
+    fn leave(&mut self) {
+        let length = self.entries.pop_front().map_or(0, |entry| entry.length);
+        self.live = self.live.saturating_sub(length);
+        self.sent = self.sent.saturating_sub(1);
     }
 
     /// The connection is gone: all that was not acknowledged is to be sent again.

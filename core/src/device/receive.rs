@@ -9,7 +9,7 @@ use super::link::{Link, PendingKind, Pulse, Renewal};
 use super::requests::{Asker, Stray};
 use super::twin::{self, Observer};
 use super::{
-    Action, Answer, CallId, CloudMessage, Delivery, Device, MethodCall, Phase, RequestFailure, Twin,
+    Action, Answer, CallId, CloudMessage, Delivery, Device, MethodCall, Phase, RequestFailure, Ticket, Twin,
 };
 use crate::iothub::topic::{self, FromHub};
 use crate::iothub::{Subscription, Subscriptions};
@@ -23,6 +23,17 @@ use crate::time::Instant;
 const TOO_MANY_CALLS: i32 = 429;
 
 impl Device {
+    /// Takes a PUBACK; `None` where no telemetry of this connection waits for it.
+    #[inline]
+    pub(super) fn acknowledged(&mut self, id: PacketId) -> Option<Ticket> {
+        let Phase::Online(link) = &mut self.phase else { return None };
+        let ticket = self.outbox.acknowledge(id)?;
+        link.pulse.received(self.now);
+        Some(ticket)
+    }
+
+    /// Takes any packet but the PUBACK of telemetry.
+    #[inline(never)]
     pub(super) fn packet<'i>(
         &mut self,
         packet: Packet<'i>,
@@ -40,10 +51,7 @@ impl Device {
             Packet::ConnAck(ConnAck::Refused(code)) => Err(CloseReason::Refused(code, Rule::ConnectRefused)),
             Packet::ConnAck(ConnAck::Accepted { session_present }) => Ok(self.connected(session_present, tx)),
             Packet::Publish(publish) => self.publish(publish, tx),
-            Packet::PubAck(id) => match self.outbox.acknowledge(id) {
-                Some(ticket) => Ok(Action::Acknowledged(ticket)),
-                None => Err(CloseReason::Violation(Rule::UnsolicitedAck)),
-            },
+            Packet::PubAck(_) => Err(CloseReason::Violation(Rule::UnsolicitedAck)),
             Packet::SubAck(suback) => self.suback(suback, tx),
             Packet::UnsubAck(id) => self.unsuback(id),
             Packet::PingResp => {

@@ -118,6 +118,12 @@ impl Requests {
         self.open.iter().filter(|request| request.asker == Asker::Application).count()
     }
 
+    /// Whether there is no request whose fate is open or untold.
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether a request waits for its answer.
     pub(super) fn any_open(&self) -> bool {
         self.open.iter().any(|request| request.failure.is_none())

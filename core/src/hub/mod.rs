@@ -37,6 +37,7 @@ mod mailbox;
 mod methods;
 mod opening;
 mod pending;
+mod receive;
 mod record;
 mod registry;
 mod service;
@@ -383,6 +384,7 @@ impl Hub {
     ///
     /// # Errors
     /// The end of the connection. Write `tx`, close the transport, then call [`close`](Self::close).
+    #[inline(never)] // the result is large: it is written where the caller wants it, and not moved
     pub fn handle<'i>(
         &mut self,
         now: Instant,
@@ -390,37 +392,7 @@ impl Hub {
         event: Event<'_, 'i>,
         tx: &mut Vec<u8>,
     ) -> Result<Action<'i>, Close> {
-        let gone = Close::new(CloseReason::Lost);
-        self.go_live(now, link, tx);
-        let slot = self.links.get_mut(link.0).ok_or(gone)?;
-        let result = match (&mut slot.state, event) {
-            (State::Ended { close, .. }, _) => return Err(*close),
-            (State::Handshake(handshake), Event::Received(input)) => handshake.received(input, tx),
-            (State::Opening(_), Event::Received(_)) => Ok(Action::Wait(Wait::Store)),
-            (State::Live(live), Event::Received(input)) => {
-                let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
-                let context = link::Context {
-                    now,
-                    clock: self.clock,
-                    id: link,
-                    limits: &self.config.limits,
-                    calls: &mut self.calls,
-                };
-                live.received(context, device, input, tx)
-            }
-            (_, Event::Closed) => Err(Close::new(CloseReason::Lost)),
-            (_, Event::TimedOut) => {
-                let unix_time = self.unix_time(now);
-                let slot = self.links.get_mut(link.0).ok_or(gone)?;
-                match slot.state.due(now, unix_time, self.config.expiry_grace) {
-                    Some(reason) => Err(Close::new(reason)),
-                    None => {
-                        self.schedule_link(link);
-                        return self.handle(now, link, Event::Received(&mut &[][..]), tx);
-                    }
-                }
-            }
-        };
+        let result = self.dispatch(now, link, event, tx);
         if let Err(close) = result
             && let Some(slot) = self.links.get_mut(link.0)
         {
@@ -429,13 +401,62 @@ impl Hub {
         result
     }
 
+    #[inline]
+    fn dispatch<'i>(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        event: Event<'_, 'i>,
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, Close> {
+        let lost = Close::new(CloseReason::Lost);
+        let slot = self.links.get_mut(link.0).ok_or(lost)?;
+        match (&mut slot.state, event) {
+            (State::Live(live), Event::Received(input)) => {
+                let device = self.devices.get_mut(live.device.0).ok_or(lost)?;
+                let context = receive::Context {
+                    now,
+                    clock: &self.clock,
+                    id: link,
+                    limits: &self.config.limits,
+                    calls: &mut self.calls,
+                };
+                live.received(context, device, input, tx)
+            }
+            (State::Handshake(handshake), Event::Received(input)) => handshake.received(input, tx),
+            (State::Opening(_), event) => {
+                if self.go_live(now, link, tx) {
+                    return self.handle(now, link, event, tx);
+                }
+                match event {
+                    Event::Received(_) => Ok(Action::Wait(Wait::Store)),
+                    Event::Closed => Err(lost),
+                    Event::TimedOut => self.timed_out(now, link, tx),
+                }
+            }
+            (State::Ended { close, .. }, _) => Err(*close),
+            (_, Event::Closed) => Err(lost),
+            (_, Event::TimedOut) => self.timed_out(now, link, tx),
+        }
+    }
+
+    fn timed_out(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> Result<Action<'static>, Close> {
+        let unix_time = self.unix_time(now);
+        let slot = self.links.get_mut(link.0).ok_or(Close::new(CloseReason::Lost))?;
+        if let Some(reason) = slot.state.due(now, unix_time, self.config.expiry_grace) {
+            return Err(Close::new(reason));
+        }
+        self.schedule_link(link);
+        self.handle(now, link, Event::Received(&mut &[][..]), tx)
+    }
+
     /// Telemetry is safe: its PUBACK may go, when it is its turn. One that is told late or twice is harmless.
     #[inline]
     pub fn stored(&mut self, receipt: Receipt) {
         let Some(slot) = self.links.get_mut(receipt.link.0) else { return };
         if let State::Live(live) = &mut slot.state {
             live.pending.stored(receipt.number);
-            self.make_ready(receipt.link);
+            slot.make_ready(receipt.link, &mut self.ready);
         }
     }
 
@@ -514,35 +535,26 @@ impl Hub {
         Some(Ended { device, was_current, edition, will })
     }
 
-    /// An opening link becomes live when the revision that its CONNACK rests on is safe.
-    #[inline]
-    fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) {
-        if let Some(LinkSlot { state: State::Opening(_), .. }) = self.links.get(link.0) {
-            self.go_live_if_safe(now, link, tx);
-        }
-    }
-
+    /// An opening link becomes live when the revision that its CONNACK rests on is safe; says whether it did.
     #[cold]
-    fn go_live_if_safe(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) {
-        let Some(slot) = self.links.get_mut(link.0) else { return };
-        let State::Opening(opening) = &slot.state else { return };
-        let Some(device) = self.devices.get(opening.link.device.0) else { return };
+    fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> bool {
+        let Some(slot) = self.links.get_mut(link.0) else { return false };
+        let State::Opening(opening) = &slot.state else { return false };
+        let Some(device) = self.devices.get(opening.link.device.0) else { return false };
         if !opening.is_safe(device.committed) {
-            return;
+            return false;
         }
         let between = State::ended(Close::new(CloseReason::Lost));
         if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
             slot.state = State::Live(opening.open(now, device, &mut self.calls, tx));
             self.schedule_link(link);
         }
+        true
     }
 
     fn make_ready(&mut self, link: LinkId) {
-        if let Some(slot) = self.links.get_mut(link.0)
-            && !slot.ready
-        {
-            slot.ready = true;
-            self.ready.push_back(link);
+        if let Some(slot) = self.links.get_mut(link.0) {
+            slot.make_ready(link, &mut self.ready);
         }
     }
 
@@ -551,6 +563,17 @@ impl Hub {
         if let Some(slot) = self.links.get_mut(link.0) {
             slot.state.end(Close::new(reason));
             self.make_ready(link);
+        }
+    }
+}
+
+impl LinkSlot {
+    /// Puts the link, which is `id`, into the queue of those that have something to send or to say.
+    #[inline]
+    fn make_ready(&mut self, id: LinkId, queue: &mut VecDeque<LinkId>) {
+        if !self.ready {
+            self.ready = true;
+            queue.push_back(id);
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Revision;
@@ -21,58 +20,82 @@ pub(super) enum Until {
     Committed(Revision),
 }
 
-#[derive(Debug)]
-pub(super) enum Reply {
-    PubAck(PacketId),
-    SubAck(PacketId, Box<[SubAckCode]>),
-    UnsubAck(PacketId),
-    /// A QoS 0 PUBLISH: the answer to a twin request.
-    Message {
-        topic: String,
-        body: String,
-    },
-}
-
-#[derive(Debug)]
+/// Nearly all replies are PUBACKs: an entry is made for those, and owns nothing.
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     until: Until,
     reply: Reply,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Reply {
+    PubAck(PacketId),
+    UnsubAck(PacketId),
+    /// The first of `packets`.
+    SubAck,
+    /// The first of `packets`: a QoS 0 PUBLISH, the answer to a twin request.
+    Message,
+}
+
 #[derive(Debug)]
 pub(super) struct Pending {
     entries: VecDeque<Entry>,
-    /// The number of the entry at the front. Numbers go on for the whole connection.
+    /// The replies that are more than a packet id, encoded, in the order of their entries.
+    packets: VecDeque<Box<[u8]>>,
+    /// The number of the entry at the front. Numbers count on for the whole connection, which is too short for 2^64.
     front: u64,
     publishes: usize,
-    body_bytes: usize,
+    message_bytes: usize,
 }
 
 impl Pending {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { entries: VecDeque::with_capacity(capacity), front: 0, publishes: 0, body_bytes: 0 }
+        Self {
+            entries: VecDeque::with_capacity(capacity),
+            packets: VecDeque::new(),
+            front: 0,
+            publishes: 0,
+            message_bytes: 0,
+        }
     }
 
-    /// Puts a reply behind all others; gives its number.
+    /// Puts a PUBACK behind all other replies; gives its number.
     #[inline]
-    pub(super) fn push(&mut self, until: Until, reply: Reply) -> u64 {
-        match &reply {
-            Reply::PubAck(_) => self.publishes = self.publishes.saturating_add(1),
-            Reply::Message { topic, body } => {
-                self.body_bytes = self.body_bytes.saturating_add(topic.len()).saturating_add(body.len());
-            }
-            Reply::SubAck(..) | Reply::UnsubAck(_) => {}
-        }
-        let number = self.front.saturating_add(self.entries.len() as u64);
-        self.entries.push_back(Entry { until, reply });
+    pub(super) fn puback(&mut self, until: Until, packet_id: PacketId) -> u64 {
+        self.publishes = self.publishes.saturating_add(1);
+        let number = self.front.wrapping_add(self.entries.len() as u64);
+        self.entries.push_back(Entry { until, reply: Reply::PubAck(packet_id) });
         number
+    }
+
+    /// Puts an UNSUBACK behind all other replies.
+    pub(super) fn unsuback(&mut self, until: Until, packet_id: PacketId) {
+        self.entries.push_back(Entry { until, reply: Reply::UnsubAck(packet_id) });
+    }
+
+    /// Puts a SUBACK behind all other replies.
+    pub(super) fn suback(&mut self, until: Until, packet_id: PacketId, codes: &[SubAckCode]) {
+        let mut packet = Vec::new();
+        SubAck::encode(packet_id, codes.iter().copied(), &mut packet)
+            .expect("a SUBSCRIBE has at least one filter, and the hub bounds how many");
+        self.packets.push_back(packet.into());
+        self.entries.push_back(Entry { until, reply: Reply::SubAck });
+    }
+
+    /// Puts the answer to a twin request behind all other replies.
+    pub(super) fn message(&mut self, until: Until, topic: &str, body: &str) {
+        let mut packet = Vec::new();
+        publish(PublishQoS::AtMostOnce, topic, body.as_bytes(), &mut packet);
+        self.message_bytes = self.message_bytes.saturating_add(packet.len());
+        self.packets.push_back(packet.into());
+        self.entries.push_back(Entry { until, reply: Reply::Message });
     }
 
     /// The telemetry behind this reply is safe.
     #[inline]
     pub(super) fn stored(&mut self, number: u64) {
-        let index = number.checked_sub(self.front).and_then(|index| usize::try_from(index).ok());
-        if let Some(entry) = index.and_then(|index| self.entries.get_mut(index))
+        let index = usize::try_from(number.wrapping_sub(self.front)).unwrap_or(usize::MAX);
+        if let Some(entry) = self.entries.get_mut(index)
             && entry.until == Until::Stored
         {
             entry.until = Until::Nothing;
@@ -80,12 +103,12 @@ impl Pending {
     }
 
     /// Whether no more requests should be read: `publishes` PUBACKs, or twice as many replies of any kind, or
-    /// `body_bytes` of answers are owed.
+    /// `message_bytes` of answers are owed.
     #[inline]
-    pub(super) fn is_full(&self, publishes: usize, body_bytes: usize) -> bool {
+    pub(super) fn is_full(&self, publishes: usize, message_bytes: usize) -> bool {
         self.publishes >= publishes
             || self.entries.len() >= publishes.saturating_mul(2)
-            || self.body_bytes >= body_bytes
+            || self.message_bytes >= message_bytes
     }
 
     /// Whether the reply at the front could go.
@@ -94,42 +117,62 @@ impl Pending {
         self.entries.front().is_some_and(|entry| entry.until.is_over(committed))
     }
 
-    /// Whether the reply at the front has a body, so that it waits for room in the output.
-    pub(super) fn front_has_body(&self) -> bool {
-        matches!(self.entries.front(), Some(Entry { reply: Reply::Message { .. }, .. }))
-    }
-
-    /// Appends what is ready to `tx`, as long as it is a mere acknowledgement.
+    /// Appends what is ready to `tx`, as long as it is a mere acknowledgement: a message waits for room in the output.
     #[inline]
     pub(super) fn release_acks(&mut self, committed: Revision, tx: &mut Vec<u8>) {
-        while self.is_ready(committed) && !self.front_has_body() {
-            self.release_front(tx);
+        while let Some(&Entry { until, reply }) = self.entries.front()
+            && until.is_over(committed)
+        {
+            match reply {
+                Reply::PubAck(packet_id) => self.send_puback(packet_id, tx),
+                Reply::UnsubAck(_) | Reply::SubAck => self.send_other(reply, tx),
+                Reply::Message => return,
+            }
         }
     }
 
     /// Appends what is ready to `tx` until that holds `high_water` bytes.
     pub(super) fn release(&mut self, committed: Revision, high_water: usize, tx: &mut Vec<u8>) {
-        while self.is_ready(committed) && tx.len() < high_water {
-            self.release_front(tx);
+        while let Some(&Entry { until, reply }) = self.entries.front()
+            && until.is_over(committed)
+            && tx.len() < high_water
+        {
+            match reply {
+                Reply::PubAck(packet_id) => self.send_puback(packet_id, tx),
+                Reply::UnsubAck(_) | Reply::SubAck | Reply::Message => self.send_other(reply, tx),
+            }
         }
     }
 
-    fn release_front(&mut self, tx: &mut Vec<u8>) {
-        let Some(Entry { reply, .. }) = self.entries.pop_front() else { return };
-        self.front = self.front.saturating_add(1);
+    /// Appends the PUBACK that is at the front.
+    #[inline]
+    fn send_puback(&mut self, packet_id: PacketId, tx: &mut Vec<u8>) {
+        self.entries.pop_front();
+        self.front = self.front.wrapping_add(1);
+        self.publishes = self.publishes.saturating_sub(1);
+        puback(packet_id, tx);
+    }
+
+    /// Appends the reply that is at the front, and is none of PUBACK.
+    #[inline(never)]
+    fn send_other(&mut self, reply: Reply, tx: &mut Vec<u8>) {
+        self.entries.pop_front();
+        self.front = self.front.wrapping_add(1);
         match reply {
-            Reply::PubAck(packet_id) => {
-                self.publishes = self.publishes.saturating_sub(1);
-                puback(packet_id, tx);
-            }
-            Reply::SubAck(packet_id, codes) => SubAck::encode(packet_id, codes.iter().copied(), tx)
-                .expect("a SUBSCRIBE has at least one filter, and the hub bounds how many"),
+            Reply::PubAck(_) => {}
             Reply::UnsubAck(packet_id) => unsuback(packet_id, tx),
-            Reply::Message { topic, body } => {
-                self.body_bytes = self.body_bytes.saturating_sub(topic.len().saturating_add(body.len()));
-                publish(PublishQoS::AtMostOnce, &topic, body.as_bytes(), tx);
+            Reply::SubAck => tx.extend_from_slice(&self.take_packet()),
+            Reply::Message => {
+                let packet = self.take_packet();
+                self.message_bytes = self.message_bytes.saturating_sub(packet.len());
+                tx.extend_from_slice(&packet);
             }
         }
+    }
+
+    #[cold]
+    fn take_packet(&mut self) -> Box<[u8]> {
+        self.packets.pop_front().expect("each entry that is more than a packet id has its packet")
     }
 }
 

@@ -2,11 +2,25 @@
 
 use alloc::vec::Vec;
 
-/// Where a value lives, and which of the values that lived there.
+/// Where a value lives, and which of the values that lived there: one number, as it goes with every packet. The upper
+/// half is the index, the lower half the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Slot {
-    index: u32,
-    generation: u32,
+pub(super) struct Slot(u64);
+
+impl Slot {
+    const fn new(index: u32, generation: u32) -> Self {
+        Self((index as u64) << 32 | generation as u64)
+    }
+
+    #[inline]
+    const fn index(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline]
+    const fn generation(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 #[derive(Debug)]
@@ -35,40 +49,40 @@ impl<T> Slab<T> {
         if let Some(index) = self.free.pop() {
             let entry = self.entries.get_mut(index as usize)?;
             entry.value = Some(value);
-            return Some(Slot { index, generation: entry.generation });
+            return Some(Slot::new(index, entry.generation));
         }
         let index = u32::try_from(self.entries.len()).ok()?;
         self.entries.push(Entry { generation: 0, value: Some(value) });
-        Some(Slot { index, generation: 0 })
+        Some(Slot::new(index, 0))
     }
 
     #[inline]
     pub(super) fn get(&self, slot: Slot) -> Option<&T> {
-        let entry = self.entries.get(slot.index as usize)?;
-        if entry.generation == slot.generation { entry.value.as_ref() } else { None }
+        let entry = self.entries.get(slot.index() as usize)?;
+        if entry.generation == slot.generation() { entry.value.as_ref() } else { None }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
-        let entry = self.entries.get_mut(slot.index as usize)?;
-        if entry.generation == slot.generation { entry.value.as_mut() } else { None }
+        let entry = self.entries.get_mut(slot.index() as usize)?;
+        if entry.generation == slot.generation() { entry.value.as_mut() } else { None }
     }
 
     pub(super) fn remove(&mut self, slot: Slot) -> Option<T> {
-        let entry = self.entries.get_mut(slot.index as usize)?;
-        if entry.generation != slot.generation {
+        let entry = self.entries.get_mut(slot.index() as usize)?;
+        if entry.generation != slot.generation() {
             return None;
         }
         let value = entry.value.take()?;
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(slot.index);
+        self.free.push(slot.index());
         Some(value)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut T)> {
-        (0_u32..).zip(&mut self.entries).filter_map(|(index, entry)| {
-            Some((Slot { index, generation: entry.generation }, entry.value.as_mut()?))
-        })
+        (0_u32..)
+            .zip(&mut self.entries)
+            .filter_map(|(index, entry)| Some((Slot::new(index, entry.generation), entry.value.as_mut()?)))
     }
 }
 

@@ -30,6 +30,7 @@ impl<'a> Encoded<'a> {
     pub(super) const EMPTY: Self = Self(b"");
 
     /// Takes a part of a text, cut at ASCII characters; `None` where its escapes decode to something else than UTF-8.
+    #[inline]
     pub(super) fn new(part: &'a [u8]) -> Option<Self> {
         decodes_to_utf8(part).then_some(Self(part))
     }
@@ -76,14 +77,47 @@ pub(super) fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> 
 }
 
 /// Whether the part of a text `part` is text still when its escapes are decoded. Nothing is allocated for it.
+#[inline]
 fn decodes_to_utf8(part: &[u8]) -> bool {
-    // Only escapes from %80 on can break it, and they are rare: they are looked for without a branch, many at once.
-    let (_, behind) = part.split_first().unwrap_or((&0, &[]));
-    let pairs = part.iter().zip(behind);
-    let suspect = pairs.fold(false, |found, (&byte, &next)| found | ((byte == b'%') & (next >= b'8')));
-    !suspect || is_utf8(percent_decode(part))
+    !escapes_beyond_ascii(part) || is_utf8(percent_decode(part))
 }
 
+/// As many bytes as a vector register has on every machine of 64 bits.
+const BLOCK: usize = 16;
+
+/// Whether an escape from `%80` on may be in `part`: only those can break it, and they are rare. They are looked for
+/// without a branch, a block of bytes at once, each together with the byte behind it.
+#[inline]
+fn escapes_beyond_ascii(part: &[u8]) -> bool {
+    let (Some((_, before)), Some((_, behind))) = (part.split_last(), part.split_first()) else {
+        return false;
+    };
+    // The last block overlaps the one before, so that no odd bytes are left.
+    let (Some(last), Some(behind_last)) = (before.last_chunk::<BLOCK>(), behind.last_chunk::<BLOCK>()) else {
+        return before.iter().zip(behind).fold(0, |found, (&byte, &next)| found | suspicion(byte, next)) != 0;
+    };
+    let mut found = [0; BLOCK];
+    look(&mut found, last, behind_last);
+    for (block, behind) in before.as_chunks().0.iter().zip(behind.as_chunks().0) {
+        look(&mut found, block, behind);
+    }
+    u128::from_ne_bytes(found) != 0
+}
+
+#[inline(always)]
+fn look(found: &mut [u8; BLOCK], block: &[u8; BLOCK], behind: &[u8; BLOCK]) {
+    for ((found, &byte), &next) in found.iter_mut().zip(block).zip(behind) {
+        *found |= suspicion(byte, next);
+    }
+}
+
+/// Not 0 where an escape starts that is not ASCII.
+#[inline(always)]
+fn suspicion(byte: u8, next: u8) -> u8 {
+    u8::from(byte == b'%') & u8::from(next >= b'8')
+}
+
+#[cold]
 fn is_utf8(mut bytes: impl Iterator<Item = u8>) -> bool {
     while let Some(lead) = bytes.next() {
         let length = match lead {
@@ -119,6 +153,19 @@ mod tests {
             ["%80", "%C3", "%C3%28", "%C3x", "%C3é", "%ED%A0%80", "%C0%80", "%F5%80%80%80", "%e2%82", "%FF"]
         {
             assert!(Encoded::new(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_escape_beyond_ascii_is_seen_at_every_place_of_every_length() {
+        for length in 3..=40 {
+            for at in 0..=length - 3 {
+                let mut text = "a%7F".repeat(10).into_bytes();
+                text.truncate(length);
+                assert!(Encoded::new(&text).is_some(), "{at} of {length}");
+                text[at..at + 3].copy_from_slice(b"%80");
+                assert!(Encoded::new(&text).is_none(), "{at} of {length}");
+            }
         }
     }
 

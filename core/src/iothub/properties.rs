@@ -27,6 +27,7 @@ impl<'a> PropertyBag<'a> {
     }
 
     /// Takes the end of a topic as a property bag. Some clients end the bag with a slash; it is dropped.
+    #[inline]
     pub(super) fn from_topic(end: &'a [u8]) -> Result<Self, Rule> {
         let bag = end.strip_suffix(b"/").unwrap_or(end);
         Encoded::new(bag).map(Self).ok_or(Rule::PropertyBag)

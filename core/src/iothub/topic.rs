@@ -116,7 +116,7 @@ impl<'a> FromDevice<'a> {
     ///
     /// # Errors
     /// [`TopicError`], all but [`TopicError::UnknownFilter`].
-    #[inline]
+    #[inline(always)] // what comes of it is taken apart at once
     pub fn parse(topic: TopicName<'a>, identity: Identity<'_>) -> Result<Self, TopicError> {
         let topic = topic.as_bytes();
         if let Some(path) = strip(topic, DEVICES) {
@@ -125,6 +125,7 @@ impl<'a> FromDevice<'a> {
         Self::request_or_answer(topic)
     }
 
+    #[inline(never)]
     fn request_or_answer(topic: &'a [u8]) -> Result<Self, TopicError> {
         if let Some(end) = strip(topic, TWIN_GET) {
             return Ok(Self::TwinGet { rid: Params::parse(end)?.rid()? });
@@ -142,7 +143,7 @@ impl<'a> FromDevice<'a> {
 }
 
 /// `{device id}[/modules/{module id}]/messages/events[/[bag[/]]]`
-#[inline]
+#[inline(always)]
 fn telemetry<'a>(path: &'a [u8], identity: Identity<'_>) -> Result<PropertyBag<'a>, TopicError> {
     match own(path, identity).and_then(|rest| strip(rest, EVENTS)).and_then(level) {
         Some(end) => PropertyBag::from_topic(end).map_err(TopicError::Malformed),

@@ -20,6 +20,11 @@ impl World<'_> {
                 self.model.telemetry_acknowledged(number, ticket)?;
                 self.marks.mark("app: telemetry acknowledged");
             }
+            Heard::Dropped(ticket, reason) => {
+                return breach(format!(
+                    "message {ticket} is dropped, which no device is told to do: {reason}"
+                ));
+            }
             Heard::Delivered { payload, delivery, dup, .. } => {
                 let (whose, message) = parse_cloud(&String::from_utf8_lossy(&payload))?;
                 if whose != identity {

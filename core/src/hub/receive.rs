@@ -1,0 +1,405 @@
+//! What comes from a device, packet by packet.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::link::{Link, Telemetry, retain_property};
+use super::methods::Calls;
+use super::pending::Until;
+use super::record::Session;
+use super::twin::ReportError;
+use super::{Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Receipt, Revision, Wait};
+use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
+use crate::iothub::twin::error_body;
+use crate::iothub::{PropertyBag, Subscription, Subscriptions};
+use crate::limits::{MESSAGE_MAX, PACKET_MAX};
+use crate::packet::{
+    DecodeError, Decoded, Packet, PacketId, PacketType, Publish, PublishQoS, QoS, SubAckCode, Subscribe,
+    Unsubscribe, decode, pingresp,
+};
+use crate::rule::Rule;
+use crate::session::legality::{self, Phase, Role};
+use crate::session::{Close, CloseReason};
+use crate::time::{Instant, UnixTime};
+
+/// What a link may use besides itself and its device.
+pub(super) struct Context<'h> {
+    pub(super) now: Instant,
+    /// One moment on both clocks.
+    pub(super) clock: &'h (Instant, UnixTime),
+    pub(super) id: LinkId,
+    pub(super) limits: &'h Limits,
+    pub(super) calls: &'h mut Calls,
+}
+
+impl Context<'_> {
+    fn unix_time(&self) -> UnixTime {
+        let (at, unix_time) = *self.clock;
+        unix_time.after(self.now.since(at))
+    }
+}
+
+impl Link {
+    #[inline]
+    pub(super) fn received<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        input: &mut &'i [u8],
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, Close> {
+        self.pending.release_acks(device.committed, tx);
+        if let Some(wait) = self.must_wait(device.committed, context.limits, tx) {
+            return Ok(Action::Wait(wait));
+        }
+        let whole = *input;
+        let result = match decode(input, PACKET_MAX) {
+            Ok(Decoded::Packet(Packet::Publish(publish))) => self.publish(context, device, publish, whole),
+            Ok(Decoded::Packet(packet)) => self.packet(context, device, packet, whole, tx),
+            Ok(Decoded::Incomplete { at_least }) => incomplete(whole, at_least),
+            Err(error) => Err(malformed(whole, error)),
+        };
+        if result.is_err() {
+            *input = whole;
+        }
+        result
+    }
+
+    /// Why nothing may be read now, if so.
+    #[inline]
+    fn must_wait(&mut self, committed: Revision, limits: &Limits, tx: &[u8]) -> Option<Wait> {
+        self.stalled = false;
+        if tx.len() >= limits.tx_high_water {
+            return Some(Wait::Flush);
+        }
+        if !self.pending.is_full(limits.in_flight, limits.tx_high_water) {
+            return None;
+        }
+        if self.pending.is_ready(committed) {
+            return Some(Wait::Flush);
+        }
+        self.stalled = true;
+        Some(Wait::Store)
+    }
+
+    /// Takes a packet that is no PUBLISH.
+    #[inline(never)]
+    fn packet<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        packet: Packet<'i>,
+        input: &'i [u8],
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, Close> {
+        self.last_heard = context.now;
+        match packet {
+            Packet::PubAck(packet_id) => Ok(self.puback(device, packet_id)),
+            Packet::Subscribe(subscribe) => self.subscribe(context, device, subscribe, input),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(context, device, unsubscribe, input),
+            Packet::PingReq => {
+                pingresp(tx); // [MQTT-3.12.4-1]; it waits for nothing
+                Ok(Action::Done(PacketType::PingReq))
+            }
+            Packet::Disconnect => Err(Close::new(CloseReason::Disconnected)),
+            other => {
+                let rule = legality::check(Role::Hub, Phase::Open, other.packet_type()).err();
+                Err(violation(rule.unwrap_or(Rule::Direction)))
+            }
+        }
+    }
+
+    #[inline]
+    fn publish<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        publish: Publish<'i>,
+        input: &'i [u8],
+    ) -> Result<Action<'i>, Close> {
+        self.last_heard = context.now;
+        let acknowledge = match publish.qos {
+            PublishQoS::AtMostOnce => None,
+            PublishQoS::AtLeastOnce { packet_id, .. } => Some(packet_id),
+            PublishQoS::ExactlyOnce { .. } => return Err(violation(Rule::PublishQos2)),
+        };
+        match FromDevice::parse(publish.topic, device.record.identity.identity()) {
+            Ok(FromDevice::Telemetry(bag)) if is_small_enough(publish.payload, bag) => {
+                Ok(Action::Telemetry(self.telemetry(context.id, publish, bag, acknowledge)))
+            }
+            Ok(FromDevice::Telemetry(_)) => Err(violation(Rule::MessageSize)),
+            Ok(request) => Ok(self.request(context, device, request, publish.payload, acknowledge)),
+            Err(error) => Err(violation_by(error.rule(), publish.topic.as_bytes(), input)),
+        }
+    }
+
+    #[inline]
+    fn telemetry<'i>(
+        &mut self,
+        id: LinkId,
+        publish: Publish<'i>,
+        bag: PropertyBag<'i>,
+        acknowledge: Option<PacketId>,
+    ) -> Telemetry<'i> {
+        let receipt = acknowledge
+            .map(|packet_id| Receipt { link: id, number: self.pending.puback(Until::Stored, packet_id) });
+        Telemetry {
+            device: self.device,
+            bag,
+            payload: publish.payload,
+            receipt,
+            retain_property: retain_property(self.edition, publish.retain),
+            is_will: false,
+        }
+    }
+
+    /// What is asked or answered by a PUBLISH.
+    #[inline(never)]
+    fn request<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        request: FromDevice<'i>,
+        payload: &'i [u8],
+        acknowledge: Option<PacketId>,
+    ) -> Action<'i> {
+        match request {
+            FromDevice::Telemetry(_) => Action::Done(PacketType::Publish), // is neither
+            FromDevice::TwinGet { rid } => self.twin_get(&context, device, rid, acknowledge),
+            FromDevice::TwinPatch { rid, if_version } => {
+                self.twin_patch(&context, device, rid, if_version, payload, acknowledge)
+            }
+            FromDevice::MethodResponse { status, rid } => {
+                self.acknowledge(acknowledge, Until::Nothing);
+                let Some(call) = context.calls.answer(rid.as_str(), self.device) else {
+                    return Action::Done(PacketType::Publish); // unknown, late or second answer
+                };
+                device.calls.retain(|open| *open != call);
+                Action::Answered(MethodAnswer { call, status, payload })
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, packet_id: Option<PacketId>, until: Until) {
+        if let Some(packet_id) = packet_id {
+            self.pending.puback(until, packet_id);
+        }
+    }
+
+    fn twin_get<'i>(
+        &mut self,
+        context: &Context<'_>,
+        device: &DeviceSlot,
+        rid: RequestId<'_>,
+        acknowledge: Option<PacketId>,
+    ) -> Action<'i> {
+        let until = Until::Committed(device.record.revision);
+        self.acknowledge(acknowledge, Until::Nothing);
+        let (status, body) = match self.edition {
+            Some(edition) => (200, device.record.twin.body(edition)),
+            None => (400, no_api_version(context)),
+        };
+        self.answer_twin(until, status, rid, None, &body);
+        Action::Done(PacketType::Publish)
+    }
+
+    fn twin_patch<'i>(
+        &mut self,
+        context: &Context<'_>,
+        device: &mut DeviceSlot,
+        rid: RequestId<'_>,
+        if_version: Option<u64>,
+        patch: &[u8],
+        acknowledge: Option<PacketId>,
+    ) -> Action<'i> {
+        let Some(edition) = self.edition else {
+            self.acknowledge(acknowledge, Until::Nothing);
+            self.answer_twin(Until::Nothing, 400, rid, None, &no_api_version(context));
+            return Action::Done(PacketType::Publish);
+        };
+        match device.record.twin.report(patch, if_version) {
+            Ok(version) => {
+                let revision = device.record.change();
+                let until = Until::Committed(revision);
+                self.acknowledge(acknowledge, until);
+                self.answer_twin(until, edition.patch_status(), rid, Some(version), "");
+                Action::Commit(Commit { device: self.device, revision, change: Change::Reported })
+            }
+            Err(error) => {
+                let until = Until::Committed(device.record.revision);
+                self.acknowledge(acknowledge, until);
+                let (status, body) = report_error(context, &error);
+                self.answer_twin(until, status, rid, None, &body);
+                Action::Done(PacketType::Publish)
+            }
+        }
+    }
+
+    /// An answer goes only to who subscribed to answers; the request was carried out all the same.
+    fn answer_twin(
+        &mut self,
+        until: Until,
+        status: u16,
+        rid: RequestId<'_>,
+        version: Option<u64>,
+        body: &str,
+    ) {
+        if self.subscriptions.get(Subscription::TwinResponses).is_some() {
+            let mut topic = String::new();
+            twin_response_topic(status, rid, version, &mut topic);
+            self.pending.message(until, &topic, body);
+        }
+    }
+
+    /// The PUBACK of a cloud message completes it. One that names no message of this connection changes nothing.
+    fn puback<'i>(&mut self, device: &mut DeviceSlot, packet_id: PacketId) -> Action<'i> {
+        match device.record.mailbox.complete(packet_id, self.unsent) {
+            Some(sequence) => {
+                let revision = device.record.change();
+                Action::Commit(Commit { device: self.device, revision, change: Change::Completed(sequence) })
+            }
+            None => Action::Done(PacketType::PubAck),
+        }
+    }
+
+    fn subscribe<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        subscribe: Subscribe<'i>,
+        input: &[u8],
+    ) -> Result<Action<'i>, Close> {
+        let mut codes = Vec::new();
+        let mut subscriptions = self.subscriptions;
+        for (filter, asked) in subscribe.filters() {
+            if codes.len() >= context.limits.filters_per_packet {
+                return Err(violation_by(Rule::TooManyFilters, filter.as_bytes(), input));
+            }
+            let subscription = Subscription::of(filter, device.record.identity.identity())
+                .map_err(|error| violation_by(error.rule(), filter.as_bytes(), input))?;
+            let granted = asked.min(QoS::AtLeastOnce); // [MQTT-3.8.4-6]: QoS 2 asked, 1 granted
+            subscriptions.insert(subscription, granted); // [MQTT-3.8.4-3]
+            codes.push(SubAckCode::Granted(granted));
+        }
+        let had_methods = self.has_methods();
+        let commit = self.set_subscriptions(device, subscriptions);
+        if !had_methods {
+            self.queue_unsent_calls(device, context.calls);
+        }
+        let until = Until::Committed(device.record.revision);
+        self.pending.suback(until, subscribe.packet_id(), &codes);
+        Ok(commit.unwrap_or(Action::Done(PacketType::Subscribe)))
+    }
+
+    fn unsubscribe<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        unsubscribe: Unsubscribe<'i>,
+        input: &[u8],
+    ) -> Result<Action<'i>, Close> {
+        let mut subscriptions = self.subscriptions;
+        for (index, filter) in unsubscribe.filters().enumerate() {
+            if index >= context.limits.filters_per_packet {
+                return Err(violation_by(Rule::TooManyFilters, filter.as_bytes(), input));
+            }
+            // [MQTT-3.10.4-5] a filter that was never granted is acknowledged like any other
+            if let Ok(subscription) = Subscription::of(filter, device.record.identity.identity()) {
+                subscriptions.remove(subscription);
+            }
+        }
+        let commit = self.set_subscriptions(device, subscriptions);
+        let until = Until::Committed(device.record.revision);
+        self.pending.unsuback(until, unsubscribe.packet_id());
+        Ok(commit.unwrap_or(Action::Done(PacketType::Unsubscribe)))
+    }
+
+    /// Takes the new set, into the persistent session too, and lets waiting cloud messages flow.
+    fn set_subscriptions<'i>(
+        &mut self,
+        device: &mut DeviceSlot,
+        subscriptions: Subscriptions,
+    ) -> Option<Action<'i>> {
+        self.subscriptions = subscriptions;
+        let record = &mut device.record;
+        let session = self.persistent.then_some(Session { subscriptions });
+        let mut changed = record.session != session;
+        record.session = session;
+        if self.takes_cloud_messages() {
+            let next = Revision(record.revision.0.saturating_add(1));
+            changed |= record.mailbox.attempt(next);
+        }
+        changed.then(|| {
+            let revision = record.change();
+            Action::Commit(Commit { device: self.device, revision, change: Change::Session })
+        })
+    }
+}
+
+/// A packet is not whole yet. One that may not come is not waited for.
+fn incomplete<'i>(input: &[u8], at_least: usize) -> Result<Action<'i>, Close> {
+    legality::check_front(Role::Hub, Phase::Open, input)?;
+    Ok(Action::Wait(Wait::Read { at_least }))
+}
+
+/// A packet is not MQTT. One that may not come is refused for that.
+#[cold]
+fn malformed(input: &[u8], error: DecodeError) -> Close {
+    match legality::check_front(Role::Hub, Phase::Open, input) {
+        Err(close) => close,
+        Ok(()) => Close::at(CloseReason::Malformed(error.rule()), error.at()),
+    }
+}
+
+/// The packet at the front of the input breaks `rule`.
+#[cold]
+fn violation(rule: Rule) -> Close {
+    Close::at(CloseReason::Violation(rule), 0..1)
+}
+
+/// The packet at the front of `input` breaks `rule` by its `part`, which is found again by its address.
+#[cold]
+fn violation_by(rule: Rule, part: &[u8], input: &[u8]) -> Close {
+    let start = part.as_ptr().addr().saturating_sub(input.as_ptr().addr());
+    Close::at(CloseReason::Violation(rule), start..start.saturating_add(part.len()))
+}
+
+/// Whether a message is within the limit of telemetry (IoT Hub messages: size).
+#[inline]
+fn is_small_enough(payload: &[u8], bag: PropertyBag<'_>) -> bool {
+    // The bag as it stands is never shorter than what counts of it.
+    payload.len().saturating_add(bag.encoded_len()) <= MESSAGE_MAX
+        || payload.len().saturating_add(counted(bag)) <= MESSAGE_MAX
+}
+
+/// What counts of the properties besides the body: names and values, decoded (IoT Hub messages: size).
+#[cold]
+fn counted(bag: PropertyBag<'_>) -> usize {
+    let sizes =
+        bag.iter().map(|(name, value)| name.len().saturating_add(value.map_or(0, |value| value.len())));
+    sizes.fold(0, usize::saturating_add)
+}
+
+fn no_api_version(context: &Context<'_>) -> String {
+    let message =
+        "The user name has no api-version: twins need one. Use {host}/{device id}/?api-version=2021-04-12.";
+    error_body(400_004, message, &tracking_id(context), context.unix_time())
+}
+
+fn report_error(context: &Context<'_>, error: &ReportError) -> (u16, String) {
+    match error {
+        ReportError::Document(error) => {
+            (400, error_body(400_004, &format!("{error}"), &tracking_id(context), context.unix_time()))
+        }
+        ReportError::VersionMismatch { expected, actual } => {
+            let message = format!("$version is {actual}, not {expected}: read the twin again.");
+            (412, error_body(412_001, &message, &tracking_id(context), context.unix_time()))
+        }
+    }
+}
+
+/// Names a refusal, so that the log and the device's error can be brought together.
+fn tracking_id(context: &Context<'_>) -> String {
+    format!("{:032X}", context.now.as_micros())
+}
