@@ -1,7 +1,6 @@
 //! A hub on real sockets, in this process, whose connections can be cut.
 
-use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +18,11 @@ use devicebound_hub::view::View;
 use devicebound_tokio::Tls;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::relay::Relay;
 use crate::walk::Service;
 
 /// The name that the hub's certificate is for.
@@ -41,8 +39,7 @@ pub struct SocketHub {
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
     serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    relay: Arc<Relay>,
-    port: u16,
+    relay: Relay,
     state: TempDir,
 }
 
@@ -77,10 +74,7 @@ impl SocketHub {
         let (stop, stopped) = oneshot::channel();
         let serving = runtime.spawn(server.run(listeners, async { drop(stopped.await) }));
 
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let relay = Arc::new(Relay::default());
-        runtime.spawn(Arc::clone(&relay).serve(listener, hub));
+        let relay = Relay::start(runtime.handle(), hub);
         Self {
             engine,
             telemetry,
@@ -88,7 +82,6 @@ impl SocketHub {
             runtime,
             serving: Some((stop, serving)),
             relay,
-            port,
             state: folder,
         }
     }
@@ -100,18 +93,18 @@ impl SocketHub {
     #[must_use]
     pub fn tls(&self) -> Tls {
         let tls = Tls::with_authorities_file(self.state.path().join("ca.pem"));
-        tls.expect("the hub has written its authority").with_port(self.port)
+        tls.expect("the hub has written its authority").with_port(self.relay.port())
     }
 
     /// The port that devices connect to.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.port
+        self.relay.port()
     }
 
     /// What devices send reaches the hub no more; what it sends reaches them.
     pub fn stop_reading(&self) {
-        self.relay.stall.notify_waiters();
+        self.relay.deafen();
     }
 
     /// The bodies of all telemetry that was stored, in order.
@@ -193,42 +186,6 @@ impl Service for SocketHub {
     }
 
     fn cut(&mut self) {
-        self.relay.cut.notify_waiters();
-    }
-}
-
-/// What the relay does to connections that it carries.
-#[derive(Debug, Default)]
-struct Relay {
-    cut: Notify,
-    stall: Notify,
-}
-
-impl Relay {
-    async fn serve(self: Arc<Self>, listener: TcpListener, hub: SocketAddr) {
-        while let Ok((device, _)) = listener.accept().await {
-            if let Ok(hub) = TcpStream::connect(hub).await {
-                tokio::spawn(Arc::clone(&self).carry(device, hub));
-            }
-        }
-    }
-
-    /// Carries bytes until the hub closes the connection, or it is cut.
-    async fn carry(self: Arc<Self>, mut device: TcpStream, mut hub: TcpStream) {
-        let (cut, stall) = (self.cut.notified(), self.stall.notified());
-        let (mut from_device, mut to_device) = device.split();
-        let (mut from_hub, mut to_hub) = hub.split();
-        let to_hub = async {
-            tokio::select! {
-                _ = copy(&mut from_device, &mut to_hub) => drop(to_hub.shutdown().await),
-                () = stall => {}
-            }
-            pending::<()>().await;
-        };
-        tokio::select! {
-            _ = copy(&mut from_hub, &mut to_device) => {}
-            () = to_hub => {}
-            () = cut => {}
-        }
+        self.relay.cut();
     }
 }
