@@ -51,6 +51,19 @@ impl<S: Socket> Drive for Client<S> {
     }
 }
 
+/// The first that a device hears, which is that it cannot connect.
+///
+/// # Panics
+/// When it can.
+pub fn no_transport(mut client: impl Drive) -> String {
+    let mut told = String::new();
+    client.drive(|_, next| {
+        told = next.expect_err("there is no hub to talk to").to_string();
+        true
+    });
+    told
+}
+
 /// How a tokio program waits.
 #[derive(Clone, Copy, Debug)]
 pub enum Waiting {

@@ -2,6 +2,8 @@
 
 pub mod allocations;
 #[cfg(feature = "sockets")]
+pub mod connect_proxy;
+#[cfg(feature = "sockets")]
 pub mod drive;
 pub mod fixtures;
 pub mod fuzz;

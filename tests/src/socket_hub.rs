@@ -18,17 +18,19 @@ use devicebound_hub::view::View;
 use devicebound_tokio::Tls;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::connect_proxy::{Admission, ConnectProxy};
 use crate::relay::Relay;
-use crate::walk::Service;
+use crate::walk::{self, Service, Walk};
 
 /// The name that the hub's certificate is for.
 pub const HOST: &str = "localhost";
 
-/// A hub and, in front of its MQTT port, a relay that can cut.
+/// A hub and, in front of each of its ports, a relay that can cut.
 #[derive(Debug)]
 pub struct SocketHub {
     /// The hub itself.
@@ -39,7 +41,8 @@ pub struct SocketHub {
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
     serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    relay: Relay,
+    mqtt: Relay,
+    https: Relay,
     state: TempDir,
 }
 
@@ -70,18 +73,21 @@ impl SocketHub {
 
         let ports = Ports { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], mqtt: 0, https: Some(0) };
         let listeners = runtime.block_on(listen::bind(&ports)).expect("there are free ports");
-        let hub = listeners.mqtt[0].local_addr().expect("it is bound");
+        let relay = |listener: &TcpListener| {
+            Relay::start(runtime.handle(), listener.local_addr().expect("it is bound"))
+        };
+        let (mqtt, https) = (relay(&listeners.mqtt[0]), relay(&listeners.https[0]));
         let (stop, stopped) = oneshot::channel();
         let serving = runtime.spawn(server.run(listeners, async { drop(stopped.await) }));
 
-        let relay = Relay::start(runtime.handle(), hub);
         Self {
             engine,
             telemetry,
             outcome: None,
             runtime,
             serving: Some((stop, serving)),
-            relay,
+            mqtt,
+            https,
             state: folder,
         }
     }
@@ -93,18 +99,31 @@ impl SocketHub {
     #[must_use]
     pub fn tls(&self) -> Tls {
         let tls = Tls::with_authorities_file(self.state.path().join("ca.pem"));
-        tls.expect("the hub has written its authority").with_port(self.relay.port())
+        tls.expect("the hub has written its authority").with_port(self.mqtt.port())
+    }
+
+    /// The same over WebSocket.
+    #[must_use]
+    pub fn websocket(&self) -> Tls {
+        self.tls().with_websocket().with_port(self.https.port())
+    }
+
+    /// A proxy on the way to it.
+    #[must_use]
+    pub fn proxy(&self, admission: Admission) -> ConnectProxy {
+        ConnectProxy::start(self.runtime.handle(), admission)
     }
 
     /// The port that devices connect to.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.relay.port()
+        self.mqtt.port()
     }
 
     /// What devices send reaches the hub no more; what it sends reaches them.
     pub fn stop_reading(&self) {
-        self.relay.deafen();
+        self.mqtt.deafen();
+        self.https.deafen();
     }
 
     /// The bodies of all telemetry that was stored, in order.
@@ -186,6 +205,25 @@ impl Service for SocketHub {
     }
 
     fn cut(&mut self) {
-        self.relay.cut();
+        self.mqtt.cut();
+        self.https.cut();
+    }
+}
+
+impl Walk<SocketHub> {
+    /// Checks that the device has heard all that belongs to a walk, and that the hub has all that came of it.
+    ///
+    /// # Panics
+    /// When something is missing.
+    pub fn assert_complete(self) {
+        assert_eq!(self.heard, walk::WALK);
+        let mut hub = self.service;
+        assert_eq!(hub.stored(), walk::TELEMETRY);
+        assert_eq!(hub.outcome(), Ok((200, br#""now""#.to_vec())));
+        let waiting = hub.engine.with(|core, _| {
+            let device = core.hub.find("dev").expect("it is registered");
+            core.hub.record(device).expect("it is registered").waiting().len()
+        });
+        assert_eq!(waiting, 0, "the cloud message was completed");
     }
 }

@@ -10,35 +10,13 @@ use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord};
 use devicebound::iothub::{Identity, Subscription};
 use devicebound::{Close, CloseReason, Device, Rule};
 use devicebound_blocking::{Client, Machine, Offline, Tls, TlsError};
-use devicebound_tests::drive::{Drive, OnTokio, Waiting};
+use devicebound_tests::drive::{Drive, OnTokio, Waiting, no_transport};
 use devicebound_tests::fixtures;
 use devicebound_tests::pipe::{Pipe, PipeHub};
 use devicebound_tests::socket_hub::{HOST, SocketHub};
 use devicebound_tests::walk::{self, Service, TELEMETRY, WALK, Walk};
 use devicebound_tokio::Client as TokioClient;
 use sha2::{Digest as _, Sha256};
-
-fn walked<H: Service>(mut client: impl Drive, hub: H) -> Walk<H> {
-    let mut walk = Walk::begin(hub, client.device());
-    client.drive(|device, next| {
-        walk.hear(device, next);
-        false
-    });
-    walk
-}
-
-/// What the hub has after a walk.
-fn assert_walked(walk: Walk<SocketHub>) {
-    assert_eq!(walk.heard, WALK);
-    let mut hub = walk.service;
-    assert_eq!(hub.stored(), TELEMETRY);
-    assert_eq!(hub.outcome(), Ok((200, br#""now""#.to_vec())));
-    let waiting = hub.engine.with(|core, _| {
-        let device = core.hub.find("dev").expect("it is registered");
-        core.hub.record(device).expect("it is registered").waiting().len()
-    });
-    assert_eq!(waiting, 0, "the cloud message was completed");
-}
 
 fn assert_piped(walk: &Walk<PipeHub>) {
     assert_eq!(walk.heard, WALK);
@@ -73,21 +51,21 @@ fn piped_tokio(
 fn a_blocking_device_walks_through_the_dialect_over_tls_and_connects_again_when_it_is_cut() {
     let hub = socket_hub();
     let client = Client::new(walk::device(HOST), hub.tls());
-    assert_walked(walked(client, hub));
+    Walk::of(client, hub).assert_complete();
 }
 
 #[test]
 fn a_tokio_device_walks_through_the_dialect_over_tls_and_connects_again_when_it_is_cut() {
     let hub = socket_hub();
     let client = TokioClient::new(walk::device(HOST), hub.tls());
-    assert_walked(walked(OnTokio::new(client, Waiting::Patiently), hub));
+    Walk::of(OnTokio::new(client, Waiting::Patiently), hub).assert_complete();
 }
 
 #[test]
 fn a_tokio_device_walks_as_well_when_every_wait_is_cancelled_after_its_first_poll() {
     let hub = socket_hub();
     let client = TokioClient::new(walk::device(HOST), hub.tls());
-    assert_walked(walked(OnTokio::new(client, Waiting::Cancelled), hub));
+    Walk::of(OnTokio::new(client, Waiting::Cancelled), hub).assert_complete();
 }
 
 #[test]
@@ -95,7 +73,7 @@ fn a_blocking_device_walks_as_well_on_a_socket_that_trickles() {
     let hub = PipeHub::start();
     let pipes = hub.clone();
     let client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-    assert_piped(&walked(client, hub));
+    assert_piped(&Walk::of(client, hub));
 }
 
 #[test]
@@ -105,7 +83,7 @@ fn a_tokio_device_loses_no_byte_on_a_socket_that_trickles_when_every_wait_is_can
         let pipes = hub.clone();
         let client =
             piped_tokio(walk::device(fixtures::HOST), waiting, move || pipes.connect().that_trickles());
-        assert_piped(&walked(client, hub));
+        assert_piped(&Walk::of(client, hub));
     }
 }
 
@@ -216,12 +194,14 @@ fn a_hub_that_does_not_read_is_heard_all_the_same() {
 }
 
 #[test]
-fn a_hub_that_does_not_read_is_heard_over_tls_when_the_socket_takes_no_more() {
-    let hub = socket_hub();
-    assert_heard(Client::new(talkative(HOST), hub.tls()), hub);
-    let hub = socket_hub();
-    let client = TokioClient::new(talkative(HOST), hub.tls());
-    assert_heard(OnTokio::new(client, Waiting::Patiently), hub);
+fn a_hub_that_does_not_read_is_heard_over_tls_and_websocket_when_the_socket_takes_no_more() {
+    for way in [SocketHub::tls, SocketHub::websocket] {
+        let hub = socket_hub();
+        assert_heard(Client::new(talkative(HOST), way(&hub)), hub);
+        let hub = socket_hub();
+        let client = TokioClient::new(talkative(HOST), way(&hub));
+        assert_heard(OnTokio::new(client, Waiting::Patiently), hub);
+    }
 }
 
 #[test]
@@ -313,15 +293,6 @@ fn transport_error(tls: Tls) -> [String; 2] {
         no_transport(Client::new(walk::device(HOST), tls.clone())),
         no_transport(OnTokio::new(TokioClient::new(walk::device(HOST), tls), Waiting::Patiently)),
     ]
-}
-
-fn no_transport(mut client: impl Drive) -> String {
-    let mut told = String::new();
-    client.drive(|_, next| {
-        told = next.expect_err("there is no hub to talk to").to_string();
-        true
-    });
-    told
 }
 
 #[test]
