@@ -1,6 +1,10 @@
 //! What the tests share.
 
 pub mod allocations;
+#[cfg(feature = "sockets")]
+pub mod connect_proxy;
+#[cfg(feature = "sockets")]
+pub mod drive;
 pub mod fixtures;
 pub mod fuzz;
 pub mod hub_host;
@@ -11,6 +15,8 @@ pub mod matrix;
 pub mod packet_json;
 #[cfg(feature = "sockets")]
 pub mod pipe;
+#[cfg(feature = "sockets")]
+pub mod relay;
 #[cfg(feature = "sockets")]
 pub mod socket_hub;
 pub mod station;

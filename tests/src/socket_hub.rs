@@ -1,7 +1,6 @@
 //! A hub on real sockets, in this process, whose connections can be cut.
 
-use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,18 +18,19 @@ use devicebound_hub::view::View;
 use devicebound_tokio::Tls;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::walk::Service;
+use crate::connect_proxy::{Admission, ConnectProxy};
+use crate::relay::Relay;
+use crate::walk::{self, Service, Walk};
 
 /// The name that the hub's certificate is for.
 pub const HOST: &str = "localhost";
 
-/// A hub and, in front of its MQTT port, a relay that can cut.
+/// A hub and, in front of each of its ports, a relay that can cut.
 #[derive(Debug)]
 pub struct SocketHub {
     /// The hub itself.
@@ -41,8 +41,8 @@ pub struct SocketHub {
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
     serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    relay: Arc<Relay>,
-    port: u16,
+    mqtt: Relay,
+    https: Relay,
     state: TempDir,
 }
 
@@ -73,22 +73,21 @@ impl SocketHub {
 
         let ports = Ports { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], mqtt: 0, https: Some(0) };
         let listeners = runtime.block_on(listen::bind(&ports)).expect("there are free ports");
-        let hub = listeners.mqtt[0].local_addr().expect("it is bound");
+        let relay = |listener: &TcpListener| {
+            Relay::start(runtime.handle(), listener.local_addr().expect("it is bound"))
+        };
+        let (mqtt, https) = (relay(&listeners.mqtt[0]), relay(&listeners.https[0]));
         let (stop, stopped) = oneshot::channel();
         let serving = runtime.spawn(server.run(listeners, async { drop(stopped.await) }));
 
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let relay = Arc::new(Relay::default());
-        runtime.spawn(Arc::clone(&relay).serve(listener, hub));
         Self {
             engine,
             telemetry,
             outcome: None,
             runtime,
             serving: Some((stop, serving)),
-            relay,
-            port,
+            mqtt,
+            https,
             state: folder,
         }
     }
@@ -100,18 +99,31 @@ impl SocketHub {
     #[must_use]
     pub fn tls(&self) -> Tls {
         let tls = Tls::with_authorities_file(self.state.path().join("ca.pem"));
-        tls.expect("the hub has written its authority").with_port(self.port)
+        tls.expect("the hub has written its authority").with_port(self.mqtt.port())
+    }
+
+    /// The same over WebSocket.
+    #[must_use]
+    pub fn websocket(&self) -> Tls {
+        self.tls().with_websocket().with_port(self.https.port())
+    }
+
+    /// A proxy on the way to it.
+    #[must_use]
+    pub fn proxy(&self, admission: Admission) -> ConnectProxy {
+        ConnectProxy::start(self.runtime.handle(), admission)
     }
 
     /// The port that devices connect to.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.port
+        self.mqtt.port()
     }
 
     /// What devices send reaches the hub no more; what it sends reaches them.
     pub fn stop_reading(&self) {
-        self.relay.stall.notify_waiters();
+        self.mqtt.deafen();
+        self.https.deafen();
     }
 
     /// The bodies of all telemetry that was stored, in order.
@@ -193,42 +205,25 @@ impl Service for SocketHub {
     }
 
     fn cut(&mut self) {
-        self.relay.cut.notify_waiters();
+        self.mqtt.cut();
+        self.https.cut();
     }
 }
 
-/// What the relay does to connections that it carries.
-#[derive(Debug, Default)]
-struct Relay {
-    cut: Notify,
-    stall: Notify,
-}
-
-impl Relay {
-    async fn serve(self: Arc<Self>, listener: TcpListener, hub: SocketAddr) {
-        while let Ok((device, _)) = listener.accept().await {
-            if let Ok(hub) = TcpStream::connect(hub).await {
-                tokio::spawn(Arc::clone(&self).carry(device, hub));
-            }
-        }
-    }
-
-    /// Carries bytes until the hub closes the connection, or it is cut.
-    async fn carry(self: Arc<Self>, mut device: TcpStream, mut hub: TcpStream) {
-        let (cut, stall) = (self.cut.notified(), self.stall.notified());
-        let (mut from_device, mut to_device) = device.split();
-        let (mut from_hub, mut to_hub) = hub.split();
-        let to_hub = async {
-            tokio::select! {
-                _ = copy(&mut from_device, &mut to_hub) => drop(to_hub.shutdown().await),
-                () = stall => {}
-            }
-            pending::<()>().await;
-        };
-        tokio::select! {
-            _ = copy(&mut from_hub, &mut to_device) => {}
-            () = to_hub => {}
-            () = cut => {}
-        }
+impl Walk<SocketHub> {
+    /// Checks that the device has heard all that belongs to a walk, and that the hub has all that came of it.
+    ///
+    /// # Panics
+    /// When something is missing.
+    pub fn assert_complete(self) {
+        assert_eq!(self.heard, walk::WALK);
+        let mut hub = self.service;
+        assert_eq!(hub.stored(), walk::TELEMETRY);
+        assert_eq!(hub.outcome(), Ok((200, br#""now""#.to_vec())));
+        let waiting = hub.engine.with(|core, _| {
+            let device = core.hub.find("dev").expect("it is registered");
+            core.hub.record(device).expect("it is registered").waiting().len()
+        });
+        assert_eq!(waiting, 0, "the cloud message was completed");
     }
 }

@@ -7,6 +7,7 @@ use devicebound_blocking::{Machine, Offline};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use crate::drive::Drive;
 use crate::fixtures;
 
 /// The hub's service side, as the walk needs it. The device is `dev`.
@@ -67,8 +68,22 @@ pub fn device(host_name: &str) -> Device {
 }
 
 impl<S: Service> Walk<S> {
+    /// Walks through the whole of it.
+    ///
+    /// # Panics
+    /// When the device refuses a step.
+    #[must_use]
+    pub fn of(mut client: impl Drive, service: S) -> Self {
+        let mut walk = Self::begin(service, client.device());
+        client.drive(|device, next| {
+            walk.hear(device, next);
+            false
+        });
+        walk
+    }
+
     /// An application that has sent its first telemetry message, before there is a connection.
-    pub fn begin(service: S, device: &mut Machine) -> Self {
+    fn begin(service: S, device: &mut Machine) -> Self {
         telemetry(device, TELEMETRY[0].as_bytes());
         Self { service, heard: Vec::new() }
     }
@@ -77,7 +92,7 @@ impl<S: Service> Walk<S> {
     ///
     /// # Panics
     /// When the device refuses a step.
-    pub fn hear(&mut self, device: &mut Machine, next: Result<Action<'_>, Offline>) {
+    fn hear(&mut self, device: &mut Machine, next: Result<Action<'_>, Offline>) {
         let heard = match next {
             Ok(Action::Connected { session_present }) => {
                 format!("connected, session present: {session_present}")

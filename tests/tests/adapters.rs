@@ -9,111 +9,14 @@ use devicebound::device::{Action, ConnectionState, Credential, DeviceConfig, Lim
 use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord};
 use devicebound::iothub::{Identity, Subscription};
 use devicebound::{Close, CloseReason, Device, Rule};
-use devicebound_blocking::{Client, Machine, Offline, Socket, Tls, TlsError};
+use devicebound_blocking::{Client, Machine, Offline, Tls, TlsError};
+use devicebound_tests::drive::{Drive, OnTokio, Waiting, no_transport};
 use devicebound_tests::fixtures;
 use devicebound_tests::pipe::{Pipe, PipeHub};
 use devicebound_tests::socket_hub::{HOST, SocketHub};
 use devicebound_tests::walk::{self, Service, TELEMETRY, WALK, Walk};
 use devicebound_tokio::Client as TokioClient;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::yield_now;
-
-// --- the drivers: a program's loop, for each adapter ---
-
-/// Hears all there is until `hear` has heard enough, or there is nothing more to wait for.
-fn drive<S: Socket>(
-    client: &mut Client<S>,
-    mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool,
-) {
-    while client.wait() {
-        let (device, mut incoming) = client.split();
-        while let Some(next) = incoming.next(device) {
-            if hear(device, next) {
-                return;
-            }
-        }
-    }
-}
-
-/// How a tokio program waits.
-#[derive(Clone, Copy)]
-enum Waiting {
-    /// Until there is something.
-    Patiently,
-    /// Never: a branch that is always ready drops the future after its first poll.
-    Cancelled,
-}
-
-/// The same for tokio.
-fn drive_tokio<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    client: &mut TokioClient<S>,
-    waiting: Waiting,
-    mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool,
-) {
-    let run = async {
-        loop {
-            let goes_on = match waiting {
-                Waiting::Patiently => client.wait().await,
-                Waiting::Cancelled => tokio::select! {
-                    biased;
-                    goes_on = client.wait() => goes_on,
-                    () = ready(()) => { yield_now().await; continue }
-                },
-            };
-            if !goes_on {
-                return;
-            }
-            let (device, mut incoming) = client.split();
-            while let Some(next) = incoming.next(device) {
-                if hear(device, next) {
-                    return;
-                }
-            }
-        }
-    };
-    block_on(run);
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime can be made").block_on(future)
-}
-
-fn walk_blocking<S: Socket, H: Service>(mut client: Client<S>, hub: H) -> Walk<H> {
-    let mut walk = Walk::begin(hub, client.device());
-    drive(&mut client, |device, next| {
-        walk.hear(device, next);
-        false
-    });
-    walk
-}
-
-fn walk_tokio<S, H>(mut client: TokioClient<S>, waiting: Waiting, hub: H) -> Walk<H>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    H: Service,
-{
-    let mut walk = Walk::begin(hub, client.device());
-    drive_tokio(&mut client, waiting, |device, next| {
-        walk.hear(device, next);
-        false
-    });
-    walk
-}
-
-/// What the hub has after a walk.
-fn assert_walked(walk: Walk<SocketHub>) {
-    assert_eq!(walk.heard, WALK);
-    let mut hub = walk.service;
-    assert_eq!(hub.stored(), TELEMETRY);
-    assert_eq!(hub.outcome(), Ok((200, br#""now""#.to_vec())));
-    let waiting = hub.engine.with(|core, _| {
-        let device = core.hub.find("dev").expect("it is registered");
-        core.hub.record(device).expect("it is registered").waiting().len()
-    });
-    assert_eq!(waiting, 0, "the cloud message was completed");
-}
 
 fn assert_piped(walk: &Walk<PipeHub>) {
     assert_eq!(walk.heard, WALK);
@@ -134,8 +37,12 @@ fn piped(device: Device, mut connect: impl FnMut() -> Pipe + Send + 'static) -> 
 }
 
 /// The same for tokio.
-fn piped_tokio(device: Device, mut connect: impl FnMut() -> Pipe + Send + 'static) -> TokioClient<Pipe> {
-    TokioClient::over(device, move |_| Box::pin(ready(Ok(connect()))))
+fn piped_tokio(
+    device: Device,
+    waiting: Waiting,
+    mut connect: impl FnMut() -> Pipe + Send + 'static,
+) -> OnTokio<Pipe> {
+    OnTokio::new(TokioClient::over(device, move |_| Box::pin(ready(Ok(connect())))), waiting)
 }
 
 // --- the walk ---
@@ -144,21 +51,21 @@ fn piped_tokio(device: Device, mut connect: impl FnMut() -> Pipe + Send + 'stati
 fn a_blocking_device_walks_through_the_dialect_over_tls_and_connects_again_when_it_is_cut() {
     let hub = socket_hub();
     let client = Client::new(walk::device(HOST), hub.tls());
-    assert_walked(walk_blocking(client, hub));
+    Walk::of(client, hub).assert_complete();
 }
 
 #[test]
 fn a_tokio_device_walks_through_the_dialect_over_tls_and_connects_again_when_it_is_cut() {
     let hub = socket_hub();
     let client = TokioClient::new(walk::device(HOST), hub.tls());
-    assert_walked(walk_tokio(client, Waiting::Patiently, hub));
+    Walk::of(OnTokio::new(client, Waiting::Patiently), hub).assert_complete();
 }
 
 #[test]
 fn a_tokio_device_walks_as_well_when_every_wait_is_cancelled_after_its_first_poll() {
     let hub = socket_hub();
     let client = TokioClient::new(walk::device(HOST), hub.tls());
-    assert_walked(walk_tokio(client, Waiting::Cancelled, hub));
+    Walk::of(OnTokio::new(client, Waiting::Cancelled), hub).assert_complete();
 }
 
 #[test]
@@ -166,7 +73,7 @@ fn a_blocking_device_walks_as_well_on_a_socket_that_trickles() {
     let hub = PipeHub::start();
     let pipes = hub.clone();
     let client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-    assert_piped(&walk_blocking(client, hub));
+    assert_piped(&Walk::of(client, hub));
 }
 
 #[test]
@@ -174,18 +81,10 @@ fn a_tokio_device_loses_no_byte_on_a_socket_that_trickles_when_every_wait_is_can
     for waiting in [Waiting::Patiently, Waiting::Cancelled] {
         let hub = PipeHub::start();
         let pipes = hub.clone();
-        let client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-        assert_piped(&walk_tokio(client, waiting, hub));
+        let client =
+            piped_tokio(walk::device(fixtures::HOST), waiting, move || pipes.connect().that_trickles());
+        assert_piped(&Walk::of(client, hub));
     }
-}
-
-/// Sends a message, and cuts the connection when the device has some bytes of it but not all.
-fn cut_within_a_message(hub: &mut PipeHub, mut wait_and_pull: impl FnMut()) {
-    hub.send("whole");
-    for _ in 0..5 {
-        wait_and_pull();
-    }
-    hub.cut();
 }
 
 fn is_whole(_: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
@@ -196,31 +95,32 @@ fn is_whole(_: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
     }
 }
 
+/// Sends a message, and cuts the connection when the device has some bytes of it but not all.
+fn assert_begins_anew_after_a_cut(mut client: impl Drive, mut hub: PipeHub) {
+    client.device().subscribe(Subscription::CloudMessages).unwrap();
+    client.drive(|_, next| matches!(next, Ok(Action::Subscribed(_))));
+    hub.send("whole");
+    for _ in 0..5 {
+        // A wait on this socket brings a byte.
+        assert!(client.turn(|_, next| panic!("{next:?}")));
+    }
+    hub.cut();
+    client.drive(is_whole);
+}
+
 #[test]
 fn what_a_lost_connection_left_of_a_packet_is_not_taken_for_the_start_of_the_next_one() {
-    let mut hub = PipeHub::start();
+    let hub = PipeHub::start();
     let pipes = hub.clone();
-    let mut client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-    client.device().subscribe(Subscription::CloudMessages).unwrap();
-    drive(&mut client, |_, next| matches!(next, Ok(Action::Subscribed(_))));
-    cut_within_a_message(&mut hub, || {
-        assert!(client.wait());
-        let (device, mut incoming) = client.split();
-        assert!(incoming.next(device).is_none(), "a wait on this socket brings a byte");
-    });
-    drive(&mut client, is_whole);
+    let client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    assert_begins_anew_after_a_cut(client, hub);
 
-    let mut hub = PipeHub::start();
+    let hub = PipeHub::start();
     let pipes = hub.clone();
-    let mut client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-    client.device().subscribe(Subscription::CloudMessages).unwrap();
-    drive_tokio(&mut client, Waiting::Patiently, |_, next| matches!(next, Ok(Action::Subscribed(_))));
-    cut_within_a_message(&mut hub, || {
-        assert!(block_on(client.wait()));
-        let (device, mut incoming) = client.split();
-        assert!(incoming.next(device).is_none(), "a wait on this socket brings a byte");
+    let client = piped_tokio(walk::device(fixtures::HOST), Waiting::Patiently, move || {
+        pipes.connect().that_trickles()
     });
-    drive_tokio(&mut client, Waiting::Patiently, is_whole);
+    assert_begins_anew_after_a_cut(client, hub);
 }
 
 // --- a hub that does not read, or says nothing ---
@@ -276,18 +176,9 @@ fn hear_the_deaf(hub: &mut impl Deaf, device: &mut Machine, next: Result<Action<
     }
 }
 
-fn assert_heard_by_blocking<S: Socket>(mut client: Client<S>, mut hub: impl Deaf) {
+fn assert_heard(mut client: impl Drive, mut hub: impl Deaf) {
     client.device().subscribe(Subscription::CloudMessages).expect("it is a device");
-    drive(&mut client, |device, next| hear_the_deaf(&mut hub, device, next));
-    assert_eq!(client.device().status().deliveries, 1);
-}
-
-fn assert_heard_by_tokio<S>(mut client: TokioClient<S>, mut hub: impl Deaf)
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    client.device().subscribe(Subscription::CloudMessages).expect("it is a device");
-    drive_tokio(&mut client, Waiting::Patiently, |device, next| hear_the_deaf(&mut hub, device, next));
+    client.drive(|device, next| hear_the_deaf(&mut hub, device, next));
     assert_eq!(client.device().status().deliveries, 1);
 }
 
@@ -295,25 +186,29 @@ where
 fn a_hub_that_does_not_read_is_heard_all_the_same() {
     let hub = PipeHub::start();
     let pipes = hub.clone();
-    assert_heard_by_blocking(piped(talkative(fixtures::HOST), move || pipes.connect()), hub);
+    assert_heard(piped(talkative(fixtures::HOST), move || pipes.connect()), hub);
     let hub = PipeHub::start();
     let pipes = hub.clone();
-    assert_heard_by_tokio(piped_tokio(talkative(fixtures::HOST), move || pipes.connect()), hub);
+    let device = talkative(fixtures::HOST);
+    assert_heard(piped_tokio(device, Waiting::Patiently, move || pipes.connect()), hub);
 }
 
 #[test]
-fn a_hub_that_does_not_read_is_heard_over_tls_when_the_socket_takes_no_more() {
-    let hub = socket_hub();
-    assert_heard_by_blocking(Client::new(talkative(HOST), hub.tls()), hub);
-    let hub = socket_hub();
-    assert_heard_by_tokio(TokioClient::new(talkative(HOST), hub.tls()), hub);
+fn a_hub_that_does_not_read_is_heard_over_tls_and_websocket_when_the_socket_takes_no_more() {
+    for way in [SocketHub::tls, SocketHub::websocket] {
+        let hub = socket_hub();
+        assert_heard(Client::new(talkative(HOST), way(&hub)), hub);
+        let hub = socket_hub();
+        let client = TokioClient::new(talkative(HOST), way(&hub));
+        assert_heard(OnTokio::new(client, Waiting::Patiently), hub);
+    }
 }
 
 #[test]
 fn a_wait_with_a_time_limit_returns_though_nothing_came() {
     let hub = socket_hub();
     let mut client = Client::new(walk::device(HOST), hub.tls());
-    drive(&mut client, |_, next| matches!(next, Ok(Action::Connected { .. })));
+    client.drive(|_, next| matches!(next, Ok(Action::Connected { .. })));
     for _ in 0..3 {
         assert!(client.wait_timeout(Duration::from_millis(1)));
         let (device, mut incoming) = client.split();
@@ -336,13 +231,12 @@ fn first_heard(hub: &PipeHub) -> [String; 2] {
     };
     let (mut blocking, mut tokio) = (String::new(), String::new());
     let pipes = hub.clone();
-    drive(&mut piped(impatient(), move || pipes.connect()), |_, next| {
+    piped(impatient(), move || pipes.connect()).drive(|_, next| {
         blocking = heard(next);
         true
     });
     let pipes = hub.clone();
-    let mut client = piped_tokio(impatient(), move || pipes.connect());
-    drive_tokio(&mut client, Waiting::Cancelled, |_, next| {
+    piped_tokio(impatient(), Waiting::Cancelled, move || pipes.connect()).drive(|_, next| {
         tokio = heard(next);
         true
     });
@@ -368,46 +262,37 @@ fn a_hub_that_says_nothing_is_given_up_when_its_time_is_over() {
 fn closing_writes_what_is_left_and_disconnects_in_good_order() {
     let hub = PipeHub::start();
     let pipes = hub.clone();
-    let mut client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-    drive(&mut client, |_, next| matches!(next, Ok(Action::Connected { .. })));
-    client.device().telemetry(Message::new(b"last words")).unwrap();
-    client.close();
-    assert_closed(&hub, client.device());
-    drive(&mut client, |_, next| panic!("nothing is to be heard after the end: {next:?}"));
+    let client = piped(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
+    assert_closes_in_good_order(client, &hub);
 
     let hub = PipeHub::start();
     let pipes = hub.clone();
-    let mut client = piped_tokio(walk::device(fixtures::HOST), move || pipes.connect().that_trickles());
-    drive_tokio(&mut client, Waiting::Patiently, |_, next| matches!(next, Ok(Action::Connected { .. })));
-    client.device().telemetry(Message::new(b"last words")).unwrap();
-    block_on(client.close());
-    assert_closed(&hub, client.device());
-    drive_tokio(&mut client, Waiting::Patiently, |_, next| {
-        panic!("nothing is to be heard after the end: {next:?}")
+    let client = piped_tokio(walk::device(fixtures::HOST), Waiting::Patiently, move || {
+        pipes.connect().that_trickles()
     });
+    assert_closes_in_good_order(client, &hub);
 }
 
-fn assert_closed(hub: &PipeHub, device: &Machine) {
+fn assert_closes_in_good_order(mut client: impl Drive, hub: &PipeHub) {
+    client.drive(|_, next| matches!(next, Ok(Action::Connected { .. })));
+    client.device().telemetry(Message::new(b"last words")).unwrap();
+    client.close();
     let host = hub.host();
     assert_eq!(host.telemetry.last().map(|stored| stored.payload.as_slice()), Some(&b"last words"[..]));
     assert_eq!(host.closes.last().map(Close::reason), Some(CloseReason::Disconnected));
-    assert_eq!(device.status().connection, ConnectionState::Offline);
+    drop(host);
+    assert_eq!(client.device().status().connection, ConnectionState::Offline);
+    client.drive(|_, next| panic!("nothing is to be heard after the end: {next:?}"));
 }
 
 // --- TLS ---
 
-/// The first word about why there is no transport.
+/// The first word about why there is no transport, by each adapter.
 fn transport_error(tls: Tls) -> [String; 2] {
-    let (mut blocking, mut tokio) = (String::new(), String::new());
-    drive(&mut Client::new(walk::device(HOST), tls.clone()), |_, next| {
-        blocking = format!("{}", next.expect_err("there is no hub to talk to"));
-        true
-    });
-    drive_tokio(&mut TokioClient::new(walk::device(HOST), tls), Waiting::Patiently, |_, next| {
-        tokio = format!("{}", next.expect_err("there is no hub to talk to"));
-        true
-    });
-    [blocking, tokio]
+    [
+        no_transport(Client::new(walk::device(HOST), tls.clone())),
+        no_transport(OnTokio::new(TokioClient::new(walk::device(HOST), tls), Waiting::Patiently)),
+    ]
 }
 
 #[test]
@@ -447,8 +332,8 @@ fn a_device_shows_its_certificate_and_needs_no_password() {
         Ok(Action::Connected { .. }) => true,
         other => panic!("{other:?}"),
     };
-    drive(&mut Client::new(device(), tls.clone()), |_, next| connected(next));
-    drive_tokio(&mut TokioClient::new(device(), tls), Waiting::Patiently, |_, next| connected(next));
+    Client::new(device(), tls.clone()).drive(|_, next| connected(next));
+    OnTokio::new(TokioClient::new(device(), tls), Waiting::Patiently).drive(|_, next| connected(next));
 }
 
 #[test]

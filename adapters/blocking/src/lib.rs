@@ -29,7 +29,7 @@
 //! received. Nothing else runs: no thread, no channel, no lock. No call waits for ever on a peer that does not read or
 //! does not write. [`Socket`] is all that the client asks of its socket, and [`Client::over`] takes any.
 //!
-//! What has no socket in it is public, and `devicebound-tokio` is made of it: [`Machine`], [`Received`], [`Tls`]. It
+//! What has no socket in it is public, and `devicebound-tokio` is made of it: [`Machine`], [`Received`], [`Transport`]. It
 //! lives here and not in a crate of its own, because this crate depends on nothing that an asynchronous client would
 //! not need as well.
 
@@ -38,9 +38,12 @@
 
 mod clock;
 mod machine;
+mod proxy;
 mod received;
 mod socket;
 mod tls;
+mod transport;
+mod websocket;
 
 use std::fmt;
 use std::io;
@@ -50,9 +53,12 @@ use std::time::{Duration, Instant};
 use devicebound::Device;
 
 pub use machine::{Machine, Offline, Step};
+pub use proxy::ProxyError;
 pub use received::{Incoming, Received};
 pub use socket::{Socket, TlsSocket};
 pub use tls::{MQTT_PORT, Tls, TlsError};
+pub use transport::Transport;
+pub use websocket::WEBSOCKET_PORT;
 
 use socket::TICK;
 
@@ -74,7 +80,7 @@ pub struct Client<S> {
 }
 
 impl Client<TlsSocket> {
-    /// A device that connects by TLS.
+    /// A device that connects by TLS, in the way that `tls` says.
     #[must_use]
     pub fn new(device: Device, tls: Tls) -> Self {
         Self::over(device, move |host| TlsSocket::connect(host, &tls))

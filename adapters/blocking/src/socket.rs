@@ -2,13 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConnection;
-use rustls::pki_types::ServerName;
-
-use crate::Tls;
+use crate::{Tls, Transport};
 
 /// How long all addresses of a host together may take to be connected to.
 pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(30);
@@ -35,29 +31,25 @@ pub trait Socket: Read + Write {
     fn shut_down(&mut self) -> io::Result<()>;
 }
 
-/// TLS over TCP.
-///
-/// Its handshake is made by the reads and writes of the client, and so has no time-out of its own: the device machine waits
-/// for CONNACK only so long.
+/// A [`Transport`] over TCP.
 #[derive(Debug)]
 pub struct TlsSocket {
-    tls: ClientConnection,
+    transport: Transport,
     tcp: TcpStream,
 }
 
 impl TlsSocket {
-    /// Resolves `host`, which the system does in its own time, and opens a TCP connection to the first of its addresses
-    /// that answers.
+    /// Opens a TCP connection to `host` or its proxy: resolves the name, which the system does in its own time, and takes
+    /// the first address that answers. All handshakes are left to the reads and writes of the client.
     ///
     /// # Errors
     /// No such host, or none of its addresses answers.
     pub fn connect(host: &str, tls: &Tls) -> io::Result<Self> {
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let config = Arc::clone(tls.config());
-        let tcp = connect((host, tls.port()))?;
+        let transport = Transport::new(host, tls)?;
+        let tcp = connect(tls.address(host)).map_err(|error| tls.no_connection(error))?;
         tcp.set_nodelay(true)?;
         tcp.set_write_timeout(Some(TICK))?;
-        Ok(Self { tls: ClientConnection::new(config, name).map_err(io::Error::other)?, tcp })
+        Ok(Self { transport, tcp })
     }
 }
 
@@ -77,19 +69,14 @@ fn connect(host: (&str, u16)) -> io::Result<TcpStream> {
 }
 
 impl Read for TlsSocket {
-    /// Reads from TCP once at most, so that a peer that sends byte by byte cannot hold the client here.
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        match self.tls.reader().read(room) {
+        match self.transport.read(room) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result,
         }
-        self.tls.read_tls(&mut self.tcp)?;
-        if let Err(error) = self.tls.process_new_packets() {
-            let _ = self.tls.write_tls(&mut self.tcp); // the alert, as far as the peer takes it
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
-        match self.tls.reader().read(room) {
-            // Part of a record came, and the rest may be there.
+        self.transport.read_tcp(&mut self.tcp)?;
+        match self.transport.read(room) {
+            // Something came that is no whole part of MQTT's bytes, and the rest may be there.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::Interrupted.into()),
             result => result,
         }
@@ -97,18 +84,13 @@ impl Read for TlsSocket {
 }
 
 impl Write for TlsSocket {
-    /// Takes nothing while rustls holds what the peer has not taken, so that rustls holds 64 KiB at most.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
-        self.tls.writer().write(bytes)
+        self.transport.write(bytes)
     }
 
-    /// Writes to TCP once at most, which takes everything unless the peer does not read.
     fn flush(&mut self) -> io::Result<()> {
-        if self.tls.wants_write() {
-            self.tls.write_tls(&mut self.tcp)?;
-        }
-        if self.tls.wants_write() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        if self.transport.write_tcp(&mut self.tcp)? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 }
 
@@ -119,7 +101,7 @@ impl Socket for TlsSocket {
     }
 
     fn shut_down(&mut self) -> io::Result<()> {
-        self.tls.send_close_notify();
+        self.transport.close();
         self.flush()?;
         self.tcp.shutdown(Shutdown::Write)
     }

@@ -1,4 +1,4 @@
-//! TLS as the hub speaks it: 1.2 and 1.3.
+//! How a device reaches its hub: TLS as the hub speaks it, 1.2 and 1.3, and what is around it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
+
+use crate::proxy::{Proxy, ProxyError, authority};
+use crate::websocket::WEBSOCKET_PORT;
 
 /// The port of MQTT over TLS (IoT Hub MQTT).
 pub const MQTT_PORT: u16 = 8883;
@@ -34,11 +37,14 @@ pub enum TlsError {
     Unusable(#[from] Error),
 }
 
-/// Whom a device trusts, and who it is, on the level of TLS.
+/// How a device reaches its hub: whom it trusts, and who it is, on the level of TLS; MQTT straight over that, or over
+/// WebSocket; with or without a proxy.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    config: Arc<ClientConfig>,
-    port: u16,
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) websocket: bool,
+    pub(crate) proxy: Option<Proxy>,
+    port: Option<u16>,
 }
 
 impl Tls {
@@ -49,10 +55,7 @@ impl Tls {
     pub fn system() -> Result<Self, TlsError> {
         let builder =
             ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-        Ok(Self {
-            config: Arc::new(builder.with_platform_verifier()?.with_no_client_auth()),
-            port: MQTT_PORT,
-        })
+        Ok(Self::new(builder.with_platform_verifier()?.with_no_client_auth()))
     }
 
     /// Trusts these authorities and, as in Azure's own SDKs, no others.
@@ -66,8 +69,7 @@ impl Tls {
         }
         let builder =
             ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
-        Ok(Self { config: Arc::new(config), port: MQTT_PORT })
+        Ok(Self::new(builder.with_root_certificates(roots).with_no_client_auth()))
     }
 
     /// [`with_authorities`](Self::with_authorities), read from a PEM file.
@@ -93,23 +95,56 @@ impl Tls {
         Ok(self)
     }
 
-    /// Sets the port, [`MQTT_PORT`] by default.
+    /// Speaks MQTT over WebSocket, which firewalls that let HTTPS through let through as well.
     #[must_use]
-    pub const fn with_port(mut self, port: u16) -> Self {
-        self.port = port;
+    pub const fn with_websocket(mut self) -> Self {
+        self.websocket = true;
         self
     }
 
-    /// What rustls needs to know.
-    #[must_use]
-    pub const fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
+    /// Goes through an HTTP proxy: `http://host:port`, or `http://user:password@host:port` (Basic authentication), with
+    /// special characters as in any URL. Port 80 where none is written. TLS is spoken with the hub: the proxy sees where
+    /// to, not what.
+    ///
+    /// # Errors
+    /// [`ProxyError::Url`].
+    pub fn with_proxy(mut self, url: &str) -> Result<Self, ProxyError> {
+        self.proxy = Some(Proxy::parse(url)?);
+        Ok(self)
     }
 
-    /// The port to connect to.
+    /// Sets the hub's port; by default [`MQTT_PORT`], or [`WEBSOCKET_PORT`].
+    #[must_use]
+    pub const fn with_port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// The hub's port.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.port
+        match self.port {
+            Some(port) => port,
+            None if self.websocket => WEBSOCKET_PORT,
+            None => MQTT_PORT,
+        }
+    }
+
+    /// Where TCP is to be connected to for the hub `host`: there, or to the proxy.
+    #[must_use]
+    pub fn address<'a>(&'a self, host: &'a str) -> (&'a str, u16) {
+        self.proxy.as_ref().map_or((host, self.port()), |proxy| (&proxy.host, proxy.port))
+    }
+
+    /// What to tell when TCP could not be connected to [`address`](Self::address).
+    #[must_use]
+    pub fn no_connection(&self, error: io::Error) -> io::Error {
+        let Some(Proxy { host, port, .. }) = &self.proxy else { return error };
+        ProxyError::NoConnection { proxy: authority(host, *port), why: error.to_string() }.into()
+    }
+
+    fn new(config: ClientConfig) -> Self {
+        Self { config: Arc::new(config), websocket: false, proxy: None, port: None }
     }
 }
 

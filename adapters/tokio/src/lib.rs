@@ -32,8 +32,8 @@
 //! opening of a connection included, so that no byte is lost and no handshake starts over. There is no task, no channel
 //! and no lock; only a host name is resolved by tokio's own pool.
 //!
-//! What has no socket in it comes from `devicebound-blocking`: the device with its clock ([`Machine`]), the receive buffer
-//! and [`Tls`].
+//! What has no socket in it comes from `devicebound-blocking`: the device with its clock ([`Machine`]), the receive buffer,
+//! [`Tls`] and the transport.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -42,20 +42,20 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use devicebound::Device;
 use devicebound_blocking::{Received, Step};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::ServerName;
 
-pub use devicebound_blocking::{Incoming, MQTT_PORT, Machine, Offline, Tls, TlsError};
+mod socket;
+
+pub use devicebound_blocking::{
+    Incoming, MQTT_PORT, Machine, Offline, ProxyError, Tls, TlsError, WEBSOCKET_PORT,
+};
+pub use socket::TlsSocket;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -88,11 +88,11 @@ enum Link<S> {
     Parting(S, Instant),
 }
 
-impl Client<TlsStream<TcpStream>> {
-    /// A device that connects by TLS.
+impl Client<TlsSocket> {
+    /// A device that connects by TLS, in the way that `tls` says.
     #[must_use]
     pub fn new(device: Device, tls: Tls) -> Self {
-        Self::over(device, move |host| Box::pin(connect(host.to_owned(), tls.clone())))
+        Self::over(device, move |host| Box::pin(TlsSocket::connect(host.to_owned(), tls.clone())))
     }
 }
 
@@ -216,13 +216,6 @@ impl<S> fmt::Debug for Client<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("machine", &self.machine).finish_non_exhaustive()
     }
-}
-
-async fn connect(host: String, tls: Tls) -> io::Result<TlsStream<TcpStream>> {
-    let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-    let tcp = TcpStream::connect((host.as_str(), tls.port())).await?;
-    tcp.set_nodelay(true)?;
-    TlsConnector::from(Arc::clone(tls.config())).connect(name, tcp).await
 }
 
 /// Writes what waits; ready when that was all.

@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote, against `devicebound hub` on real sockets.
+//! Programs that nobody here wrote: clients against `devicebound hub` on real sockets, and a server against our devices.
 //!
 //! ```text
 //!  test ──▶ Program: python3, mosquitto_* ──── TLS, WebSocket ────▶ Hub: the program `devicebound hub`
@@ -13,12 +13,14 @@
 
 use std::time::Duration;
 
+pub mod broker;
 pub mod certificate;
 pub mod hub;
 pub mod program;
 pub mod python;
 pub mod service;
 
+pub use broker::Broker;
 pub use certificate::Certificate;
 pub use hub::{Device, Hub};
 pub use program::Program;
@@ -29,7 +31,7 @@ pub use service::{Service, Telemetry};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a missing tool is answered with.
-const INSTALL: &str = "apt-get install -y python3-venv mosquitto-clients";
+const INSTALL: &str = "apt-get install -y python3-venv mosquitto mosquitto-clients";
 
 /// What cargo tells to integration tests alone; [`site!`](crate::site) gathers it.
 #[derive(Clone, Copy, Debug)]

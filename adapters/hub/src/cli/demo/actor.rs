@@ -8,9 +8,7 @@ use devicebound::iothub::{Subscription, SystemProperty};
 use devicebound::session::Close;
 use devicebound::{CloseReason, Device};
 use devicebound_blocking::{Machine, Offline, Tls, TlsSocket};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio_rustls::client::TlsStream;
 
 use super::REPORT;
 use super::stage::PATIENCE;
@@ -39,7 +37,7 @@ pub(super) struct Actor {
 
 enum Client {
     Blocking(Box<devicebound_blocking::Client<TlsSocket>>),
-    Tokio(Box<devicebound_tokio::Client<TlsStream<TcpStream>>>, Handle),
+    Tokio(Box<devicebound_tokio::Client<devicebound_tokio::TlsSocket>>, Handle),
 }
 
 impl Actor {

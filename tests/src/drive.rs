@@ -1,0 +1,139 @@
+//! A program's loop, the same for the clients of both adapters.
+
+use std::fmt;
+use std::future::ready;
+
+use devicebound::device::Action;
+use devicebound_blocking::{Client, Machine, Offline, Socket};
+use devicebound_tokio::Client as TokioClient;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Runtime;
+use tokio::task::yield_now;
+
+/// A client in a loop.
+pub trait Drive {
+    /// The device, to ask for something.
+    fn device(&mut self) -> &mut Machine;
+
+    /// Waits until there may be something to take; false when there is nothing more to wait for. Takes it all, until `hear`
+    /// says that it has heard enough, which is false as well.
+    fn turn(&mut self, hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool;
+
+    /// Hears all there is until `hear` has heard enough, or there is nothing more to wait for.
+    fn drive(&mut self, mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) {
+        while self.turn(&mut hear) {}
+    }
+
+    /// Disconnects.
+    fn close(&mut self);
+}
+
+impl<S: Socket> Drive for Client<S> {
+    fn device(&mut self) -> &mut Machine {
+        self.device()
+    }
+
+    fn turn(&mut self, mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool {
+        if !self.wait() {
+            return false;
+        }
+        let (device, mut incoming) = self.split();
+        while let Some(next) = incoming.next(device) {
+            if hear(device, next) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn close(&mut self) {
+        self.close();
+    }
+}
+
+/// The first that a device hears, which is that it cannot connect.
+///
+/// # Panics
+/// When it can.
+pub fn no_transport(mut client: impl Drive) -> String {
+    let mut told = String::new();
+    client.drive(|_, next| {
+        told = next.expect_err("there is no hub to talk to").to_string();
+        true
+    });
+    told
+}
+
+/// How a tokio program waits.
+#[derive(Clone, Copy, Debug)]
+pub enum Waiting {
+    /// Until there is something.
+    Patiently,
+    /// Never: a branch that is always ready drops the future after its first poll, which is at each of its await points in
+    /// turn.
+    Cancelled,
+}
+
+/// A tokio client with a runtime of its own.
+pub struct OnTokio<S> {
+    client: TokioClient<S>,
+    waiting: Waiting,
+    runtime: Runtime,
+}
+
+impl<S> OnTokio<S> {
+    /// A program that waits in this way.
+    ///
+    /// # Panics
+    /// When this machine is out of files.
+    #[must_use]
+    pub fn new(client: TokioClient<S>, waiting: Waiting) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Self { client, waiting, runtime: runtime.expect("a runtime can be made") }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Drive for OnTokio<S> {
+    fn device(&mut self) -> &mut Machine {
+        self.client.device()
+    }
+
+    fn turn(&mut self, mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool {
+        let Self { client, waiting, runtime } = self;
+        let goes_on = runtime.block_on(async {
+            match waiting {
+                Waiting::Patiently => client.wait().await,
+                Waiting::Cancelled => loop {
+                    tokio::select! {
+                        biased;
+                        goes_on = client.wait() => break goes_on,
+                        () = ready(()) => yield_now().await,
+                    }
+                },
+            }
+        });
+        if !goes_on {
+            return false;
+        }
+        let (device, mut incoming) = client.split();
+        while let Some(next) = incoming.next(device) {
+            if hear(device, next) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn close(&mut self) {
+        self.runtime.block_on(self.client.close());
+    }
+}
+
+impl<S> fmt::Debug for OnTokio<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnTokio")
+            .field("client", &self.client)
+            .field("waiting", &self.waiting)
+            .finish_non_exhaustive()
+    }
+}
