@@ -5,8 +5,8 @@ use std::io;
 use std::time::Instant as StdInstant;
 
 use devicebound::device::{
-    Action, CallId, CompleteError, ConnectionState, Delivery, Device, DeviceConfig, Event, Message,
-    RequestError, RequestId, RespondError, SendError, Status, Ticket, Wait,
+    Action, CallId, CompleteError, ConnectionState, Delivery, DesiredProperties, Device, DeviceConfig, Event,
+    Message, RequestError, RequestId, RespondError, SendError, Status, Ticket, Wait,
 };
 use devicebound::iothub::Subscription;
 use devicebound::session::Close;
@@ -78,6 +78,17 @@ impl Machine {
         self.call(|device, now, tx| device.telemetry(now, message, tx))
     }
 
+    /// See [`Device::waits`].
+    #[must_use]
+    pub fn waits(&self, ticket: Ticket) -> bool {
+        self.device.waits(ticket)
+    }
+
+    /// See [`Device::snapshot`]. [`Device::restore`] makes a device from it, and that a client.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        self.device.snapshot(out);
+    }
+
     /// See [`Device::telemetry_at_most_once`].
     ///
     /// # Errors
@@ -124,6 +135,20 @@ impl Machine {
     /// [`RequestError`].
     pub fn subscribe(&mut self, subscription: Subscription) -> Result<(), RequestError> {
         self.call(|device, now, tx| device.subscribe(now, subscription, tx))
+    }
+
+    /// See [`Device::follow_desired`].
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn follow_desired(&mut self) -> Result<(), RequestError> {
+        self.call(|device, now, tx| device.follow_desired(now, tx))
+    }
+
+    /// See [`Device::desired`].
+    #[must_use]
+    pub fn desired(&self) -> Option<&DesiredProperties> {
+        self.device.desired()
     }
 
     /// See [`Device::unsubscribe`].
