@@ -5,8 +5,9 @@ use std::io;
 use std::time::Instant as StdInstant;
 
 use devicebound::device::{
-    Action, CallId, CompleteError, ConnectionState, Delivery, DesiredProperties, Device, DeviceConfig, Event,
-    Message, RequestError, RequestId, RespondError, SendError, Status, Ticket, Wait,
+    Action, CallId, CompleteError, ConfigError, ConnectionState, Credential, Delivery, DesiredProperties,
+    Device, DeviceConfig, Event, Message, RequestError, RequestId, RespondError, SendError, Status, Ticket,
+    Wait,
 };
 use devicebound::iothub::Subscription;
 use devicebound::session::Close;
@@ -157,6 +158,14 @@ impl Machine {
     /// [`RequestError`].
     pub fn unsubscribe(&mut self, subscription: Subscription) -> Result<(), RequestError> {
         self.call(|device, now, tx| device.unsubscribe(now, subscription, tx))
+    }
+
+    /// See [`Device::replace_credential`].
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn replace_credential(&mut self, credential: Credential) -> Result<(), ConfigError> {
+        self.call(|device, now, _| device.replace_credential(now, credential))
     }
 
     /// See [`Device::disconnect`].

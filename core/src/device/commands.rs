@@ -4,11 +4,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::link::{Pending, PendingKind};
+use super::link::{Pending, PendingKind, Renewal};
 use super::requests::Asker;
 use super::{
-    CallId, CompleteError, Delivery, Device, Message, Phase, RequestError, RequestId, RequestPolicy,
-    RespondError, SendError, Ticket,
+    CallId, CompleteError, ConfigError, Credential, Delivery, Device, Message, Phase, RequestError,
+    RequestId, RequestPolicy, RespondError, SendError, Ticket,
 };
 use crate::iothub::{Subscription, topic};
 use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX};
@@ -222,6 +222,22 @@ impl Device {
             self.live.forget();
         }
         self.send_subscription(PendingKind::Unsubscribe, subscription, tx);
+        Ok(())
+    }
+
+    /// Shows the hub another credential from the next connection on: a newer SAS token, or the other key. The connection
+    /// that there is ends as for a renewal of the token, when nothing is in flight any more.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where no connection could be made with it; then the old one stays.
+    pub fn replace_credential(&mut self, now: Instant, credential: Credential) -> Result<(), ConfigError> {
+        self.now = self.now.max(now);
+        let config = self.config.clone().with_credential(credential);
+        config.check()?;
+        self.config = config;
+        if let Phase::Online(link) = &mut self.phase {
+            link.renewal = Renewal::Draining(self.now.after(self.config.timing.renewal_patience));
+        }
         Ok(())
     }
 

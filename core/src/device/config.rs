@@ -40,7 +40,8 @@ pub struct DeviceConfig {
 pub enum Credential {
     /// A key of the device; SAS tokens are made from it, and renewed in time.
     Key(SymmetricKey),
-    /// A SAS token that somebody else made. It is not renewed: when it expires, the hub cuts the connection.
+    /// A SAS token that somebody else made. It is not renewed: when it expires, the hub cuts the connection, unless
+    /// [`Device::replace_credential`](super::Device::replace_credential) has brought another.
     Token(String),
     /// The client certificate of the TLS connection; no password is sent.
     Certificate,
@@ -339,6 +340,12 @@ impl DeviceConfig {
     #[must_use]
     pub const fn credential(&self) -> &Credential {
         &self.credential
+    }
+
+    /// The same with another credential.
+    pub(super) fn with_credential(mut self, credential: Credential) -> Self {
+        self.credential = credential;
+        self
     }
 
     /// Keep alive.

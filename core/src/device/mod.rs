@@ -110,7 +110,7 @@ pub use desired::DesiredProperties;
 pub use message::{Message, SendError};
 pub use outbox::{DropReason, OutboxPolicy, RestoreError, Ticket};
 pub use requests::{RequestError, RequestFailure, RequestId, RequestPolicy};
-pub use status::{ConnectionState, Ignored, Status};
+pub use status::{ConnectionState, Ignored, OfflineTime, Status};
 
 use backoff::Backoff;
 use calls::Calls;
@@ -119,6 +119,7 @@ use desired::Live;
 use link::{Link, Renewal, earlier};
 use outbox::Outbox;
 use requests::{Asker, Requests};
+use status::Gap;
 
 use crate::iothub::Subscriptions;
 use crate::packet::{self, Decoded, Packet, decode};
@@ -152,6 +153,9 @@ pub struct Device {
     live: Live,
     calls: Calls,
     ignored: Ignored,
+    offline: OfflineTime,
+    /// Since the last connection that was established.
+    gap: Option<Gap>,
     /// Topics are written here, so that none is allocated.
     topic: String,
 }
@@ -188,6 +192,8 @@ impl Device {
             live: Live::default(),
             calls: Calls::default(),
             ignored: Ignored::default(),
+            offline: OfflineTime::default(),
+            gap: None,
             topic: String::new(),
         })
     }
@@ -281,6 +287,7 @@ impl Device {
             calls: self.calls.len(),
             next: self.poll_timeout(),
             ignored: self.ignored,
+            offline: self.offline,
         }
     }
 
@@ -449,7 +456,10 @@ impl Device {
     /// The connection is over. All that it leaves behind is put in order here.
     fn end(&mut self, close: Close) -> Close {
         let lived = match &self.phase {
-            Phase::Online(link) => Some(self.now.since(link.since)),
+            Phase::Online(link) => {
+                self.gap = Some(Gap::new(self.now, close.reason()));
+                Some(self.now.since(link.since))
+            }
             _ => None,
         };
         let delay = self.backoff.after_close(close.reason(), lived, &self.config.timing);

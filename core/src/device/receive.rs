@@ -70,6 +70,9 @@ impl Device {
             self.granted = Subscriptions::default();
             self.deliveries.forget_parked();
         }
+        if let Some(gap) = self.gap.take() {
+            self.offline.add(gap, self.now);
+        }
         let timing = &self.config.timing;
         self.phase = Phase::Online(Box::new(Link {
             since: self.now,

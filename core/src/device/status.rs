@@ -1,7 +1,10 @@
 //! What the machine is doing, at a glance.
 
-use crate::session::Close;
-use crate::time::Deadline;
+use core::time::Duration;
+
+use crate::rule::Rule;
+use crate::session::{Close, CloseReason};
+use crate::time::{Deadline, Instant};
 
 /// How far the connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,44 @@ pub struct Status {
     pub next: Option<Deadline>,
     /// What came and was not for the application.
     pub ignored: Ignored,
+    /// How long the device was without a connection.
+    pub offline: OfflineTime,
+}
+
+/// Time between the end of a connection and the CONNACK of the next, since the machine was made. Gaps that are not over
+/// are not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfflineTime {
+    /// Whatever ended the connections.
+    pub total: Duration,
+    /// How many connections the machine has ended to go on with a new SAS token.
+    pub renewals: u32,
+    /// What these took of the total.
+    pub in_renewals: Duration,
+}
+
+/// A gap between two connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    since: Instant,
+    is_renewal: bool,
+}
+
+impl Gap {
+    pub(super) fn new(since: Instant, reason: CloseReason) -> Self {
+        Self { since, is_renewal: reason == CloseReason::Ended(Rule::TokenRenewal) }
+    }
+}
+
+impl OfflineTime {
+    pub(super) fn add(&mut self, gap: Gap, until: Instant) {
+        let length = until.since(gap.since);
+        self.total = self.total.saturating_add(length);
+        if gap.is_renewal {
+            self.renewals = self.renewals.saturating_add(1);
+            self.in_renewals = self.in_renewals.saturating_add(length);
+        }
+    }
 }
 
 /// Counts of what came from the hub and was not handed out, since the machine was made.

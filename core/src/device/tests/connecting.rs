@@ -4,6 +4,7 @@ use super::*;
 use crate::iothub::sas::SasToken;
 use crate::packet::{Connect, ConnectReturnCode, Packet, pingresp};
 use alloc::borrow::ToOwned as _;
+use alloc::format;
 
 fn connect_of(bench: &Bench) -> Connect<'_> {
     match decode(&mut &bench.tx[..], usize::MAX).unwrap() {
@@ -410,6 +411,56 @@ fn a_renewal_waits_for_requests_calls_and_subscriptions_too() {
 fn a_renewal_does_not_wait_for_ever() {
     let (mut bench, _) = about_to_renew();
     assert_eq!(bench.wait_for_timer(), Err(CloseReason::Ended(Rule::TokenRenewal)));
+}
+
+#[test]
+fn the_time_offline_is_measured_and_that_of_renewals_by_itself() {
+    let (mut bench, in_flight) = about_to_renew();
+    let mut rx = packet_bytes(acknowledge(&in_flight));
+    bench.pull(&mut rx).unwrap();
+    bench.pull(&mut rx).unwrap_err();
+    bench.event(Event::Closed).unwrap();
+    bench.now = bench.now.after(Duration::from_millis(300));
+    bench.open();
+    bench.now = bench.now.after(Duration::from_millis(50));
+    bench.accept(true);
+    let renewal = Duration::from_millis(350);
+    let offline = OfflineTime { total: renewal, renewals: 1, in_renewals: renewal };
+    assert_eq!(bench.device.status().offline, offline);
+
+    assert_eq!(bench.event(Event::Closed), Err(CloseReason::Lost));
+    bench.pull_all();
+    bench.now = bench.now.after(Duration::from_secs(60));
+    bench.open();
+    bench.accept(true);
+    let total = renewal + Duration::from_secs(60);
+    assert_eq!(bench.device.status().offline, OfflineTime { total, ..offline });
+}
+
+#[test]
+fn another_credential_is_used_by_a_new_connection_once_nothing_is_in_flight() {
+    let token = "SharedAccessSignature sr=hub.example.test%2Fdevices%2Fdev1&sig=AAAA&se=1700003600";
+    let config = DeviceConfig::from_connection_string(&format!(
+        "HostName=hub.example.test;DeviceId=dev1;SharedAccessSignature={token}"
+    ));
+    let mut bench = Bench::online_with(config.unwrap());
+    let ticket = bench.telemetry(b"in flight");
+    let in_flight = bench.sent().remove(0);
+    let malformed = Credential::Token("x".to_string());
+    let refused = bench.device.replace_credential(bench.now, malformed);
+    assert_eq!(refused, Err(ConfigError::Token));
+
+    let newer = token.replace("1700003600", "1700007200");
+    bench.device.replace_credential(bench.now, Credential::Token(newer.clone())).unwrap();
+    assert_eq!(bench.pull(&mut &[][..]), Ok(Action::Wait(Wait::Read { at_least: 2 })));
+    let mut rx = packet_bytes(acknowledge(&in_flight));
+    assert_eq!(bench.pull(&mut rx), Ok(Action::Acknowledged(ticket)));
+    assert_eq!(bench.pull(&mut rx), Err(CloseReason::Ended(Rule::TokenRenewal)));
+    bench.event(Event::Closed).unwrap();
+    bench.tx.clear();
+    let event = Event::Opened { jitter: 7, unix_time: WALL_CLOCK };
+    bench.event(event).unwrap();
+    assert!(bench.tx.windows(newer.len()).any(|window| window == newer.as_bytes()));
 }
 
 #[test]
