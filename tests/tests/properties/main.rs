@@ -2,6 +2,7 @@
 //!
 //! A failing case is shrunk and printed; it goes into the vectors, or into the corpus of the fuzz target it is for.
 
+mod misuse;
 mod packets;
 mod samples;
 mod text;
