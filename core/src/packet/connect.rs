@@ -5,8 +5,7 @@ use core::fmt;
 
 use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, field, start};
-use super::text::has_nul;
-use super::{QoS, TopicName};
+use super::{QoS, Text, TopicName};
 use crate::limits::TEXT_MAX;
 use crate::rule::Rule;
 
@@ -27,8 +26,8 @@ pub struct Connect<'a> {
     pub clean_session: bool,
     /// Seconds within which the client sends a packet `[MQTT-3.1.2-23]`; 0 turns the watch off.
     pub keep_alive: u16,
-    /// Whose session it is; UTF-8 without U+0000. Empty only in a clean session `[MQTT-3.1.3-7]`.
-    pub client_id: &'a str,
+    /// Whose session it is. Empty only in a clean session `[MQTT-3.1.3-7]`.
+    pub client_id: Text<'a>,
     /// What the server publishes when the connection is lost.
     pub will: Option<Will<'a>>,
     /// Who the client says it is.
@@ -51,8 +50,8 @@ pub struct Will<'a> {
 /// User name and password; there is no password without a user name `[MQTT-3.1.2-22]`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
-    /// UTF-8 without U+0000, possibly empty.
-    pub username: &'a str,
+    /// Who the client says it is, possibly empty.
+    pub username: Text<'a>,
     /// Any bytes; IoT Hub takes a SAS token.
     pub password: Option<&'a [u8]>,
 }
@@ -71,22 +70,19 @@ impl<'a> Connect<'a> {
     /// Appends the packet to `out`.
     ///
     /// # Errors
-    /// [`EncodeError::FieldTooLong`], [`EncodeError::Nul`] or [`EncodeError::EmptyClientId`], and `out` as it was.
+    /// [`EncodeError::FieldTooLong`] or [`EncodeError::EmptyClientId`], and `out` as it was.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         // [MQTT-3.1.3-7]
-        if self.client_id.is_empty() && !self.clean_session {
+        if self.client_id.as_bytes().is_empty() && !self.clean_session {
             return Err(EncodeError::EmptyClientId);
         }
         let username = self.credentials.map(|credentials| credentials.username);
-        if has_nul(self.client_id) || username.is_some_and(has_nul) {
-            return Err(EncodeError::Nul);
-        }
         let password = self.credentials.and_then(|credentials| credentials.password);
         let lengths = [
-            Some(self.client_id.len()),
+            Some(self.client_id.as_bytes().len()),
             self.will.map(|will| will.topic.as_bytes().len()),
             self.will.map(|will| will.message.len()),
-            username.map(str::len),
+            username.map(|username| username.as_bytes().len()),
             password.map(<[u8]>::len),
         ];
         if lengths.iter().any(|length| length.is_some_and(|length| length > TEXT_MAX)) {
@@ -157,7 +153,7 @@ impl<'a> Connect<'a> {
             return Err(body.error(Rule::BodyLength));
         }
         // [MQTT-3.1.3-8], judged last: it is answered with a CONNACK, which no otherwise broken CONNECT gets [MQTT-3.1.4-1].
-        if client_id.is_empty() && !clean_session {
+        if client_id.as_bytes().is_empty() && !clean_session {
             return Err(at_client_id.error_in(Rule::EmptyClientId, 0, 2));
         }
         Ok(Self { clean_session, keep_alive, client_id, will, credentials })

@@ -2,9 +2,8 @@
 
 use core::ops::Range;
 
-use super::text::from_utf8_checked;
 use super::{
-    ConnAck, Connect, Packet, PacketId, PacketType, Publish, SubAck, Subscribe, TopicFilter, TopicName,
+    ConnAck, Connect, Packet, PacketId, PacketType, Publish, SubAck, Subscribe, Text, TopicFilter, TopicName,
     Unsubscribe,
 };
 use crate::rule::Rule;
@@ -281,8 +280,8 @@ impl<'a> Reader<'a> {
 
     /// This whole field as text.
     #[inline]
-    pub(super) fn text(self) -> Result<&'a str, DecodeError> {
-        from_utf8_checked(self.rest).map_err(|fault| self.text_error(fault))
+    pub(super) fn text(self) -> Result<Text<'a>, DecodeError> {
+        Text::from_bytes(self.rest).map_err(|fault| self.text_error(fault))
     }
 
     /// This whole field as a topic name.

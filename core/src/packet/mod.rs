@@ -32,7 +32,7 @@ pub use encode::{EncodeError, disconnect, pingreq, pingresp};
 pub use publish::{Publish, PublishQoS};
 pub use suback::{SubAck, SubAckCode};
 pub use subscribe::Subscribe;
-pub use text::{TopicFilter, TopicName};
+pub use text::{Text, TopicFilter, TopicName};
 pub use unsubscribe::Unsubscribe;
 
 /// The number by which a packet and its acknowledgement find each other: 1 to 65 535 `[MQTT-2.3.1-1]`.
