@@ -71,27 +71,24 @@ impl<'a> Connect<'a> {
     ///
     /// # Errors
     /// [`EncodeError::FieldTooLong`] or [`EncodeError::EmptyClientId`], and `out` as it was.
+    #[inline(never)]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         // [MQTT-3.1.3-7]
         if self.client_id.as_bytes().is_empty() && !self.clean_session {
             return Err(EncodeError::EmptyClientId);
         }
-        let username = self.credentials.map(|credentials| credentials.username);
-        let password = self.credentials.and_then(|credentials| credentials.password);
-        let lengths = [
-            Some(self.client_id.as_bytes().len()),
-            self.will.map(|will| will.topic.as_bytes().len()),
-            self.will.map(|will| will.message.len()),
-            username.map(|username| username.as_bytes().len()),
-            password.map(<[u8]>::len),
-        ];
-        if lengths.iter().any(|length| length.is_some_and(|length| length > TEXT_MAX)) {
-            return Err(EncodeError::FieldTooLong);
+        let credentials =
+            self.credentials.map(|Credentials { username, password }| (username.as_bytes(), password));
+        let mut length = size(self.client_id.as_bytes())?.saturating_add(10);
+        if let Some(will) = self.will {
+            length = length.saturating_add(size(will.topic.as_bytes())?).saturating_add(size(will.message)?);
         }
-        let sizes = lengths.map(|length| length.map_or(0, |length| length.saturating_add(2)));
+        if let Some((username, password)) = credentials {
+            length = length.saturating_add(size(username)?).saturating_add(password.map_or(Ok(0), size)?);
+        }
         let [name_high, name_low, m, q, t1, t2, level] = PROTOCOL;
         let [seconds_high, seconds_low] = self.keep_alive.to_be_bytes();
-        start(0x10, sizes.into_iter().fold(10, usize::saturating_add), 0, [name_high, name_low], out)?;
+        start(0x10, length, 0, [name_high, name_low], out)?;
         out.extend_from_slice(&[m, q, t1, t2, level, self.flags(), seconds_high, seconds_low]);
         // [MQTT-3.1.3-1]
         field(self.client_id.as_bytes(), out);
@@ -99,11 +96,11 @@ impl<'a> Connect<'a> {
             field(will.topic.as_bytes(), out);
             field(will.message, out);
         }
-        if let Some(username) = username {
-            field(username.as_bytes(), out);
-        }
-        if let Some(password) = password {
-            field(password, out);
+        if let Some((username, password)) = credentials {
+            field(username, out);
+            if let Some(password) = password {
+                field(password, out);
+            }
         }
         Ok(())
     }
@@ -158,6 +155,15 @@ impl<'a> Connect<'a> {
         }
         Ok(Self { clean_session, keep_alive, client_id, will, credentials })
     }
+}
+
+/// How many bytes a field takes, its length among them.
+#[inline]
+const fn size(field: &[u8]) -> Result<usize, EncodeError> {
+    if field.len() > TEXT_MAX {
+        return Err(EncodeError::FieldTooLong);
+    }
+    Ok(field.len().saturating_add(2))
 }
 
 /// Reads protocol name and level. What stands behind a level other than 4 is laid out otherwise, and not looked at.

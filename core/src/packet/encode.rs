@@ -45,19 +45,36 @@ impl EncodeError {
 /// Appends a PINGREQ (MQTT 3.1.1 §3.12).
 #[inline]
 pub fn pingreq(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xC0, 0]);
+    short([0xC0, 0], out);
 }
 
 /// Appends a PINGRESP (MQTT 3.1.1 §3.13).
 #[inline]
 pub fn pingresp(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xD0, 0]);
+    short([0xD0, 0], out);
 }
 
 /// Appends a DISCONNECT (MQTT 3.1.1 §3.14).
 #[inline]
 pub fn disconnect(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xE0, 0]);
+    short([0xE0, 0], out);
+}
+
+/// Appends a packet of a constant size in one write. That `out` has to grow for it is rare, and a call of its own: what
+/// is done nearly always needs no stack frame then.
+#[inline]
+pub(super) fn short<const N: usize>(packet: [u8; N], out: &mut Vec<u8>) {
+    #[cold]
+    #[inline(never)]
+    fn grow<const N: usize>(packet: [u8; N], out: &mut Vec<u8>) {
+        out.extend_from_slice(&packet);
+    }
+    // Asked as Vec asks it, who need not ask again then. The length is never above the capacity.
+    if out.capacity().wrapping_sub(out.len()) < N {
+        grow(packet, out)
+    } else {
+        out.extend_from_slice(&packet)
+    }
 }
 
 /// The longest fixed header.
