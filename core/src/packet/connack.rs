@@ -69,7 +69,7 @@ impl ConnAck {
         short([0x20, 2, u8::from(self.session_present()), self.return_code()], out);
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(mut body: Reader<'_>) -> Result<Self, DecodeError> {
         let at_flags = body;
         // MQTT 3.1.1 §3.2.2.1: bits 7 to 1 are reserved.

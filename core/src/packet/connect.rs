@@ -113,7 +113,7 @@ impl<'a> Connect<'a> {
             | flag(PASSWORD, self.credentials.is_some_and(|credentials| credentials.password.is_some()))
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         protocol(&mut body)?;
         let (flags, will_qos) = flags(&mut body)?;

@@ -68,7 +68,7 @@ pub fn decode<'a>(input: &mut &'a [u8], limit: usize) -> Result<Decoded<'a>, Dec
     if header.length > limit {
         return incomplete(bytes, limit);
     }
-    let decoded = header.decode(Reader { rest: body, end: header.packet_size() });
+    let decoded = header.decode(body);
     if decoded.is_ok() {
         *input = behind;
     }
@@ -156,26 +156,30 @@ impl FixedHeader {
     /// Each kind is put where the caller wants it as soon as it is known: a step that all share would move the largest
     /// kind for the smallest.
     #[inline]
-    fn decode(self, body: Reader<'_>) -> Result<Decoded<'_>, DecodeError> {
+    fn decode(self, body: &[u8]) -> Result<Decoded<'_>, DecodeError> {
+        let end = self.packet_size();
+        let reader = Reader { rest: body, end };
         match packet_type(self.first) {
             Ok(PacketType::Publish) => {
-                Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, body)?)))
+                Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, reader)?)))
             }
-            Ok(PacketType::PubAck) => Ok(Decoded::Packet(Packet::PubAck(self.packet_id_alone(body)?))),
-            Ok(PacketType::PubRec) => Ok(Decoded::Packet(Packet::PubRec(self.packet_id_alone(body)?))),
-            Ok(PacketType::PubRel) => Ok(Decoded::Packet(Packet::PubRel(self.packet_id_alone(body)?))),
-            Ok(PacketType::PubComp) => Ok(Decoded::Packet(Packet::PubComp(self.packet_id_alone(body)?))),
-            Ok(PacketType::UnsubAck) => Ok(Decoded::Packet(Packet::UnsubAck(self.packet_id_alone(body)?))),
+            Ok(PacketType::PubAck) => Ok(Decoded::Packet(Packet::PubAck(self.packet_id_alone(reader)?))),
+            Ok(PacketType::PubRec) => Ok(Decoded::Packet(Packet::PubRec(self.packet_id_alone(reader)?))),
+            Ok(PacketType::PubRel) => Ok(Decoded::Packet(Packet::PubRel(self.packet_id_alone(reader)?))),
+            Ok(PacketType::PubComp) => Ok(Decoded::Packet(Packet::PubComp(self.packet_id_alone(reader)?))),
+            Ok(PacketType::UnsubAck) => Ok(Decoded::Packet(Packet::UnsubAck(self.packet_id_alone(reader)?))),
             Ok(PacketType::PingReq) => self.alone(Packet::PingReq),
             Ok(PacketType::PingResp) => self.alone(Packet::PingResp),
             Ok(PacketType::Disconnect) => self.alone(Packet::Disconnect),
-            Ok(PacketType::Connect) => Ok(Decoded::Packet(Packet::Connect(Connect::decode(body)?))),
+            Ok(PacketType::Connect) => apart(body, end, |body| Connect::decode(body).map(Packet::Connect)),
             Ok(PacketType::ConnAck) if self.length != 2 => Err(self.wrong_length()),
-            Ok(PacketType::ConnAck) => Ok(Decoded::Packet(Packet::ConnAck(ConnAck::decode(body)?))),
-            Ok(PacketType::Subscribe) => Ok(Decoded::Packet(Packet::Subscribe(Subscribe::decode(body)?))),
-            Ok(PacketType::SubAck) => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(body)?))),
+            Ok(PacketType::ConnAck) => apart(body, end, |body| ConnAck::decode(body).map(Packet::ConnAck)),
+            Ok(PacketType::Subscribe) => {
+                apart(body, end, |body| Subscribe::decode(body).map(Packet::Subscribe))
+            }
+            Ok(PacketType::SubAck) => apart(body, end, |body| SubAck::decode(body).map(Packet::SubAck)),
             Ok(PacketType::Unsubscribe) => {
-                Ok(Decoded::Packet(Packet::Unsubscribe(Unsubscribe::decode(body)?)))
+                apart(body, end, |body| Unsubscribe::decode(body).map(Packet::Unsubscribe))
             }
             Err(rule) => Err(DecodeError::new(rule, 0, 1)),
         }
@@ -192,6 +196,17 @@ impl FixedHeader {
     fn alone<'a>(self, packet: Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         if self.length == 0 { Ok(Decoded::Packet(packet)) } else { Err(self.wrong_length()) }
     }
+}
+
+/// Decodes a kind of packet that comes once or twice in a connection: in a function of its own, so that the frequent
+/// kinds need not save registers for it.
+#[inline(never)]
+fn apart<'a>(
+    body: &'a [u8],
+    end: usize,
+    decode: impl FnOnce(Reader<'a>) -> Result<Packet<'a>, DecodeError>,
+) -> Result<Decoded<'a>, DecodeError> {
+    Ok(Decoded::Packet(decode(Reader { rest: body, end })?))
 }
 
 /// The kind of packet that starts with `first`, before anything else of it is known.

@@ -80,7 +80,7 @@ impl<'a> SubAck<'a> {
         Ok(())
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         let packet_id = body.packet_id()?;
         let codes = body.remaining();
