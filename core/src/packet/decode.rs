@@ -215,24 +215,25 @@ fn apart<'a>(
 /// The rule that a first byte breaks which starts no packet.
 #[inline(always)]
 pub const fn packet_type(first: u8) -> Result<PacketType, Rule> {
-    Ok(match first {
-        0x10 => PacketType::Connect,
-        0x20 => PacketType::ConnAck,
-        0x38 | 0x39 => return Err(Rule::DupAtQos0), // [MQTT-3.3.1-2]
-        0x36 | 0x37 | 0x3E | 0x3F => return Err(Rule::Qos3), // [MQTT-3.3.1-4]
-        0x30..=0x3F => PacketType::Publish,
-        0x40 => PacketType::PubAck,
-        0x50 => PacketType::PubRec,
-        0x62 => PacketType::PubRel, // [MQTT-3.6.1-1]
-        0x70 => PacketType::PubComp,
-        0x82 => PacketType::Subscribe, // [MQTT-3.8.1-1]
-        0x90 => PacketType::SubAck,
-        0xA2 => PacketType::Unsubscribe, // [MQTT-3.10.1-1]
-        0xB0 => PacketType::UnsubAck,
-        0xC0 => PacketType::PingReq,
-        0xD0 => PacketType::PingResp,
-        0xE0 => PacketType::Disconnect, // [MQTT-3.14.1-1]
-        0x00..=0x0F | 0xF0..=0xFF => return Err(Rule::PacketType),
+    // The kind, and the flags that it must have.
+    Ok(match (first >> 4, first & 0x0F) {
+        (1, 0x0) => PacketType::Connect,
+        (2, 0x0) => PacketType::ConnAck,
+        (3, 0x8 | 0x9) => return Err(Rule::DupAtQos0), // [MQTT-3.3.1-2]
+        (3, 0x6 | 0x7 | 0xE | 0xF) => return Err(Rule::Qos3), // [MQTT-3.3.1-4]
+        (3, _) => PacketType::Publish,
+        (4, 0x0) => PacketType::PubAck,
+        (5, 0x0) => PacketType::PubRec,
+        (6, 0x2) => PacketType::PubRel, // [MQTT-3.6.1-1]
+        (7, 0x0) => PacketType::PubComp,
+        (8, 0x2) => PacketType::Subscribe, // [MQTT-3.8.1-1]
+        (9, 0x0) => PacketType::SubAck,
+        (10, 0x2) => PacketType::Unsubscribe, // [MQTT-3.10.1-1]
+        (11, 0x0) => PacketType::UnsubAck,
+        (12, 0x0) => PacketType::PingReq,
+        (13, 0x0) => PacketType::PingResp,
+        (14, 0x0) => PacketType::Disconnect, // [MQTT-3.14.1-1]
+        (0 | 15, _) => return Err(Rule::PacketType),
         _ => return Err(Rule::FixedHeaderFlags), // [MQTT-2.2.2-1] [MQTT-2.2.2-2]
     })
 }
