@@ -6,7 +6,7 @@
 
 use devicebound::packet::{
     Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, SubAck, SubAckCode, Subscribe,
-    TopicFilter, TopicName, Will, decode, pingreq, puback,
+    Text, TopicFilter, TopicName, Will, decode, pingreq, puback,
 };
 use devicebound_tests::live::{DEVICE_ID, TELEMETRY_TOPIC, publish};
 
@@ -104,6 +104,7 @@ pub fn connect() -> Workload {
     let username = format!(
         "contoso.azure-devices.net/{DEVICE_ID}/?api-version=2021-04-12&DeviceClientType=azure-iot-device%2F1.2.3"
     );
+    let username = Text::new(&username).expect("it is text");
     let password = "SharedAccessSignature sr=contoso.azure-devices.net%2Fdevices%2Fsensor-42\
                     &sig=7VNTj3zJSgDEuGU4kJ9Ee5tnYMuwh3dpjYyvBx9aUXk%3D&se=1700003600";
     let will = Will {
@@ -116,9 +117,9 @@ pub fn connect() -> Workload {
         let connect = Connect {
             clean_session: false,
             keep_alive: 240,
-            client_id: DEVICE_ID,
+            client_id: Text::new(DEVICE_ID).expect("it is text"),
             will: Some(will),
-            credentials: Some(Credentials { username: &username, password: Some(password.as_bytes()) }),
+            credentials: Some(Credentials { username, password: Some(password.as_bytes()) }),
         };
         connect.encode(out).expect("CONNECT is short enough");
     })

@@ -8,7 +8,8 @@ use devicebound::iothub::Subscription;
 use devicebound::iothub::sas::{SymmetricKey, sign};
 use devicebound::limits::{CONNECT_TIME, REMAINING_LENGTH_MAX};
 use devicebound::packet::{
-    Connect, Credentials, Decoded, PacketId, QoS, Subscribe, TopicFilter, TopicName, Unsubscribe, decode,
+    Connect, Credentials, Decoded, PacketId, QoS, Subscribe, Text, TopicFilter, TopicName, Unsubscribe,
+    decode,
 };
 use devicebound::time::Instant;
 use devicebound::{Close, CloseReason, Hub, Rule, hub};
@@ -43,10 +44,14 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first, length.expect("a short body")][..], body].concat()
 }
 
+fn text(text: &str) -> Text<'_> {
+    Text::new(text).expect("it is text")
+}
+
 /// A CONNECT with nothing wrong in its form.
 fn connect(client_id: &str, credentials: Option<Credentials<'_>>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Connect { clean_session: true, keep_alive: 60, client_id, will: None, credentials }
+    Connect { clean_session: true, keep_alive: 60, client_id: text(client_id), will: None, credentials }
         .encode(&mut bytes)
         .expect("the fields are short");
     bytes
@@ -176,7 +181,7 @@ fn cve_2026_44248_the_limit_is_applied_before_the_body_and_to_each_packet_alone(
 
 #[test]
 fn cve_2019_0222_no_length_inside_a_corrupt_frame_is_believed() {
-    let whole = connect("dev", Some(Credentials { username: "u", password: Some(b"p") }));
+    let whole = connect("dev", Some(Credentials { username: text("u"), password: Some(b"p") }));
     for at in 2..whole.len() - 1 {
         let mut corrupt = whole.clone();
         corrupt[at..at + 2].copy_from_slice(&[0xFF, 0xFF]);
@@ -409,7 +414,7 @@ fn cve_2019_19307_a_subscribe_whose_filters_do_not_advance_ends() {
 fn cve_2016_9877_a_user_name_without_a_password_opens_nothing() {
     let username = format!("{HOST}/dev/?api-version=2021-04-12");
     for password in [None, Some(&b""[..])] {
-        let credentials = Credentials { username: &username, password };
+        let credentials = Credentials { username: text(&username), password };
         let refused = from_stranger(&connect("dev", Some(credentials)));
         assert_eq!(refused, (vec![0x20, 2, 0, 5], Some(Rule::NoCredentials)));
     }
@@ -421,7 +426,7 @@ fn cve_2017_7650_and_cve_2026_44838_a_wildcard_as_identity_is_no_pattern() {
     let token = sign(&format!("{HOST}/devices/dev"), &key, START.after(Duration::from_secs(3600)), None);
     for id in ["+", "#", "de?", "de.", ".*", "%64ev"] {
         let username = format!("{HOST}/{id}/?api-version=2021-04-12");
-        let credentials = Credentials { username: &username, password: Some(token.as_bytes()) };
+        let credentials = Credentials { username: text(&username), password: Some(token.as_bytes()) };
         let refused = from_stranger(&connect(id, Some(credentials)));
         assert_eq!(refused, (vec![0x20, 2, 0, 5], Some(Rule::UnknownDevice)), "{id}");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use devicebound::Rule;
 use devicebound::device::{ConnectionState, Message};
 use devicebound::iothub::Subscription;
-use devicebound::packet::{Connect, ConnectReturnCode, Credentials, QoS};
+use devicebound::packet::{Connect, ConnectReturnCode, Credentials, QoS, Text};
 use devicebound::session::CloseReason;
 use devicebound_tests::fixtures::{HOST, KEYS, config, connected, connected_with, hub, send};
 use devicebound_tests::hub_host::{START, StoreMode};
@@ -13,11 +13,12 @@ use devicebound_tests::station::{Heard, Station, advance};
 
 /// A CONNECT that the device machine would not send.
 fn connect(client_id: &str, username: &str, password: Option<&str>) -> Vec<u8> {
+    let username = Text::new(username).expect("it is text");
     let credentials = Credentials { username, password: password.map(str::as_bytes) };
     let connect = Connect {
         clean_session: true,
         keep_alive: 60,
-        client_id,
+        client_id: Text::new(client_id).expect("it is text"),
         will: None,
         credentials: Some(credentials),
     };
@@ -222,10 +223,12 @@ fn a_will_to_another_topic_is_refused_with_5() {
         let topic = devicebound::packet::TopicName::new(topic).expect("it is a topic");
         let will = devicebound::packet::Will { topic, message: b"gone", qos: QoS::AtMostOnce, retain: false };
         let username = format!("{HOST}/dev");
+        let username = Text::new(&username).expect("it is text");
         let token = token(&format!("{HOST}/devices/dev"));
-        let credentials = Some(Credentials { username: &username, password: Some(token.as_bytes()) });
+        let credentials = Some(Credentials { username, password: Some(token.as_bytes()) });
+        let client_id = Text::new("dev").expect("it is text");
         let connect =
-            Connect { clean_session: true, keep_alive: 60, client_id: "dev", will: Some(will), credentials };
+            Connect { clean_session: true, keep_alive: 60, client_id, will: Some(will), credentials };
         let mut bytes = Vec::new();
         connect.encode(&mut bytes).expect("the fields are short");
         let mut hub = hub(&["dev", "other"]);

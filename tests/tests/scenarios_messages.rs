@@ -108,7 +108,7 @@ fn pubacks_leave_in_order_even_if_the_store_is_done_out_of_order() {
     devicebound::packet::Connect {
         clean_session: true,
         keep_alive: 60,
-        client_id: "dev",
+        client_id: devicebound::packet::Text::new("dev").expect("it is text"),
         will: None,
         credentials: None,
     }

@@ -13,7 +13,7 @@ use devicebound::hub::{
 use devicebound::iothub::Identity;
 use devicebound::iothub::sas::{SymmetricKey, sign};
 use devicebound::iothub::topic::FromHub;
-use devicebound::packet::{Connect, Credentials, Decoded, TopicName, Will, decode};
+use devicebound::packet::{Connect, Credentials, Decoded, Text, TopicName, Will, decode};
 use devicebound::time::UnixTime;
 use devicebound_tests::fixtures::{HOST, KEYS, hub};
 use devicebound_tests::hub_host::{CallResult, HubHost};
@@ -191,6 +191,7 @@ impl Harness {
         let device = word(&step["device"]).to_owned();
         let client_id = step["client_id"].as_str().unwrap_or(&device);
         let username = format!("{HOST}/{device}/?api-version=2021-04-12");
+        let username = Text::new(&username).expect("the vectors' user names are text");
         let password = self.password(&device, step);
         let will_message = step["will"]["payload"].as_str().unwrap_or_default().as_bytes();
         let will = step["will"].as_object().map(|will| Will {
@@ -203,9 +204,9 @@ impl Harness {
             clean_session: step["clean"].as_bool().unwrap_or(true),
             keep_alive: u16::try_from(step["keep_alive"].as_u64().unwrap_or(60))
                 .expect("keep alive is 16 bits"),
-            client_id,
+            client_id: Text::new(client_id).expect("the vectors' client ids are text"),
             will,
-            credentials: Some(Credentials { username: &username, password: password.as_deref() }),
+            credentials: Some(Credentials { username, password: password.as_deref() }),
         };
         let mut bytes = Vec::new();
         connect.encode(&mut bytes).expect("the harness builds short packets");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use devicebound::hub::{HubConfig, Limits, LinkId};
 use devicebound::iothub::sas::{SymmetricKey, sign};
 use devicebound::packet::{
-    Connect, Credentials, PacketId, Publish, PublishQoS, QoS, Subscribe, TopicFilter, TopicName, Unsubscribe,
-    Will,
+    Connect, Credentials, PacketId, Publish, PublishQoS, QoS, Subscribe, Text, TopicFilter, TopicName,
+    Unsubscribe, Will,
 };
 use devicebound::time::Instant;
 use devicebound::{Hub, Rule};
@@ -24,7 +24,11 @@ fn connect(client_id: &str, key: &str, will: Option<Will<'_>>) -> Vec<u8> {
     let key = SymmetricKey::from_base64(key).expect("the key is base64");
     let token = sign(&format!("{HOST}/devices/dev"), &key, START.after(Duration::from_secs(3600)), None);
     let username = format!("{HOST}/dev/?api-version=2021-04-12");
-    let credentials = Some(Credentials { username: &username, password: Some(token.as_bytes()) });
+    let credentials = Some(Credentials {
+        username: Text::new(&username).expect("it is text"),
+        password: Some(token.as_bytes()),
+    });
+    let client_id = Text::new(client_id).expect("it is text");
     let mut bytes = Vec::new();
     Connect { clean_session: true, keep_alive: 60, client_id, will, credentials }
         .encode(&mut bytes)

@@ -6,7 +6,7 @@ use devicebound::packet::ConnectReturnCode::{
 };
 use devicebound::packet::{
     ConnAck, Connect, ConnectReturnCode, Credentials, DecodeError, Decoded, Packet, PacketId, Publish,
-    PublishQoS, QoS, SubAck, SubAckCode, Subscribe, TopicFilter, TopicName, Unsubscribe, Will, decode,
+    PublishQoS, QoS, SubAck, SubAckCode, Subscribe, Text, TopicFilter, TopicName, Unsubscribe, Will, decode,
 };
 use devicebound_tests::vectors::{bytes, hex, load, name, text};
 use serde_json::{Value, json};
@@ -307,12 +307,12 @@ fn fields(packet: &Packet<'_>) -> Value {
     match packet {
         Packet::Connect(connect) => json!({
             "type": "connect", "protocol_name": "MQTT", "protocol_level": 4,
-            "clean_session": connect.clean_session, "keep_alive": connect.keep_alive, "client_id": connect.client_id,
+            "clean_session": connect.clean_session, "keep_alive": connect.keep_alive, "client_id": connect.client_id.as_str(),
             "will": connect.will.map(|will| json!({
                 "topic": will.topic.as_str(), "payload_hex": digits(will.message),
                 "qos": will.qos as u8, "retain": will.retain,
             })),
-            "username": connect.credentials.map(|credentials| credentials.username),
+            "username": connect.credentials.map(|credentials| credentials.username.as_str()),
             "password_hex": connect.credentials.and_then(|credentials| credentials.password).map(digits),
         }),
         Packet::ConnAck(connack) => json!({
@@ -365,16 +365,17 @@ fn encode(fields: &Value, out: &mut Vec<u8>) {
             let connect = Connect {
                 clean_session: flag("clean_session"),
                 keep_alive: number(&fields["keep_alive"]),
-                client_id: string(&fields["client_id"]),
+                client_id: Text::new(string(&fields["client_id"])).expect("text"),
                 will: will.is_object().then(|| Will {
                     topic: TopicName::new(string(&will["topic"])).expect("a topic name"),
                     message: &message,
                     qos: qos(&will["qos"]),
                     retain: will["retain"] == true,
                 }),
-                credentials: fields["username"]
-                    .as_str()
-                    .map(|username| Credentials { username, password: password.as_deref() }),
+                credentials: fields["username"].as_str().map(|username| Credentials {
+                    username: Text::new(username).expect("text"),
+                    password: password.as_deref(),
+                }),
             };
             return connect.encode(out).expect("a CONNECT");
         }

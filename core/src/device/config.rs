@@ -9,7 +9,7 @@ use super::{Message, OutboxPolicy, RequestPolicy, SendError};
 use crate::iothub::sas::{self, SasToken, SymmetricKey};
 use crate::iothub::{self, API_VERSION, ConnectionString, ConnectionStringError, Identity, Username};
 use crate::limits::{IN_FLIGHT_MAX, KEEP_ALIVE_MAX, MAILBOX_MAX, METHOD_PAYLOAD_MAX, TEXT_MAX};
-use crate::packet::{Connect, Credentials, EncodeError, QoS, TopicName, Will};
+use crate::packet::{Connect, Credentials, EncodeError, QoS, Text, TopicName, Will};
 use crate::rule::Rule;
 use crate::time::UnixTime;
 
@@ -158,8 +158,8 @@ pub enum ConfigError {
     #[error("the will asks for QoS 2; use QoS 1")]
     WillQos,
     /// A field of CONNECT is longer than 65535 bytes or contains U+0000.
-    #[error("CONNECT cannot be written: {0}")]
-    Connect(EncodeError),
+    #[error("CONNECT cannot be written: {}", .0.says())]
+    Connect(Rule),
     /// A limit is 0, or the limits or times contradict each other.
     #[error("limits and times are not 0, and no minimum is larger than its maximum")]
     Bounds,
@@ -177,7 +177,7 @@ impl ConfigError {
             Self::KeepAlive => Rule::KeepAlive,
             Self::Will(error) => error.rule(),
             Self::WillQos => Rule::PublishQos2,
-            Self::Connect(error) => error.rule(),
+            Self::Connect(rule) => rule,
             Self::Bounds => Rule::DeviceBounds,
         }
     }
@@ -377,11 +377,7 @@ impl DeviceConfig {
     }
 
     /// Appends CONNECT. Gives the time after which the token is to be renewed, if it is one that the device made.
-    pub(super) fn connect(
-        &self,
-        unix_time: UnixTime,
-        tx: &mut Vec<u8>,
-    ) -> Result<Option<Duration>, EncodeError> {
+    pub(super) fn connect(&self, unix_time: UnixTime, tx: &mut Vec<u8>) -> Result<Option<Duration>, Rule> {
         let identity = self.identity();
         let client_id = identity.to_string();
         let mut params = Vec::with_capacity(2);
@@ -401,14 +397,14 @@ impl DeviceConfig {
         let connect = Connect {
             clean_session: self.clean_session,
             keep_alive: self.keep_alive,
-            client_id: &client_id,
+            client_id: Text::new(&client_id)?,
             will: self.will.as_ref().and_then(OwnWill::borrow),
             credentials: Some(Credentials {
-                username: &username,
+                username: Text::new(&username)?,
                 password: password.map(|text| text.as_bytes()),
             }),
         };
-        connect.encode(tx)?;
+        connect.encode(tx).map_err(EncodeError::rule)?;
         Ok(renew_after)
     }
 

@@ -118,14 +118,14 @@ impl Hub {
         certificate: Option<&Thumbprints>,
     ) -> Result<Grant, Rule> {
         let credentials = connect.credentials.ok_or(Rule::Username)?;
-        let username =
-            Username::parse(credentials.username, connect.client_id).map_err(|error| error.rule())?;
+        let username = Username::parse(credentials.username.as_str(), connect.client_id.as_str())
+            .map_err(|error| error.rule())?;
         if !self.config.host_names.is_empty()
             && !self.config.host_names.iter().any(|name| name.eq_ignore_ascii_case(username.host()))
         {
             return Err(Rule::HostName);
         }
-        let device = self.find(connect.client_id).ok_or(Rule::UnknownDevice)?;
+        let device = self.find(connect.client_id.as_str()).ok_or(Rule::UnknownDevice)?;
         let record = self.record(device).ok_or(Rule::UnknownDevice)?;
         let password = credentials.password.filter(|password| !password.is_empty());
         let expires = match (password, certificate, &record.identity.authentication) {
@@ -216,7 +216,7 @@ impl Handshake {
     /// Keeps what outlives the input. A will on any topic but the identity's own telemetry topic is refused with 5.
     fn keep(&mut self, connect: &Connect<'_>) -> Result<(), Refusal> {
         let will = connect.will.map(|will| {
-            let identity = Identity::from_client_id(connect.client_id)
+            let identity = Identity::from_client_id(connect.client_id.as_str())
                 .map_err(|_| Refusal::not_authorized(Rule::ClientId))?;
             match FromDevice::parse(will.topic, identity) {
                 Ok(FromDevice::Telemetry(bag)) => Ok(Will {
@@ -229,7 +229,9 @@ impl Handshake {
         });
         let model_id = connect
             .credentials
-            .and_then(|credentials| Username::parse(credentials.username, connect.client_id).ok())
+            .and_then(|credentials| {
+                Username::parse(credentials.username.as_str(), connect.client_id.as_str()).ok()
+            })
             .and_then(|username| username.model_id().map(|model| model.to_string()));
         self.request = Some(Request {
             clean_session: connect.clean_session,

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use super::PacketId;
+use super::encode::short;
 
 /// Appends a PUBACK (MQTT 3.1.1 §3.4).
 #[inline]
@@ -35,9 +36,8 @@ pub fn unsuback(id: PacketId, out: &mut Vec<u8>) {
     append(0xB0, id, out);
 }
 
-/// One write of constant size, so that room is checked once.
 #[inline]
 fn append(first: u8, id: PacketId, out: &mut Vec<u8>) {
     let [high, low] = id.get().to_be_bytes();
-    out.extend_from_slice(&[first, 2, high, low]);
+    short([first, 2, high, low], out);
 }

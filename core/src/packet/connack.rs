@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::decode::{DecodeError, Reader};
+use super::encode::short;
 use crate::rule::Rule;
 
 /// The server's answer to CONNECT.
@@ -65,10 +66,10 @@ impl ConnAck {
 
     /// Appends the packet.
     pub fn encode(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[0x20, 2, u8::from(self.session_present()), self.return_code()]);
+        short([0x20, 2, u8::from(self.session_present()), self.return_code()], out);
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(mut body: Reader<'_>) -> Result<Self, DecodeError> {
         let at_flags = body;
         // MQTT 3.1.1 §3.2.2.1: bits 7 to 1 are reserved.

@@ -5,8 +5,7 @@ use core::fmt;
 
 use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, field, start};
-use super::text::has_nul;
-use super::{QoS, TopicName};
+use super::{QoS, Text, TopicName};
 use crate::limits::TEXT_MAX;
 use crate::rule::Rule;
 
@@ -27,8 +26,8 @@ pub struct Connect<'a> {
     pub clean_session: bool,
     /// Seconds within which the client sends a packet `[MQTT-3.1.2-23]`; 0 turns the watch off.
     pub keep_alive: u16,
-    /// Whose session it is; UTF-8 without U+0000. Empty only in a clean session `[MQTT-3.1.3-7]`.
-    pub client_id: &'a str,
+    /// Whose session it is. Empty only in a clean session `[MQTT-3.1.3-7]`.
+    pub client_id: Text<'a>,
     /// What the server publishes when the connection is lost.
     pub will: Option<Will<'a>>,
     /// Who the client says it is.
@@ -51,8 +50,8 @@ pub struct Will<'a> {
 /// User name and password; there is no password without a user name `[MQTT-3.1.2-22]`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
-    /// UTF-8 without U+0000, possibly empty.
-    pub username: &'a str,
+    /// Who the client says it is, possibly empty.
+    pub username: Text<'a>,
     /// Any bytes; IoT Hub takes a SAS token.
     pub password: Option<&'a [u8]>,
 }
@@ -71,31 +70,25 @@ impl<'a> Connect<'a> {
     /// Appends the packet to `out`.
     ///
     /// # Errors
-    /// [`EncodeError::FieldTooLong`], [`EncodeError::Nul`] or [`EncodeError::EmptyClientId`], and `out` as it was.
+    /// [`EncodeError::FieldTooLong`] or [`EncodeError::EmptyClientId`], and `out` as it was.
+    #[inline(never)]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         // [MQTT-3.1.3-7]
-        if self.client_id.is_empty() && !self.clean_session {
+        if self.client_id.as_bytes().is_empty() && !self.clean_session {
             return Err(EncodeError::EmptyClientId);
         }
-        let username = self.credentials.map(|credentials| credentials.username);
-        if has_nul(self.client_id) || username.is_some_and(has_nul) {
-            return Err(EncodeError::Nul);
+        let credentials =
+            self.credentials.map(|Credentials { username, password }| (username.as_bytes(), password));
+        let mut length = size(self.client_id.as_bytes())?.saturating_add(10);
+        if let Some(will) = self.will {
+            length = length.saturating_add(size(will.topic.as_bytes())?).saturating_add(size(will.message)?);
         }
-        let password = self.credentials.and_then(|credentials| credentials.password);
-        let lengths = [
-            Some(self.client_id.len()),
-            self.will.map(|will| will.topic.as_bytes().len()),
-            self.will.map(|will| will.message.len()),
-            username.map(str::len),
-            password.map(<[u8]>::len),
-        ];
-        if lengths.iter().any(|length| length.is_some_and(|length| length > TEXT_MAX)) {
-            return Err(EncodeError::FieldTooLong);
+        if let Some((username, password)) = credentials {
+            length = length.saturating_add(size(username)?).saturating_add(password.map_or(Ok(0), size)?);
         }
-        let sizes = lengths.map(|length| length.map_or(0, |length| length.saturating_add(2)));
         let [name_high, name_low, m, q, t1, t2, level] = PROTOCOL;
         let [seconds_high, seconds_low] = self.keep_alive.to_be_bytes();
-        start(0x10, sizes.into_iter().fold(10, usize::saturating_add), 0, [name_high, name_low], out)?;
+        start(0x10, length, 0, [name_high, name_low], out)?;
         out.extend_from_slice(&[m, q, t1, t2, level, self.flags(), seconds_high, seconds_low]);
         // [MQTT-3.1.3-1]
         field(self.client_id.as_bytes(), out);
@@ -103,11 +96,11 @@ impl<'a> Connect<'a> {
             field(will.topic.as_bytes(), out);
             field(will.message, out);
         }
-        if let Some(username) = username {
-            field(username.as_bytes(), out);
-        }
-        if let Some(password) = password {
-            field(password, out);
+        if let Some((username, password)) = credentials {
+            field(username, out);
+            if let Some(password) = password {
+                field(password, out);
+            }
         }
         Ok(())
     }
@@ -120,7 +113,7 @@ impl<'a> Connect<'a> {
             | flag(PASSWORD, self.credentials.is_some_and(|credentials| credentials.password.is_some()))
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         protocol(&mut body)?;
         let (flags, will_qos) = flags(&mut body)?;
@@ -157,11 +150,20 @@ impl<'a> Connect<'a> {
             return Err(body.error(Rule::BodyLength));
         }
         // [MQTT-3.1.3-8], judged last: it is answered with a CONNACK, which no otherwise broken CONNECT gets [MQTT-3.1.4-1].
-        if client_id.is_empty() && !clean_session {
+        if client_id.as_bytes().is_empty() && !clean_session {
             return Err(at_client_id.error_in(Rule::EmptyClientId, 0, 2));
         }
         Ok(Self { clean_session, keep_alive, client_id, will, credentials })
     }
+}
+
+/// How many bytes a field takes, its length among them.
+#[inline]
+const fn size(field: &[u8]) -> Result<usize, EncodeError> {
+    if field.len() > TEXT_MAX {
+        return Err(EncodeError::FieldTooLong);
+    }
+    Ok(field.len().saturating_add(2))
 }
 
 /// Reads protocol name and level. What stands behind a level other than 4 is laid out otherwise, and not looked at.

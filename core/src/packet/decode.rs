@@ -2,9 +2,8 @@
 
 use core::ops::Range;
 
-use super::text::from_utf8_checked;
 use super::{
-    ConnAck, Connect, Packet, PacketId, PacketType, Publish, SubAck, Subscribe, TopicFilter, TopicName,
+    ConnAck, Connect, Packet, PacketId, PacketType, Publish, SubAck, Subscribe, Text, TopicFilter, TopicName,
     Unsubscribe,
 };
 use crate::rule::Rule;
@@ -69,7 +68,7 @@ pub fn decode<'a>(input: &mut &'a [u8], limit: usize) -> Result<Decoded<'a>, Dec
     if header.length > limit {
         return incomplete(bytes, limit);
     }
-    let decoded = header.decode(Reader { rest: body, end: header.packet_size() });
+    let decoded = header.decode(body);
     if decoded.is_ok() {
         *input = behind;
     }
@@ -157,26 +156,30 @@ impl FixedHeader {
     /// Each kind is put where the caller wants it as soon as it is known: a step that all share would move the largest
     /// kind for the smallest.
     #[inline]
-    fn decode(self, body: Reader<'_>) -> Result<Decoded<'_>, DecodeError> {
+    fn decode(self, body: &[u8]) -> Result<Decoded<'_>, DecodeError> {
+        let end = self.packet_size();
+        let reader = Reader { rest: body, end };
         match packet_type(self.first) {
             Ok(PacketType::Publish) => {
-                Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, body)?)))
+                Ok(Decoded::Packet(Packet::Publish(Publish::decode(self.first, reader)?)))
             }
-            Ok(PacketType::PubAck) => Ok(Decoded::Packet(Packet::PubAck(self.packet_id_alone(body)?))),
-            Ok(PacketType::PubRec) => Ok(Decoded::Packet(Packet::PubRec(self.packet_id_alone(body)?))),
-            Ok(PacketType::PubRel) => Ok(Decoded::Packet(Packet::PubRel(self.packet_id_alone(body)?))),
-            Ok(PacketType::PubComp) => Ok(Decoded::Packet(Packet::PubComp(self.packet_id_alone(body)?))),
-            Ok(PacketType::UnsubAck) => Ok(Decoded::Packet(Packet::UnsubAck(self.packet_id_alone(body)?))),
+            Ok(PacketType::PubAck) => Ok(Decoded::Packet(Packet::PubAck(self.packet_id_alone(reader)?))),
+            Ok(PacketType::PubRec) => Ok(Decoded::Packet(Packet::PubRec(self.packet_id_alone(reader)?))),
+            Ok(PacketType::PubRel) => Ok(Decoded::Packet(Packet::PubRel(self.packet_id_alone(reader)?))),
+            Ok(PacketType::PubComp) => Ok(Decoded::Packet(Packet::PubComp(self.packet_id_alone(reader)?))),
+            Ok(PacketType::UnsubAck) => Ok(Decoded::Packet(Packet::UnsubAck(self.packet_id_alone(reader)?))),
             Ok(PacketType::PingReq) => self.alone(Packet::PingReq),
             Ok(PacketType::PingResp) => self.alone(Packet::PingResp),
             Ok(PacketType::Disconnect) => self.alone(Packet::Disconnect),
-            Ok(PacketType::Connect) => Ok(Decoded::Packet(Packet::Connect(Connect::decode(body)?))),
+            Ok(PacketType::Connect) => apart(body, end, |body| Connect::decode(body).map(Packet::Connect)),
             Ok(PacketType::ConnAck) if self.length != 2 => Err(self.wrong_length()),
-            Ok(PacketType::ConnAck) => Ok(Decoded::Packet(Packet::ConnAck(ConnAck::decode(body)?))),
-            Ok(PacketType::Subscribe) => Ok(Decoded::Packet(Packet::Subscribe(Subscribe::decode(body)?))),
-            Ok(PacketType::SubAck) => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(body)?))),
+            Ok(PacketType::ConnAck) => apart(body, end, |body| ConnAck::decode(body).map(Packet::ConnAck)),
+            Ok(PacketType::Subscribe) => {
+                apart(body, end, |body| Subscribe::decode(body).map(Packet::Subscribe))
+            }
+            Ok(PacketType::SubAck) => apart(body, end, |body| SubAck::decode(body).map(Packet::SubAck)),
             Ok(PacketType::Unsubscribe) => {
-                Ok(Decoded::Packet(Packet::Unsubscribe(Unsubscribe::decode(body)?)))
+                apart(body, end, |body| Unsubscribe::decode(body).map(Packet::Unsubscribe))
             }
             Err(rule) => Err(DecodeError::new(rule, 0, 1)),
         }
@@ -195,30 +198,42 @@ impl FixedHeader {
     }
 }
 
+/// Decodes a kind of packet that comes once or twice in a connection: in a function of its own, so that the frequent
+/// kinds need not save registers for it.
+#[inline(never)]
+fn apart<'a>(
+    body: &'a [u8],
+    end: usize,
+    decode: impl FnOnce(Reader<'a>) -> Result<Packet<'a>, DecodeError>,
+) -> Result<Decoded<'a>, DecodeError> {
+    Ok(Decoded::Packet(decode(Reader { rest: body, end })?))
+}
+
 /// The kind of packet that starts with `first`, before anything else of it is known.
 ///
 /// # Errors
 /// The rule that a first byte breaks which starts no packet.
 #[inline(always)]
 pub const fn packet_type(first: u8) -> Result<PacketType, Rule> {
-    Ok(match first {
-        0x10 => PacketType::Connect,
-        0x20 => PacketType::ConnAck,
-        0x38 | 0x39 => return Err(Rule::DupAtQos0), // [MQTT-3.3.1-2]
-        0x36 | 0x37 | 0x3E | 0x3F => return Err(Rule::Qos3), // [MQTT-3.3.1-4]
-        0x30..=0x3F => PacketType::Publish,
-        0x40 => PacketType::PubAck,
-        0x50 => PacketType::PubRec,
-        0x62 => PacketType::PubRel, // [MQTT-3.6.1-1]
-        0x70 => PacketType::PubComp,
-        0x82 => PacketType::Subscribe, // [MQTT-3.8.1-1]
-        0x90 => PacketType::SubAck,
-        0xA2 => PacketType::Unsubscribe, // [MQTT-3.10.1-1]
-        0xB0 => PacketType::UnsubAck,
-        0xC0 => PacketType::PingReq,
-        0xD0 => PacketType::PingResp,
-        0xE0 => PacketType::Disconnect, // [MQTT-3.14.1-1]
-        0x00..=0x0F | 0xF0..=0xFF => return Err(Rule::PacketType),
+    // The kind, and the flags that it must have.
+    Ok(match (first >> 4, first & 0x0F) {
+        (1, 0x0) => PacketType::Connect,
+        (2, 0x0) => PacketType::ConnAck,
+        (3, 0x8 | 0x9) => return Err(Rule::DupAtQos0), // [MQTT-3.3.1-2]
+        (3, 0x6 | 0x7 | 0xE | 0xF) => return Err(Rule::Qos3), // [MQTT-3.3.1-4]
+        (3, _) => PacketType::Publish,
+        (4, 0x0) => PacketType::PubAck,
+        (5, 0x0) => PacketType::PubRec,
+        (6, 0x2) => PacketType::PubRel, // [MQTT-3.6.1-1]
+        (7, 0x0) => PacketType::PubComp,
+        (8, 0x2) => PacketType::Subscribe, // [MQTT-3.8.1-1]
+        (9, 0x0) => PacketType::SubAck,
+        (10, 0x2) => PacketType::Unsubscribe, // [MQTT-3.10.1-1]
+        (11, 0x0) => PacketType::UnsubAck,
+        (12, 0x0) => PacketType::PingReq,
+        (13, 0x0) => PacketType::PingResp,
+        (14, 0x0) => PacketType::Disconnect, // [MQTT-3.14.1-1]
+        (0 | 15, _) => return Err(Rule::PacketType),
         _ => return Err(Rule::FixedHeaderFlags), // [MQTT-2.2.2-1] [MQTT-2.2.2-2]
     })
 }
@@ -281,8 +296,8 @@ impl<'a> Reader<'a> {
 
     /// This whole field as text.
     #[inline]
-    pub(super) fn text(self) -> Result<&'a str, DecodeError> {
-        from_utf8_checked(self.rest).map_err(|fault| self.text_error(fault))
+    pub(super) fn text(self) -> Result<Text<'a>, DecodeError> {
+        Text::from_bytes(self.rest).map_err(|fault| self.text_error(fault))
     }
 
     /// This whole field as a topic name.

@@ -17,9 +17,6 @@ pub enum EncodeError {
     /// A field would be longer than its length can say: 65 535 bytes.
     #[error("a field of the packet would be longer than 65535 bytes")]
     FieldTooLong,
-    /// Client id or user name contain U+0000.
-    #[error("client id or user name contain U+0000")]
-    Nul,
     /// The client id is empty, and the session is not a clean one.
     #[error("an empty client id needs a clean session")]
     EmptyClientId,
@@ -38,7 +35,6 @@ impl EncodeError {
         match self {
             Self::PacketTooLong => Rule::RemainingLength,
             Self::FieldTooLong => Rule::TextLength,
-            Self::Nul => Rule::Utf8Nul,
             Self::EmptyClientId => Rule::EmptyClientId,
             Self::NoFilters => Rule::NoFilters,
             Self::NoReturnCodes => Rule::SubAckCode,
@@ -49,19 +45,36 @@ impl EncodeError {
 /// Appends a PINGREQ (MQTT 3.1.1 §3.12).
 #[inline]
 pub fn pingreq(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xC0, 0]);
+    short([0xC0, 0], out);
 }
 
 /// Appends a PINGRESP (MQTT 3.1.1 §3.13).
 #[inline]
 pub fn pingresp(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xD0, 0]);
+    short([0xD0, 0], out);
 }
 
 /// Appends a DISCONNECT (MQTT 3.1.1 §3.14).
 #[inline]
 pub fn disconnect(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xE0, 0]);
+    short([0xE0, 0], out);
+}
+
+/// Appends a packet of a constant size in one write. That `out` has to grow for it is rare, and a call of its own: what
+/// is done nearly always needs no stack frame then.
+#[inline]
+pub(super) fn short<const N: usize>(packet: [u8; N], out: &mut Vec<u8>) {
+    #[cold]
+    #[inline(never)]
+    fn grow<const N: usize>(packet: [u8; N], out: &mut Vec<u8>) {
+        out.extend_from_slice(&packet);
+    }
+    // Asked as Vec asks it, who need not ask again then. The length is never above the capacity.
+    if out.capacity().wrapping_sub(out.len()) < N {
+        grow(packet, out)
+    } else {
+        out.extend_from_slice(&packet)
+    }
 }
 
 /// The longest fixed header.
@@ -139,6 +152,7 @@ mod tests {
     }
 
     fn connect(client_id: &str) -> Connect<'_> {
+        let client_id = Text::new(client_id).unwrap();
         Connect { clean_session: true, keep_alive: 0, client_id, will: None, credentials: None }
     }
 
@@ -151,12 +165,11 @@ mod tests {
             qos: QoS::AtMostOnce,
             retain: false,
         };
-        let nul = Credentials { username: "a\0b", password: None };
+        let username = Text::new("name").unwrap();
+        let credentials = Credentials { username, password: Some(long.as_bytes()) };
         for (connect, error) in [
             (Connect { clean_session: false, ..connect("") }, EncodeError::EmptyClientId),
-            (connect("d\0"), EncodeError::Nul),
-            (Connect { credentials: Some(nul), ..connect("d") }, EncodeError::Nul),
-            (connect(&long), EncodeError::FieldTooLong),
+            (Connect { credentials: Some(credentials), ..connect("d") }, EncodeError::FieldTooLong),
             (Connect { will: Some(will), ..connect("d") }, EncodeError::FieldTooLong),
         ] {
             assert_eq!(appended(|out| connect.encode(out)), Err(error));
@@ -213,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_password_is_not_printed() {
-        let credentials = Credentials { username: "name", password: Some(b"secret") };
+        let credentials = Credentials { username: Text::new("name").unwrap(), password: Some(b"secret") };
         let printed = alloc::format!("{credentials:?}");
         assert_eq!(printed, "Credentials { username: \"name\", password: Some(…) }");
     }

@@ -51,7 +51,7 @@ impl<'a> Filters<'a> {
     }
 
     /// Appends the packet that begins with `first`.
-    #[inline]
+    #[inline(never)]
     pub(super) fn encode(self, first: u8, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         start_with_id(first, self.bytes.len().saturating_add(2), self.packet_id, out)?;
         out.extend_from_slice(self.bytes);

@@ -32,7 +32,7 @@ pub use encode::{EncodeError, disconnect, pingreq, pingresp};
 pub use publish::{Publish, PublishQoS};
 pub use suback::{SubAck, SubAckCode};
 pub use subscribe::Subscribe;
-pub use text::{TopicFilter, TopicName};
+pub use text::{Text, TopicFilter, TopicName};
 pub use unsubscribe::Unsubscribe;
 
 /// The number by which a packet and its acknowledgement find each other: 1 to 65 535 `[MQTT-2.3.1-1]`.
@@ -173,16 +173,16 @@ impl Packet<'_> {
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
-            Self::Connect(connect) => connect.encode(out)?,
+            Self::Connect(connect) => return connect.encode(out),
             Self::ConnAck(connack) => connack.encode(out),
-            Self::Publish(publish) => publish.encode(out)?,
+            Self::Publish(publish) => return publish.encode(out),
             Self::PubAck(id) => puback(*id, out),
             Self::PubRec(id) => pubrec(*id, out),
             Self::PubRel(id) => pubrel(*id, out),
             Self::PubComp(id) => pubcomp(*id, out),
-            Self::Subscribe(subscribe) => subscribe.encode_again(out)?,
-            Self::SubAck(suback) => suback.encode_again(out)?,
-            Self::Unsubscribe(unsubscribe) => unsubscribe.encode_again(out)?,
+            Self::Subscribe(subscribe) => return subscribe.encode_again(out),
+            Self::SubAck(suback) => return suback.encode_again(out),
+            Self::Unsubscribe(unsubscribe) => return unsubscribe.encode_again(out),
             Self::UnsubAck(id) => unsuback(*id, out),
             Self::PingReq => pingreq(out),
             Self::PingResp => pingresp(out),

@@ -83,7 +83,7 @@ impl<'a> Publish<'a> {
     ///
     /// # Errors
     /// [`EncodeError::PacketTooLong`], and `out` as it was.
-    #[inline]
+    #[inline(never)]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.append_head(0, out)?;
         out.extend_from_slice(self.payload);
@@ -103,14 +103,16 @@ impl<'a> Publish<'a> {
     #[inline(always)]
     fn append_head(&self, by_reference: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let topic = self.topic.as_bytes();
-        let packet_id = self.qos.packet_id();
-        let beside = if packet_id.is_some() { 4 } else { 2 };
+        let (qos, beside) = match self.qos {
+            PublishQoS::AtMostOnce => (0x00, 2),
+            PublishQoS::AtLeastOnce { dup, .. } => (0x02 | if dup { DUP } else { 0 }, 4),
+            PublishQoS::ExactlyOnce { dup, .. } => (0x04 | if dup { DUP } else { 0 }, 4),
+        };
+        let first = 0x30 | qos | u8::from(self.retain);
         let remaining = topic.len().saturating_add(beside).saturating_add(self.payload.len());
-        let dup = if self.qos.dup() { DUP } else { 0 };
-        let first = 0x30 | dup | (self.qos.qos() as u8) << 1 | u8::from(self.retain);
         start(first, remaining, by_reference, length(topic), out)?;
         out.extend_from_slice(topic);
-        if let Some(id) = packet_id {
+        if let Some(id) = self.qos.packet_id() {
             out.extend_from_slice(&id.get().to_be_bytes());
         }
         Ok(())

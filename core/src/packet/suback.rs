@@ -73,13 +73,14 @@ impl<'a> SubAck<'a> {
         Ok(())
     }
 
+    #[inline(never)]
     pub(super) fn encode_again(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         start_with_id(0x90, self.codes.len().saturating_add(2), self.packet_id, out)?;
         out.extend_from_slice(self.codes);
         Ok(())
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
         let packet_id = body.packet_id()?;
         let codes = body.remaining();

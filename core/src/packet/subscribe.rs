@@ -52,7 +52,7 @@ impl<'a> Subscribe<'a> {
         self.0.encode(FIRST, out)
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(body: Reader<'a>) -> Result<Self, DecodeError> {
         Filters::decode(body, |behind| {
             let at_qos = *behind;

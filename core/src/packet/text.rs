@@ -7,6 +7,10 @@ use core::str::from_utf8;
 use crate::limits::TEXT_MAX;
 use crate::rule::Rule;
 
+/// A word of a CONNECT, possibly empty: at most 65 535 bytes of UTF-8 without U+0000 `[MQTT-1.5.3-1]` `[MQTT-1.5.3-2]`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text<'a>(&'a [u8]);
+
 /// The name that a message is published to: 1 to 65 535 bytes of UTF-8, no U+0000, no wildcard `[MQTT-3.3.2-2]`.
 ///
 /// Names are compared byte by byte `[MQTT-4.7.3-4]`; nothing is normalized.
@@ -17,6 +21,37 @@ pub struct TopicName<'a>(&'a [u8]);
 /// only as the last one (MQTT 3.1.1 §4.7.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicFilter<'a>(&'a [u8]);
+
+impl<'a> Text<'a> {
+    /// Takes `text` as a field of a packet.
+    ///
+    /// # Errors
+    /// [`Rule::TextLength`] or [`Rule::Utf8Nul`].
+    pub fn new(text: &'a str) -> Result<Self, Rule> {
+        Self::from_bytes(text.as_bytes()).map_err(|(rule, _)| rule)
+    }
+
+    /// Takes the bytes of a length-prefixed field as text; an error comes with the offset of the offending byte.
+    #[inline]
+    pub(super) fn from_bytes(bytes: &'a [u8]) -> Result<Self, (Rule, usize)> {
+        if !is_plain(bytes) || bytes.len() > TEXT_MAX {
+            check_text(bytes)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The text as it stands on the wire, without its length.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The text. Costs a pass over the bytes.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        from_utf8(self.0).expect("text is made of checked UTF-8 only")
+    }
+}
 
 impl<'a> TopicName<'a> {
     /// Takes `text` as a topic name.
@@ -119,6 +154,12 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl fmt::Display for TopicName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -128,6 +169,12 @@ impl fmt::Display for TopicName<'_> {
 impl fmt::Display for TopicFilter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -143,66 +190,84 @@ impl fmt::Debug for TopicFilter<'_> {
     }
 }
 
-/// Takes the bytes of a length-prefixed field as text; an error comes with the offset of the offending byte
-/// `[MQTT-1.5.3-1]` `[MQTT-1.5.3-2]`.
-#[inline]
-pub(crate) fn from_utf8_checked(bytes: &[u8]) -> Result<&str, (Rule, usize)> {
-    match from_utf8(bytes) {
-        Ok(text) if !has_nul(text) => Ok(text),
-        Ok(_) => Err((Rule::Utf8Nul, bytes.iter().take_while(|&&byte| byte != 0).count())),
-        Err(error) => Err((Rule::Utf8IllFormed, error.valid_up_to())),
-    }
-}
-
-/// Whether U+0000 is in `text`.
-#[inline]
-pub(super) fn has_nul(text: &str) -> bool {
-    // What is plain holds no U+0000 either, and nearly all text is plain.
-    !is_plain(text.as_bytes()) && text.as_bytes().contains(&0)
-}
-
 /// Checks what topic names and filters have in common.
 fn check_topic(bytes: &[u8]) -> Result<(), (Rule, usize)> {
     if bytes.is_empty() {
         return Err((Rule::EmptyTopic, 0));
     }
+    check_text(bytes)
+}
+
+/// Checks text that is not plain, or that is too long; an error comes with the offset of the offending byte.
+#[cold]
+fn check_text(bytes: &[u8]) -> Result<(), (Rule, usize)> {
     if bytes.len() > TEXT_MAX {
         return Err((Rule::TextLength, TEXT_MAX));
     }
-    from_utf8_checked(bytes).map(|_| ())
+    // [MQTT-1.5.3-1]
+    from_utf8(bytes).map_err(|error| (Rule::Utf8IllFormed, error.valid_up_to()))?;
+    // [MQTT-1.5.3-2]
+    match bytes.iter().position(|&byte| byte == 0) {
+        None => Ok(()),
+        Some(at) => Err((Rule::Utf8Nul, at)),
+    }
 }
 
-/// Whether the bytes are ASCII without U+0000 and without wildcards, as nearly every topic is: then nothing in them can
-/// be wrong.
+/// Whether the bytes are ASCII without U+0000 and without wildcards, as nearly all text is: then nothing in them can be
+/// wrong.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
     // The last block overlaps the one before, so that no odd bytes are left.
-    let Some(last) = bytes.last_chunk::<BLOCK>() else {
-        return bytes.iter().fold(0, |found, &byte| found | suspicion(byte)) & 0x80 == 0;
-    };
+    let Some(last) = bytes.last_chunk::<BLOCK>() else { return is_plain_and_short(bytes) };
     let mut found = last.map(suspicion);
     for block in blocks {
         for (found, &byte) in found.iter_mut().zip(block) {
             *found |= suspicion(byte);
         }
     }
-    u128::from_ne_bytes(found) & HIGH == 0
+    u128::from_ne_bytes(found) & u128::from_ne_bytes([HIGH; BLOCK]) == 0
 }
 
-const HIGH: u128 = u128::from_ne_bytes([0x80; BLOCK]);
+/// As [`is_plain`], for less than a block.
+#[inline]
+fn is_plain_and_short(bytes: &[u8]) -> bool {
+    let (Some(&first), Some(&last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
+        return bytes.iter().fold(0, |found, &byte| found | suspicion(byte)) & HIGH == 0;
+    };
+    let found = suspicion_of_eight(u64::from_ne_bytes(first)) | suspicion_of_eight(u64::from_ne_bytes(last));
+    found & eight(HIGH) == 0
+}
+
+/// The bit that no byte of ASCII has.
+const HIGH: u8 = 0x80;
 
 /// As many bytes as a vector register has on every machine of 64 bits.
 const BLOCK: usize = 16;
 
-/// Has its high bit set where a byte is not ASCII, U+0000 or a wildcard: `+` and `#` differ in one bit. Without a
-/// branch, so that a block of bytes is looked at at once.
+/// Has its high bit set where a byte is not ASCII, U+0000 or a wildcard. Without a branch, so that a block of bytes is
+/// looked at at once.
 #[inline]
 const fn suspicion(byte: u8) -> u8 {
     let nul = if byte == 0 { 0xFF } else { 0 };
-    let wildcard = if byte | (b'+' ^ b'#') == b'+' { 0xFF } else { 0 };
+    let wildcard = if byte | WILDCARD_BIT == b'+' { 0xFF } else { 0 };
     byte | nul | wildcard
 }
+
+/// Has the high bit of a byte set where one of eight bytes is suspicious.
+#[inline]
+fn suspicion_of_eight(bytes: u64) -> u64 {
+    // Without a zero among them, no byte borrows, and none that had no high bit gets one.
+    let zero = |bytes: u64| bytes.wrapping_sub(eight(1)) & !bytes;
+    bytes | zero(bytes) | zero((bytes | eight(WILDCARD_BIT)) ^ eight(b'+'))
+}
+
+const fn eight(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The bit in which the wildcards differ.
+const WILDCARD_BIT: u8 = b'+' ^ b'#';
 
 const fn is_wildcard(byte: u8) -> bool {
     matches!(byte, b'+' | b'#')
@@ -228,6 +293,13 @@ fn wildcards_fill_levels(filter: &[u8]) -> Result<(), (Rule, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_offending_byte_of_a_text_is_named() {
+        assert_eq!(Text::from_bytes(b"ab\xC0\x80").unwrap_err(), (Rule::Utf8IllFormed, 2));
+        assert_eq!(Text::from_bytes("é\0".as_bytes()).unwrap_err(), (Rule::Utf8Nul, 2));
+        assert_eq!(Text::from_bytes("é+#".as_bytes()).unwrap().as_str(), "é+#");
+    }
 
     #[test]
     fn the_offending_byte_of_a_topic_is_named() {
@@ -258,8 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_as_long_as_its_length_field_can_say() {
+    fn a_field_is_as_long_as_its_length_can_say() {
         let text = "a".repeat(TEXT_MAX + 1);
+        assert!(Text::new(&text[1..]).is_ok());
+        assert_eq!(Text::new(&text).unwrap_err(), Rule::TextLength);
         assert!(TopicName::new(&text[1..]).is_ok());
         assert_eq!(TopicName::new(&text).unwrap_err(), Rule::TextLength);
     }

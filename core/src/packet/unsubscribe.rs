@@ -46,7 +46,7 @@ impl<'a> Unsubscribe<'a> {
         self.0.encode(FIRST, out)
     }
 
-    #[inline(never)]
+    #[inline]
     pub(super) fn decode(body: Reader<'a>) -> Result<Self, DecodeError> {
         Filters::decode(body, |_| Ok(())).map(Self)
     }

@@ -2,8 +2,8 @@
 
 use devicebound::packet::{
     ConnAck, Connect, ConnectReturnCode, Credentials, Packet, PacketId, PacketType, Publish, PublishQoS, QoS,
-    SubAck, SubAckCode, Subscribe, TopicFilter, TopicName, Unsubscribe, Will, disconnect, pingreq, pingresp,
-    puback, pubcomp, pubrec, pubrel, unsuback,
+    SubAck, SubAckCode, Subscribe, Text, TopicFilter, TopicName, Unsubscribe, Will, disconnect, pingreq,
+    pingresp, puback, pubcomp, pubrec, pubrel, unsuback,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -43,12 +43,12 @@ impl Sample {
             Packet::Connect(connect) => Self::Connect {
                 clean_session: connect.clean_session,
                 keep_alive: connect.keep_alive,
-                client_id: connect.client_id.to_owned(),
+                client_id: connect.client_id.as_str().to_owned(),
                 will: connect.will.map(|will| {
                     (will.topic.as_str().to_owned(), will.message.to_vec(), will.qos, will.retain)
                 }),
                 credentials: connect.credentials.map(|credentials| {
-                    (credentials.username.to_owned(), credentials.password.map(<[u8]>::to_vec))
+                    (credentials.username.as_str().to_owned(), credentials.password.map(<[u8]>::to_vec))
                 }),
             },
             Packet::ConnAck(connack) => Self::ConnAck(*connack),
@@ -83,16 +83,17 @@ impl Sample {
             Self::Connect { clean_session, keep_alive, client_id, will, credentials } => Connect {
                 clean_session: *clean_session,
                 keep_alive: *keep_alive,
-                client_id,
+                client_id: Text::new(client_id).expect("it is text"),
                 will: will.as_ref().map(|(topic, message, qos, retain)| Will {
                     topic: name(topic),
                     message,
                     qos: *qos,
                     retain: *retain,
                 }),
-                credentials: credentials
-                    .as_ref()
-                    .map(|(username, password)| Credentials { username, password: password.as_deref() }),
+                credentials: credentials.as_ref().map(|(username, password)| Credentials {
+                    username: Text::new(username).expect("it is text"),
+                    password: password.as_deref(),
+                }),
             }
             .encode(&mut out),
             Self::ConnAck(connack) => {

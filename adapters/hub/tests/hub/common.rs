@@ -8,7 +8,7 @@ use std::thread;
 use devicebound::hub::{Authentication, DeviceIdentity, DeviceRecord, HubConfig};
 use devicebound::iothub::sas::{self, SymmetricKey};
 use devicebound::packet::{
-    Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, TopicName, Will, decode,
+    Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, Text, TopicName, Will, decode,
 };
 use devicebound_hub::Failure;
 use devicebound_hub::clock::unix_time;
@@ -172,7 +172,9 @@ pub(crate) fn connect_as(client_id: &str, keep_alive: u16, will: Option<Will<'_>
     let username = format!("localhost/{client_id}/?api-version=2021-04-12");
     let expiry = unix_time().after(std::time::Duration::from_secs(3600));
     let token = sas::sign(&format!("localhost/devices/{client_id}"), &key(), expiry, None);
-    let credentials = Some(Credentials { username: &username, password: Some(token.as_bytes()) });
+    let credentials =
+        Some(Credentials { username: Text::new(&username).unwrap(), password: Some(token.as_bytes()) });
+    let client_id = Text::new(client_id).unwrap();
     bytes(Packet::Connect(Connect { clean_session: true, keep_alive, client_id, will, credentials }))
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use devicebound::hub::{Authentication, HubConfig};
-use devicebound::packet::{Connect, Credentials, Packet};
+use devicebound::packet::{Connect, Credentials, Packet, Text};
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::server::Server;
 use devicebound_hub::state::StateDir;
@@ -119,11 +119,11 @@ impl Identity {
 /// A CONNECT without a password.
 fn connect_by_certificate(client_id: &str) -> Vec<u8> {
     let username = format!("localhost/{client_id}/?api-version=2021-04-12");
-    let credentials = Some(Credentials { username: &username, password: None });
+    let credentials = Some(Credentials { username: Text::new(&username).unwrap(), password: None });
     bytes(Packet::Connect(Connect {
         clean_session: true,
         keep_alive: 60,
-        client_id,
+        client_id: Text::new(client_id).unwrap(),
         will: None,
         credentials,
     }))

@@ -8,7 +8,7 @@ use devicebound::device::{Credential, DeviceConfig, Message, RequestId};
 use devicebound::iothub::Subscription;
 use devicebound::iothub::sas::{self, SymmetricKey};
 use devicebound::packet::{
-    Connect, Credentials, PacketId, Publish, PublishQoS, QoS, Subscribe, TopicFilter, TopicName, Will,
+    Connect, Credentials, PacketId, Publish, PublishQoS, QoS, Subscribe, Text, TopicFilter, TopicName, Will,
 };
 use devicebound::session::CloseReason;
 use devicebound_blocking::{Socket as _, TlsSocket};
@@ -317,9 +317,12 @@ impl Client {
         let connect = Connect {
             clean_session: true,
             keep_alive: 60,
-            client_id: id,
+            client_id: Text::new(id).map_err(|rule| defect(rule.says()))?,
             will: will.map(|topic| Will { topic, message: b"gone", qos: QoS::AtLeastOnce, retain: false }),
-            credentials: Some(Credentials { username: &username, password: Some(token.as_bytes()) }),
+            credentials: Some(Credentials {
+                username: Text::new(&username).map_err(|rule| defect(rule.says()))?,
+                password: Some(token.as_bytes()),
+            }),
         };
         let mut bytes = Vec::new();
         connect.encode(&mut bytes).map_err(defect)?;
