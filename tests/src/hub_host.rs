@@ -55,8 +55,8 @@ pub enum StoreMode {
 pub struct Writes {
     /// Telemetry, in order.
     pub telemetry: Vec<Stored>,
-    /// What to say `stored` with, for each QoS 1 message of these.
-    pub receipts: Vec<Receipt>,
+    /// What to say `stored` with, for each of these; `None` where nobody waits for that.
+    pub receipts: Vec<Option<Receipt>>,
     /// Records that changed, in order.
     pub commits: Vec<Commit>,
 }
@@ -96,7 +96,7 @@ pub struct HubHost {
     clock: (Instant, UnixTime),
     lines: BTreeMap<LinkId, Line>,
     touched: BTreeSet<LinkId>,
-    held_receipts: Vec<Receipt>,
+    held_receipts: Vec<Option<Receipt>>,
     held_commits: Vec<Commit>,
 }
 
@@ -238,7 +238,7 @@ impl HubHost {
 
     /// Says that everything is safe which the store was given so far.
     pub fn release_store(&mut self) {
-        for receipt in std::mem::take(&mut self.held_receipts) {
+        for receipt in std::mem::take(&mut self.held_receipts).into_iter().flatten() {
             self.hub.stored(receipt);
         }
         for commit in std::mem::take(&mut self.held_commits) {
@@ -431,11 +431,9 @@ impl HubHost {
             properties: message.properties().map(|(name, value)| (text(name), value.map(text))).collect(),
             payload: message.payload.to_vec(),
         });
-        if let Some(receipt) = message.receipt {
-            match self.store {
-                StoreMode::Immediate => self.hub.stored(receipt),
-                StoreMode::Held => self.held_receipts.push(receipt),
-            }
+        match self.store {
+            StoreMode::Held => self.held_receipts.push(message.receipt),
+            StoreMode::Immediate => message.receipt.into_iter().for_each(|receipt| self.hub.stored(receipt)),
         }
     }
 

@@ -129,6 +129,7 @@ impl World<'_> {
             ends: VecDeque::new(),
             heard_at: self.now,
             disconnect: None,
+            spoilt: false,
         };
         let id = self.next_connection;
         self.next_connection += 1;
@@ -212,6 +213,9 @@ impl World<'_> {
         let name = client_id(self.things[number].identity);
         self.trace.line(self.now, format_args!("{name} ─╳─ device: {:?}", close.reason()));
         match close.reason() {
+            CloseReason::Malformed(_) | CloseReason::Violation(_) if self.is_spoilt(number) => {
+                self.marks.mark("close: device, hub broke a rule");
+            }
             CloseReason::Malformed(_) | CloseReason::Violation(_) => {
                 return breach(format!("{name} says of the hub: {:?}", close.reason()));
             }
@@ -252,6 +256,11 @@ impl World<'_> {
             self.hear(number, heard)?;
         }
         Ok(())
+    }
+
+    fn is_spoilt(&self, number: usize) -> bool {
+        let connection = self.things[number].connection.and_then(|id| self.connections.get(&id));
+        connection.is_some_and(|connection| connection.spoilt)
     }
 
     /// The device's side of the connection ends; the hub hears of it, or not.

@@ -103,10 +103,10 @@ impl World<'_> {
             if touched.is_empty() {
                 break;
             }
-            // What an ended link still has was written before what its successor has.
-            let (ended, open): (Vec<_>, Vec<_>) =
-                touched.into_iter().partition(|link| self.hub.closed(*link).is_some());
-            for link in ended.into_iter().chain(open) {
+            // What a link still has was written before what its successor has.
+            let mut in_order: Vec<_> = touched.into_iter().collect();
+            in_order.sort_by_key(|link| (self.hub.closed(*link).is_none(), self.links.get(link)));
+            for link in in_order {
                 self.send_to_device(link, &mut accepted)?;
             }
         }
@@ -152,12 +152,9 @@ impl World<'_> {
 
     pub(super) fn take_writes(&mut self) -> Result<(), Breach> {
         let writes = self.hub.take_writes();
-        let mut receipts = writes.receipts.into_iter();
-        for stored in writes.telemetry {
-            if let Some(name) = self.telemetry_received(&stored)? {
-                let Some(receipt) = receipts.next() else {
-                    return breach("QoS 1 telemetry comes with a receipt");
-                };
+        for (stored, receipt) in writes.telemetry.iter().zip(writes.receipts) {
+            let name = self.telemetry_received(stored, receipt.is_some())?;
+            if let Some(receipt) = receipt {
                 self.disk.append(receipt, name);
                 if self.canary == Some(Canary::StoredBeforeSynced) {
                     self.hub.hub.stored(receipt);
@@ -195,33 +192,36 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Telemetry reached the hub. Gives its name, if it was sent at QoS 1.
-    pub(super) fn telemetry_received(&mut self, stored: &Stored) -> Result<Option<Name>, Breach> {
+    /// Telemetry reached the hub, and somebody waits for its acknowledgement or not. Gives its name.
+    pub(super) fn telemetry_received(&mut self, stored: &Stored, waits: bool) -> Result<Name, Breach> {
         let text = String::from_utf8_lossy(&stored.payload).into_owned();
+        if stored.client_id == client_id(self.guests_identity()) {
+            return Ok(Name { thing: usize::MAX, number: 0 });
+        }
         let Some((kind, name)) = parse_name(&text) else { return breach(format!("nobody sent {text}")) };
         let thing = self.things.get(name.thing);
         if thing.is_none_or(|thing| client_id(thing.identity) != stored.client_id) {
             return breach(format!("{text} comes from {}", stored.client_id));
         }
         let sender = &mut self.model.senders[name.thing];
+        if waits != (kind == 't') {
+            return breach(format!("{text}: a receipt is for QoS 1, and for nothing else"));
+        }
         match kind {
             't' => {
                 if sender.received(name.number)? {
                     self.marks.mark("wire: telemetry received twice");
                 }
-                Ok(Some(name))
             }
-            'q' => sender.received_at_most_once(name.number).map(|()| None),
-            _ => {
-                self.marks.mark("hub: will sent");
-                Ok(None)
-            }
+            'q' => sender.received_at_most_once(name.number)?,
+            _ => self.marks.mark("hub: will sent"),
         }
+        Ok(name)
     }
 
     /// Carries what the hub has written to a link into its pipe, and the link's end.
     pub(super) fn send_to_device(&mut self, link: LinkId, accepted: &mut Vec<u64>) -> Result<(), Breach> {
-        let Some(&number) = self.links.get(&link) else { return Ok(()) };
+        let Some(&number) = self.links.get(&link) else { return self.guest_hears(link) };
         let closed = self.hub.closed(link);
         let delay = self.draw(self.options.delay);
         let arrives = self.now.after(delay);

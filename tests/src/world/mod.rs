@@ -17,11 +17,13 @@
 //! ```
 
 mod application;
+mod cable;
 mod canary;
 mod device_side;
 mod disk;
 mod entropy;
 mod events;
+mod guest;
 mod hub_side;
 mod marks;
 mod model;
@@ -31,11 +33,13 @@ mod run;
 mod steps;
 mod thing;
 mod trace;
+mod visit;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use cable::Cable;
 pub use canary::Canary;
 pub use entropy::{Bytes, Entropy, Exhaustive, Seeded};
 pub use marks::{MARKS, Marks};
@@ -51,6 +55,7 @@ use devicebound::{Device, hub};
 use crate::fixtures;
 use crate::hub_host::{HubHost, StoreMode};
 use disk::Disk;
+use guest::Guest;
 use model::Model;
 use thing::{Thing, client_id};
 use wire::{Tap, Wire};
@@ -77,6 +82,7 @@ enum Wake {
     Down(u64),
     Disk,
     Thing(usize),
+    Guest(LinkId),
     Hub,
 }
 
@@ -99,6 +105,8 @@ struct Connection {
     heard_at: Instant,
     /// Where the device's DISCONNECT ends.
     disconnect: Option<u64>,
+    /// The device was sent what no hub sends.
+    spoilt: bool,
 }
 
 /// A hub, its devices and all around them.
@@ -121,6 +129,7 @@ pub struct World<'e> {
     things: Vec<Thing>,
     connections: BTreeMap<u64, Connection>,
     links: BTreeMap<LinkId, u64>,
+    guests: BTreeMap<LinkId, Guest>,
     next_connection: u64,
     model: Model,
     queue: BTreeSet<(Instant, Wake)>,
@@ -136,8 +145,9 @@ impl<'e> World<'e> {
         let config = HubConfig { host_names: vec![fixtures::HOST.to_owned()], ..HubConfig::default() };
         let mut hub = HubHost::new(config);
         hub.store = StoreMode::Held;
+        // One more than there are devices: the guests'.
         let records: Vec<_> =
-            (0..options.devices).map(|identity| fixtures::record(&client_id(identity))).collect();
+            (0..=options.devices).map(|identity| fixtures::record(&client_id(identity))).collect();
         let keys: Vec<_> = records.iter().map(|record| hub.register(record.clone())).collect();
         let now = hub.now;
         let mut world = Self {
@@ -155,8 +165,9 @@ impl<'e> World<'e> {
             things: Vec::new(),
             connections: BTreeMap::new(),
             links: BTreeMap::new(),
+            guests: BTreeMap::new(),
             next_connection: 0,
-            model: Model::new(options.devices),
+            model: Model::new(options.devices + 1),
             queue: BTreeSet::new(),
             marks: Marks::default(),
             trace: Trace::new(now, false),

@@ -378,8 +378,11 @@ impl Model {
         Self { identities: (0..identities).map(|_| Identity::new()).collect(), ..Self::default() }
     }
 
+    /// Telemetry is safe; that of a guest is of no interest.
     pub(super) fn telemetry_safe(&mut self, name: Name) {
-        self.senders[name.thing].durable(name.number);
+        if let Some(sender) = self.senders.get_mut(name.thing) {
+            sender.durable(name.number);
+        }
     }
 
     pub(super) fn telemetry_acknowledged(&mut self, thing: usize, ticket: Ticket) -> Result<(), Breach> {

@@ -29,6 +29,10 @@ pub enum Step {
     RejectCommit,
     WallStep,
     Rival,
+    /// A peer that is no device comes.
+    Guest,
+    /// The hub sends what no hub sends.
+    WrongHub,
 }
 
 impl Step {
@@ -44,7 +48,7 @@ impl Step {
         Self::Disconnect,
     ];
     /// What goes wrong.
-    pub const FAULTS: [Self; 11] = [
+    pub const FAULTS: [Self; 13] = [
         Self::Cut,
         Self::HalfOpen,
         Self::Stall,
@@ -56,6 +60,8 @@ impl Step {
         Self::RejectCommit,
         Self::WallStep,
         Self::Rival,
+        Self::Guest,
+        Self::WrongHub,
     ];
 }
 

@@ -1,5 +1,6 @@
 //! What somebody does: applications, the back end, and whoever breaks things.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use devicebound::device::Message;
@@ -10,6 +11,7 @@ use devicebound::time::{Instant, UnixTime};
 use super::application::call_payload;
 use super::thing::Request;
 use super::{Breach, Step, Wake, World, breach};
+use crate::vectors;
 
 impl World<'_> {
     /// Does something with or to a device; what cannot be done now is left.
@@ -43,6 +45,8 @@ impl World<'_> {
             Step::RejectCommit => self.reject(device),
             Step::WallStep => self.wall_step(),
             Step::Rival => self.rival(device),
+            Step::Guest => self.guest(),
+            Step::WrongHub => self.wrong_hub(device),
         }?;
         self.run_until(self.now)
     }
@@ -285,6 +289,7 @@ impl World<'_> {
             self.queue.insert((self.now, Wake::Down(id)));
         }
         self.links.clear();
+        std::mem::take(&mut self.guests).keys().for_each(|guest| self.hub.forget(*guest));
         self.connections.retain(|_, connection| connection.device_is_there);
         self.live.fill(None);
         self.model.calls.clear();
@@ -294,7 +299,7 @@ impl World<'_> {
             model.recovered(self.disk.record(identity), wall)?;
         }
         self.keys =
-            (0..self.options.devices).map(|identity| self.hub.device(&super::client_id(identity))).collect();
+            (0..=self.options.devices).map(|identity| self.hub.device(&super::client_id(identity))).collect();
         self.identities = self.keys.iter().enumerate().map(|(identity, key)| (*key, identity)).collect();
         self.hub_paused_until = self.now;
         let back = self.now.after(self.draw(Duration::from_secs(5)));
@@ -327,6 +332,28 @@ impl World<'_> {
         self.trace.line(self.now, format_args!("it is {wall}"));
         self.hub.set_wall(wall);
         self.after_hub()
+    }
+
+    /// Whoever sits on the way puts in, between two packets of the hub's, a packet that no hub sends.
+    fn wrong_hub(&mut self, number: usize) -> Result<(), Breach> {
+        static WRONG: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+            let mut cases = vectors::load("packets_invalid");
+            cases.retain(|case| case["from"] != "client" && case["expect"] != "incomplete");
+            cases.iter().map(vectors::bytes).collect()
+        });
+        let wrong = &WRONG[self.entropy.below(u32::try_from(WRONG.len()).unwrap_or(1)) as usize];
+        let delay = self.draw(self.options.delay);
+        let Some(id) = self.things[number].connection else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        if connection.down_tap.is_inside_a_packet() || connection.down.room() < wrong.len() {
+            return Ok(());
+        }
+        connection.down.write(wrong, self.now.after(delay));
+        connection.spoilt = true;
+        let next = connection.down.next_arrival();
+        self.schedule(next, Wake::Down(id));
+        self.marks.mark("fault: hub sends what no hub sends");
+        Ok(())
     }
 
     /// Another machine with the same identity comes, or leaves.
