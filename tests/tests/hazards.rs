@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use devicebound::device::Message;
+use devicebound::hub::CloudMessage;
+use devicebound::iothub::Subscription;
+use devicebound::limits::MAILBOX_MAX;
 use devicebound::packet::QoS;
 use devicebound::{CloseReason, Rule};
 use devicebound_tests::fixtures::{config, connected, connected_with};
@@ -37,6 +40,31 @@ fn a_packet_that_waits_in_the_socket_refutes_the_time_out() {
     hub.advance(Duration::from_secs(90));
     let reason = hub.closed(link).map(|close| close.reason());
     assert_eq!(reason, Some(CloseReason::TimedOut(Rule::KeepAlive)));
+}
+
+/// The World found it: messages that waited for a slow reader kept the hub from reading its PINGREQs, and so cut it, again
+/// and again.
+#[test]
+fn a_device_that_reads_slowly_and_pings_is_not_taken_for_silent() {
+    let (mut hub, mut station) = connected();
+    station.subscribe(&mut hub, Subscription::CloudMessages);
+    let link = station.link.expect("it is connected");
+    let device = hub.device("dev");
+    for _ in 0..MAILBOX_MAX {
+        let message = CloudMessage { payload: vec![b'x'; 60_000], ..CloudMessage::default() };
+        let (_, commit) = hub.hub.enqueue(hub.now, device, message).expect("the queue has room");
+        hub.commit(commit);
+    }
+    for second in 0..1000 {
+        hub.advance(Duration::from_secs(1));
+        let _ = hub.take_some(link, 100);
+        if second % 30 == 0 {
+            hub.receive(link, &PINGREQ);
+        }
+        assert_eq!(hub.closed(link), None, "after {second} s");
+    }
+    hub.advance(Duration::from_secs(91));
+    assert!(hub.closed(link).is_some(), "it reads no more, and is silent");
 }
 
 #[test]
