@@ -314,24 +314,31 @@ impl HubHost {
     }
 
     fn expire(&mut self) {
-        while let Some(expired) = self.hub.expire(self.now) {
-            match expired {
-                Expired::Link(link) => {
-                    if self.canary != Some(Canary::TimeOutBeforeReading) {
-                        self.pump(link);
-                    }
-                    self.timed_out(link);
-                }
+        while let Some(link) = self.poll_expired() {
+            self.time_out(link);
+        }
+        self.settle();
+    }
+
+    /// The next link with a deadline that has come: hand it what has [arrived](Self::arrive), then
+    /// [`time_out`](Self::time_out). Whatever else is due is done on the way.
+    pub fn poll_expired(&mut self) -> Option<LinkId> {
+        loop {
+            match self.hub.expire(self.now)? {
+                Expired::Link(link) => return Some(link),
                 Expired::Call(call, failure) => {
                     self.calls.insert(call, CallResult::Failed(failure));
                 }
                 Expired::DeadLettered(commit) => self.commit(commit),
             }
         }
-        self.settle();
     }
 
-    fn timed_out(&mut self, link: LinkId) {
+    /// The deadline of a link that [`poll_expired`](Self::poll_expired) gave has come.
+    pub fn time_out(&mut self, link: LinkId) {
+        if self.canary != Some(Canary::TimeOutBeforeReading) {
+            self.pump(link);
+        }
         let Some(line) = self.lines.get_mut(&link).filter(|line| line.closed.is_none()) else { return };
         if let Err(close) = self.hub.handle(self.now, link, Event::TimedOut, &mut line.tx) {
             self.finish(link, close);

@@ -63,6 +63,7 @@ impl World<'_> {
             && thing.device.poll_timeout().is_some_and(|deadline| deadline.at <= self.now)
         {
             thing.event(self.now, Event::TimedOut);
+            self.marks.mark("rule: deadlines lie ahead");
             let deadline = thing.device.poll_timeout();
             if let Some(deadline) = deadline.filter(|deadline| deadline.at <= self.now) {
                 return breach(format!("the device's deadline {deadline:?} is not in the future"));
@@ -154,7 +155,13 @@ impl World<'_> {
         self.send_to_hub(number, false)?;
         let status = self.things[number].device.status();
         let limits = devicebound::device::Limits::default();
-        if status.queued > limits.outbox_messages || status.deliveries > limits.deliveries {
+        let is_bounded = status.queued <= limits.outbox_messages
+            && status.deliveries <= limits.deliveries
+            && status.requests <= 2 * limits.requests
+            && status.calls <= limits.calls
+            && status.in_flight <= limits.window
+            && self.things[number].tx.len() < limits.tx_max;
+        if !is_bounded {
             return breach(format!("a device holds more than it may: {status:?}"));
         }
         let wake = self.things[number].wake_at(self.canary);

@@ -15,6 +15,9 @@ use super::wire::Fact;
 use super::{Arrival, Breach, Canary, Connection, Wake, World, breach};
 use crate::hub_host::{CallResult, Stored};
 
+/// Nothing that is sent in this world is longer.
+const LARGEST: usize = 1024;
+
 impl World<'_> {
     pub(super) fn hub_reads(&mut self, number: u64) -> Result<(), Breach> {
         if self.hub_paused_until > self.now {
@@ -53,7 +56,7 @@ impl World<'_> {
         self.entropy.between(1, 40) as usize
     }
 
-    /// The hub's deadlines. What has arrived meanwhile lies in the sockets' buffers.
+    /// The hub's deadlines. What has arrived meanwhile lies in the sockets' buffers, and is read before a link is judged.
     pub(super) fn wake_hub(&mut self) -> Result<(), Breach> {
         if let Some(at) = self.hub_back_at {
             if at > self.now {
@@ -66,15 +69,15 @@ impl World<'_> {
             self.schedule(Some(self.hub_paused_until), Wake::Hub);
             return Ok(());
         }
-        let numbers: Vec<_> = if self.hub.hub.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
-            self.links.values().copied().collect()
-        } else {
-            Vec::new()
-        };
-        for number in numbers {
-            self.read_into_buffer(number);
+        self.hub.step_clock(self.now);
+        while let Some(link) = self.hub.poll_expired() {
+            if let Some(&number) = self.links.get(&link) {
+                self.read_into_buffer(number);
+            }
+            self.hub.time_out(link);
         }
-        self.hub.wake(self.now);
+        self.hub.settle();
+        self.marks.mark("rule: deadlines lie ahead");
         let deadline = self.hub.hub.poll_timeout();
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= self.now) {
             return breach(format!("the hub's deadline {deadline:?} is not in the future"));
@@ -144,6 +147,9 @@ impl World<'_> {
         let previous = self.live[identity].replace(number);
         let previous = previous.filter(|previous| *previous != number);
         let is_open = |number: &u64| self.connections.get(number).is_some_and(|other| other.link.is_some());
+        if previous.is_some() {
+            self.marks.mark("rule: one live connection");
+        }
         if previous.as_ref().is_some_and(is_open) {
             return breach(format!("dev{identity} has two live connections"));
         }
@@ -170,6 +176,7 @@ impl World<'_> {
             match commit.change {
                 Change::Completed(sequence) => {
                     self.model.identities[identity].completed(sequence, commit.revision)?;
+                    self.marks.mark("rule: completed after PUBACK");
                 }
                 Change::Reported => {
                     let record = self.hub.hub.record(commit.device);
@@ -227,6 +234,7 @@ impl World<'_> {
         let arrives = self.now.after(delay);
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         let room = if closed.is_some() { usize::MAX } else { connection.down.room() };
+        self.is_within_caps(link)?;
         let bytes = self.hub.take_some(link, room);
         if bytes.len() == room {
             self.marks.mark("fault: short write");
@@ -253,6 +261,19 @@ impl World<'_> {
         self.schedule(down, Wake::Down(number));
         self.drop_if_over(number);
         Ok(())
+    }
+
+    /// What the hub holds for a link is bounded, however little the link takes.
+    fn is_within_caps(&mut self, link: LinkId) -> Result<(), Breach> {
+        let (_, waiting) = self.hub.buffered(link);
+        if waiting >= self.options.high_water {
+            self.marks.mark("hub: output full");
+        }
+        self.marks.mark("rule: caps hold");
+        match waiting {
+            waiting if waiting <= self.options.high_water + LARGEST => Ok(()),
+            waiting => breach(format!("{waiting} bytes wait for {link:?}")),
+        }
     }
 
     /// Reads what the hub wrote, beside the device.
@@ -290,9 +311,10 @@ impl World<'_> {
                     if whose != identity {
                         return breach(format!("a message for dev{whose} is sent to {name}"));
                     }
-                    if model.cloud_sent(message, dup)? {
-                        marks.mark("wire: cloud message sent again with DUP");
-                    }
+                    marks.mark(match model.cloud_sent(message, dup)? {
+                        true => "wire: cloud message sent again with DUP",
+                        false => "rule: cloud messages in order",
+                    });
                 }
                 _ => {}
             }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Entropy;
+use super::thing::PING_RESPONSE;
+use super::{Entropy, REST};
 
 /// What happens in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Options {
     pub split: u32,
     /// Bytes that a reader takes before it has read any.
     pub window: usize,
+    /// Bytes of output that nobody takes, from which on hub and devices send nothing more.
+    pub high_water: usize,
     /// Longest time that the hub's store takes.
     pub store: Duration,
     /// Longest time that applications take to complete a message, or to answer a call.
@@ -105,6 +108,7 @@ impl Options {
             delay: Duration::ZERO,
             split: 0,
             window: 1 << 20,
+            high_water: 1 << 16,
             store: Duration::ZERO,
             application: Duration::ZERO,
             keep_alive: 60,
@@ -113,6 +117,14 @@ impl Options {
             fault: 0,
             faults: Vec::new(),
         }
+    }
+
+    /// The longest time to rest: [`REST`], and before it the time that it takes a device to find out that a connection
+    /// is dead. The fault list allows 60 s in all, which no device with a keep alive of 60 s can promise: it may have
+    /// pinged just before the hub went.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        REST + Duration::from_secs(self.keep_alive.into()) + PING_RESPONSE
     }
 
     /// A random world; of `devices` identities, or of 1 to 5.
@@ -129,6 +141,7 @@ impl Options {
             delay: millis(pick(&[0, 10, 200, 3000, 30_000])),
             split: u32::try_from(pick(&[0, 1, 2, 5])).unwrap_or(0),
             window: usize::try_from(pick(&[1 << 20, 4096, 512, 64, 1])).unwrap_or(1),
+            high_water: usize::try_from(pick(&[1 << 16, 1024, 256])).unwrap_or(1),
             store: millis(pick(&[0, 5, 300, 10_000])),
             application: millis(pick(&[0, 100, 5000, 60_000])),
             keep_alive: u16::try_from(pick(&[60, 5, 20])).unwrap_or(60),
@@ -144,9 +157,9 @@ impl Options {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { devices, pace, delay, split, window, store, application, keep_alive, .. } = self;
+        let Self { devices, pace, delay, split, window, high_water, store, application, keep_alive, .. } = self;
         write!(f, "{devices} devices, a step every {pace:?} at most, delay to {delay:?}, split 1/{split}, ")?;
-        write!(f, "window {window}, store to {store:?}, application to {application:?}, ")?;
+        write!(f, "window {window}, high water {high_water}, store to {store:?}, application to {application:?}, ")?;
         write!(f, "keep alive {keep_alive} s, token {:?}, clean {}, ", self.token, self.clean)?;
         write!(f, "fault 1/{}: {:?}", self.fault, self.faults)
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use devicebound::Device;
-use devicebound::device::{Action, CallId, Delivery, DeviceConfig, Event, Message, RequestId, Timing, Wait};
+use devicebound::device::{Action, CallId, Delivery, DeviceConfig, Event, Limits, Message, RequestId, Timing, Wait};
 use devicebound::packet::QoS;
 use devicebound::time::{Instant, UnixTime};
 use devicebound::{Close, iothub::Subscription};
@@ -54,6 +54,9 @@ pub(super) struct Thing {
     pub(super) config: DeviceConfig,
 }
 
+/// How long a device waits for a PINGRESP.
+pub(super) const PING_RESPONSE: Duration = Duration::from_secs(10);
+
 /// The client id of an identity.
 pub(super) fn client_id(identity: usize) -> String {
     format!("dev{identity}")
@@ -64,7 +67,7 @@ pub(super) fn client_id(identity: usize) -> String {
 fn timing(options: &Options) -> Timing {
     Timing {
         connack: Duration::from_secs(15),
-        ping_response: Duration::from_secs(10),
+        ping_response: PING_RESPONSE,
         request: Duration::from_secs(20),
         token_lifetime: options.token,
         renewal_patience: Duration::from_secs(5),
@@ -80,6 +83,7 @@ impl Thing {
         let config = fixtures::config(&client_id(identity))
             .with_keep_alive(options.keep_alive)
             .with_timing(timing(options))
+            .with_limits(Limits { tx_high_water: options.high_water, ..Limits::default() })
             .with_clean_session(options.clean)
             .with_will(&Message::new(format!("w{number}.0").as_bytes()), QoS::AtLeastOnce)
             .expect("a short will is a will");
