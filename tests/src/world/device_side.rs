@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::application::status_of;
 use super::thing::{Thing, Todo, client_id};
 use super::wire::Fact;
-use super::{Arrival, Breach, Canary, Connection, Pipe, Tap, Wake, Wire, World, breach};
+use super::{Arrival, Breach, Canary, Connection, KnockKind, Pipe, Tap, Wake, Wire, World, breach};
 
 impl World<'_> {
     pub(super) fn device_reads(&mut self, number: u64) -> Result<(), Breach> {
@@ -113,8 +113,10 @@ impl World<'_> {
             thing.event(self.now, Event::Closed);
             // A machine that was disconnected leaves it to its application to try again.
             thing.reconnect_at.get_or_insert(self.now.after(Duration::from_secs(1)));
+            self.note(number, KnockKind::Refused);
             return self.after_thing(number);
         }
+        self.note(number, KnockKind::Opened);
         self.hub.step_clock(self.now);
         let link = self.hub.open();
         let window = self.options.window;

@@ -12,7 +12,7 @@ use super::application::{call_payload, parse_cloud, parse_name, status_of};
 use super::disk::Name;
 use super::thing::client_id;
 use super::wire::Fact;
-use super::{Arrival, Breach, Canary, Connection, Wake, World, breach};
+use super::{Arrival, Breach, Canary, Connection, KnockKind, Wake, World, breach};
 use crate::hub_host::{CallResult, Stored};
 
 /// Nothing that is sent in this world is longer.
@@ -143,7 +143,9 @@ impl World<'_> {
 
     pub(super) fn is_the_only_one(&mut self, number: u64) -> Result<(), Breach> {
         let Some(connection) = self.connections.get(&number) else { return Ok(()) };
-        let identity = self.things[connection.thing].identity;
+        let thing = connection.thing;
+        let identity = self.things[thing].identity;
+        self.note(thing, KnockKind::Accepted);
         let previous = self.live[identity].replace(number);
         let previous = previous.filter(|previous| *previous != number);
         let is_open = |number: &u64| self.connections.get(number).is_some_and(|other| other.link.is_some());

@@ -19,17 +19,22 @@
 mod application;
 mod cable;
 mod canary;
+mod command;
 mod device_side;
 mod disk;
 mod entropy;
 mod events;
+mod faults;
+mod footprint;
 mod guest;
+mod histories;
 mod hub_side;
 mod marks;
 mod model;
 mod options;
 mod pipe;
 mod run;
+mod scale;
 mod steps;
 mod thing;
 mod trace;
@@ -41,11 +46,16 @@ use std::time::Duration;
 
 pub use cable::Cable;
 pub use canary::Canary;
+pub use command::{BadCommand, Command, USAGE};
 pub use entropy::{Bytes, Entropy, Exhaustive, Seeded};
+pub use faults::{FAULTS, Fault, Reached};
+pub use footprint::Footprint;
+pub use histories::every_history;
 pub use marks::{MARKS, Marks};
 pub use options::{Options, Step};
 pub use pipe::{Arrival, Pipe};
 pub use run::{Failure, Run, Summary};
+pub use scale::{Day, DayReport, Storm, StormReport};
 pub use trace::Trace;
 
 use devicebound::hub::{DeviceKey, HubConfig, LinkId};
@@ -84,6 +94,23 @@ enum Wake {
     Thing(usize),
     Guest(LinkId),
     Hub,
+}
+
+/// An attempt to connect, or what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Knock {
+    at: Instant,
+    thing: usize,
+    kind: KnockKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KnockKind {
+    /// There is no hub.
+    Refused,
+    Opened,
+    /// CONNACK 0 was sent.
+    Accepted,
 }
 
 /// A TCP connection and what both sides know of it.
@@ -137,6 +164,8 @@ pub struct World<'e> {
     trace: Trace,
     steps: u32,
     rest: Duration,
+    /// Who tried to connect, and when, where that is noted.
+    knocks: Option<Vec<Knock>>,
 }
 
 impl<'e> World<'e> {
@@ -175,6 +204,7 @@ impl<'e> World<'e> {
             trace: Trace::new(now, false),
             steps: 0,
             rest: Duration::ZERO,
+            knocks: None,
             options,
         };
         for identity in 0..world.options.devices {
@@ -307,6 +337,11 @@ impl<'e> World<'e> {
     fn draw(&mut self, most: Duration) -> Duration {
         let most = u32::try_from(most.as_millis()).unwrap_or(u32::MAX - 1);
         Duration::from_millis(self.entropy.below(most + 1).into())
+    }
+
+    fn note(&mut self, thing: usize, kind: KnockKind) {
+        let at = self.now;
+        self.knocks.iter_mut().for_each(|knocks| knocks.push(Knock { at, thing, kind }));
     }
 
     fn schedule(&mut self, at: Option<Instant>, wake: Wake) {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::thing::PING_RESPONSE;
+use devicebound::device::Timing;
+
 use super::{Entropy, REST};
 
 /// What happens in a step.
@@ -66,6 +67,20 @@ impl Step {
     ];
 }
 
+/// Times that let a run come to rest soon. The longest way back: the keep alive and the time for a PINGRESP or a
+/// CONNACK, then a delay, then a CONNACK.
+const QUICK: Timing = Timing {
+    connack: Duration::from_secs(15),
+    ping_response: Duration::from_secs(10),
+    request: Duration::from_secs(20),
+    token_lifetime: Duration::from_secs(3600),
+    renewal_patience: Duration::from_secs(5),
+    reconnect_min: Duration::from_secs(1),
+    reconnect_max: Duration::from_secs(20),
+    refused_min: Duration::from_secs(5),
+    refused_max: Duration::from_secs(20),
+};
+
 /// What a run is like. [`calm`](Self::calm) is a world in which nothing takes time and nothing goes wrong;
 /// [`draw`](Self::draw) takes a random one, in which only some of the faults occur: so rare ones are not drowned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +103,10 @@ pub struct Options {
     pub application: Duration,
     /// Keep alive, in seconds.
     pub keep_alive: u16,
-    /// Life of a SAS token.
+    /// Life of a SAS token; counts in place of the one in `timing`.
     pub token: Duration,
+    /// How long things take the devices.
+    pub timing: Timing,
     /// Whether sessions start clean.
     pub clean: bool,
     /// One step in so many is a fault; 0: none.
@@ -113,6 +130,7 @@ impl Options {
             application: Duration::ZERO,
             keep_alive: 60,
             token: Duration::from_secs(3600),
+            timing: QUICK,
             clean: false,
             fault: 0,
             faults: Vec::new(),
@@ -124,7 +142,7 @@ impl Options {
     /// pinged just before the hub went.
     #[must_use]
     pub fn rest(&self) -> Duration {
-        REST + Duration::from_secs(self.keep_alive.into()) + PING_RESPONSE
+        REST + Duration::from_secs(self.keep_alive.into()) + self.timing.ping_response
     }
 
     /// A random world; of `devices` identities, or of 1 to 5.
@@ -146,6 +164,7 @@ impl Options {
             application: millis(pick(&[0, 100, 5000, 60_000])),
             keep_alive: u16::try_from(pick(&[60, 5, 20])).unwrap_or(60),
             token: millis(pick(&[3_600_000, 60_000])),
+            timing: QUICK,
             clean: pick(&[0, 0, 1]) == 1,
             fault: u32::try_from(pick(&[4, 2, 10, 30])).unwrap_or(4),
             faults: Vec::new(),

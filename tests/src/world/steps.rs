@@ -13,6 +13,9 @@ use super::thing::Request;
 use super::{Breach, Step, Wake, World, breach};
 use crate::vectors;
 
+/// Longest time that a hub is away.
+const OUTAGE: Duration = Duration::from_secs(5);
+
 impl World<'_> {
     /// Does something with or to a device; what cannot be done now is left.
     ///
@@ -48,6 +51,20 @@ impl World<'_> {
             Step::Guest => self.guest(),
             Step::WrongHub => self.wrong_hub(device),
         }?;
+        self.run_until(self.now)
+    }
+
+    /// A device's application sends telemetry at QoS 1, if its outbox has room.
+    ///
+    /// # Errors
+    /// What cannot be, and was.
+    ///
+    /// # Panics
+    /// Where the world has no such device.
+    pub fn send_telemetry(&mut self, device: usize) -> Result<(), Breach> {
+        let next = self.model.senders[device].next();
+        self.submit(device, next);
+        self.after_thing(device)?;
         self.run_until(self.now)
     }
 
@@ -260,7 +277,8 @@ impl World<'_> {
         let survived =
             self.disk.records().iter().zip(before).filter(|(record, before)| record.revision() > *before);
         survived.for_each(|_| self.marks.mark("fault: unsynced record survived a crash"));
-        self.start_hub_again()
+        let outage = self.draw(OUTAGE);
+        self.start_hub_again(outage)
     }
 
     /// The hub stops in good order: everything is written first.
@@ -276,10 +294,12 @@ impl World<'_> {
     fn hub_crash_without_loss(&mut self) -> Result<(), Breach> {
         self.disk_is_done(Instant::from_micros(u64::MAX))?;
         let _ = self.disk.crash(&mut *self.entropy);
-        self.start_hub_again()
+        let outage = self.draw(OUTAGE);
+        self.start_hub_again(outage)
     }
 
-    fn start_hub_again(&mut self) -> Result<(), Breach> {
+    /// The hub is gone, and comes back after `outage` with what the disk holds.
+    pub(super) fn start_hub_again(&mut self, outage: Duration) -> Result<(), Breach> {
         for (&link, &id) in &self.links {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.link = None;
@@ -302,7 +322,7 @@ impl World<'_> {
             (0..=self.options.devices).map(|identity| self.hub.device(&super::client_id(identity))).collect();
         self.identities = self.keys.iter().enumerate().map(|(identity, key)| (*key, identity)).collect();
         self.hub_paused_until = self.now;
-        let back = self.now.after(self.draw(Duration::from_secs(5)));
+        let back = self.now.after(outage);
         self.hub_back_at = Some(back);
         self.schedule(Some(back), Wake::Hub);
         Ok(())
