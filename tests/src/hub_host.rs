@@ -362,11 +362,6 @@ impl HubHost {
     /// Hands a link what has arrived, until it waits, then lets it send.
     fn pump(&mut self, link: LinkId) {
         self.touched.insert(link);
-        if self.canary == Some(Canary::ClosedBeforeReading)
-            && self.lines.get(&link).is_some_and(|line| line.eof)
-        {
-            self.lines.entry(link).and_modify(|line| line.rx.clear());
-        }
         loop {
             let Some(line) = self.lines.get_mut(&link).filter(|line| line.closed.is_none()) else { return };
             let rx = std::mem::take(&mut line.rx);

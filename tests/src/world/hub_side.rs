@@ -26,7 +26,11 @@ impl World<'_> {
         }
         let Some((link, arrival)) = self.take_arrival(number) else { return Ok(()) };
         self.hub.step_clock(self.now);
+        let is_last = self.connections.get(&number).is_some_and(|connection| connection.up.is_at_end(self.now));
         match arrival {
+            Arrival::Bytes(_) if is_last && self.canary == Some(Canary::ClosedBeforeReading) => {
+                self.hub.hang_up(link);
+            }
             Arrival::Bytes(bytes) => self.hub.receive(link, &bytes),
             Arrival::End => self.hub.hang_up(link),
         }
