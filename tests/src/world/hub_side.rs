@@ -10,7 +10,7 @@ use serde_json::Map;
 
 use super::application::{call_payload, parse_cloud, parse_name, status_of};
 use super::disk::Name;
-use super::thing::client_id;
+use super::thing::{Thing, client_id};
 use super::wire::Fact;
 use super::{Arrival, Breach, Canary, Connection, KnockKind, Wake, World, breach};
 use crate::hub_host::{CallResult, Stored};
@@ -34,7 +34,18 @@ impl World<'_> {
             Arrival::Bytes(bytes) => self.hub.receive(link, &bytes),
             Arrival::End => self.hub.hang_up(link),
         }
-        self.after_hub()
+        self.after_hub()?;
+        self.has_room_again(number)
+    }
+
+    /// A device whose write was short goes on with it.
+    fn has_room_again(&mut self, number: u64) -> Result<(), Breach> {
+        let Some(thing) = self.connections.get(&number).map(|connection| connection.thing) else { return Ok(()) };
+        let Thing { connection, tx, paused_until, .. } = &self.things[thing];
+        if *connection == Some(number) && !tx.is_empty() && *paused_until <= self.now {
+            self.after_thing(thing)?;
+        }
+        Ok(())
     }
 
     /// What the hub's socket has, if the hub reads it.
