@@ -1,49 +1,68 @@
 //! Runs the World from seeds: `cargo run -p devicebound-tests --example world -- --seed 7 --trace`
 //!
-//! With `--seed` it runs that one; otherwise one seed after another, for `--seconds`, or without end.
+//! With `--seed` it runs that one, with `--from` one seed after another; `--day` and `--storm` run fleets.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use devicebound_tests::world::{Failure, Marks, Run};
+use devicebound_tests::allocations::Counting;
+use devicebound_tests::fuzz;
+use devicebound_tests::world::{
+    Breach, Command, Day, Failure, Footprint, Marks, Reached, Run, Storm, USAGE, every_history,
+};
 
-const USAGE: &str = "usage: world [--seed N] [--steps N] [--devices N] [--trace]
-       world --from N [--seconds N] [--seeds N] [--steps N] [--devices N]
+#[global_allocator]
+static COUNTING: Counting = Counting;
 
-  --seed N      run this seed
-  --from N      run this seed and those after it, without end or as far as the next two say
-  --seconds N   for so long
-  --seeds N     so many, and as many more as --seconds leaves time for
-  --steps N     steps before the faults stop, 1 to 1000000; 200 where it is not given
-  --devices N   devices, 1 to 10000; drawn from 1 to 5 where it is not given
-  --trace       print all that happens, in the words of the dialect";
+/// After so many seeds every mark was reached, or something in the World is broken.
+const SEEDS_FOR_ALL_MARKS: u64 = 2000;
+/// A run without end says so often how far it is.
+const MILESTONE: u64 = 10_000;
+/// Devices whose memory is measured.
+const MEASURED: usize = 10_000;
 
-#[derive(Debug, Default)]
-struct Arguments {
-    seed: Option<u64>,
-    from: Option<u64>,
-    seconds: Option<u64>,
-    seeds: Option<u64>,
-    steps: Option<u64>,
-    devices: Option<u64>,
-    trace: bool,
+/// Why the runner fails.
+enum Trouble {
+    Run(Box<Failure>),
+    Other(String),
+}
+
+impl From<Box<Failure>> for Trouble {
+    fn from(failure: Box<Failure>) -> Self {
+        Self::Run(failure)
+    }
+}
+
+impl From<Breach> for Trouble {
+    fn from(breach: Breach) -> Self {
+        Self::Other(breach.to_string())
+    }
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
-        Ok(arguments) => arguments,
+    let command = match Command::parse(std::env::args().skip(1)) {
+        Ok(command) => command,
         Err(why) => {
             eprintln!("{why}\n\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    let result = match arguments.from {
-        Some(from) => many(&arguments, from),
-        None => one(&arguments),
+    let result = match command {
+        Command::One { run, trace } => one(&run, trace),
+        Command::Many { first, time, seeds } => many(&first, time, seeds),
+        Command::Input(path) => input(&path),
+        Command::Histories(depth) => histories(depth),
+        Command::Day(day) => work(day),
+        Command::Storm(storm) => weather(storm),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+        Err(Trouble::Other(why)) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(Trouble::Run(failure)) => {
             let shrunk = failure.shrunk();
             println!("\n{failure}\n\nwhat is left of it when all is taken away that is not needed:");
             shrunk.lines.iter().for_each(|line| println!("{line}"));
@@ -53,87 +72,99 @@ fn main() -> ExitCode {
     }
 }
 
-impl Arguments {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut arguments = Self::default();
-        while let Some(word) = words.next() {
-            let (number, most) = match word.as_str() {
-                "--trace" => {
-                    arguments.trace = true;
-                    continue;
-                }
-                "--seed" => (&mut arguments.seed, u64::MAX),
-                "--from" => (&mut arguments.from, u64::MAX),
-                "--seconds" => (&mut arguments.seconds, 1_000_000),
-                "--seeds" => (&mut arguments.seeds, 1_000_000_000),
-                "--steps" => (&mut arguments.steps, 1_000_000),
-                "--devices" => (&mut arguments.devices, 10_000),
-                _ => return Err(format!("there is no option {word}")),
-            };
-            let least = u64::from(most != u64::MAX);
-            let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
-            let parsed = value.parse().ok().filter(|value| (least..=most).contains(value));
-            *number = Some(
-                parsed
-                    .ok_or_else(|| format!("{word} takes a number from {least} to {most}, not {value:?}"))?,
-            );
-        }
-        if arguments.seed.is_some() && arguments.from.is_some() {
-            return Err("--seed runs one seed, --from many: take one of them".to_owned());
-        }
-        if arguments.trace && arguments.from.is_some() {
-            return Err("--trace goes with --seed".to_owned());
-        }
-        if arguments.from.is_none() && (arguments.seconds.is_some() || arguments.seeds.is_some()) {
-            return Err("--seconds and --seeds go with --from".to_owned());
-        }
-        Ok(arguments)
-    }
-
-    fn run(&self, seed: u64) -> Run {
-        let mut run = Run::new(seed);
-        run.devices = self.devices.and_then(|devices| usize::try_from(devices).ok());
-        run.steps = self.steps.and_then(|steps| u32::try_from(steps).ok()).unwrap_or(run.steps);
-        run
-    }
-}
-
-fn one(arguments: &Arguments) -> Result<(), Box<Failure>> {
-    let run = arguments.run(arguments.seed.unwrap_or(1));
+fn one(run: &Run, trace: bool) -> Result<(), Trouble> {
     println!("seed {}: {} steps, {}", run.seed, run.steps, run.options());
-    let summary = if arguments.trace { run.go_aloud(|line| println!("{line}"))? } else { run.go()? };
-    println!("{}trace hash {:016x}, {:?} simulated", summary.marks, summary.hash, summary.elapsed);
+    let summary = if trace { run.go_aloud(|line| println!("{line}"))? } else { run.go()? };
+    println!("{}{}", summary.marks, Reached(&summary.marks));
+    println!("trace hash {:016x}, {:?} simulated", summary.hash, summary.elapsed);
     Ok(())
 }
 
-/// A run prints how often each fault and each rule was reached.
-fn many(arguments: &Arguments, from: u64) -> Result<(), Box<Failure>> {
+/// What many runs have shown.
+#[derive(Default)]
+struct Tally {
+    count: u64,
+    marks: Marks,
+    simulated: Duration,
+    longest_rest: Duration,
+}
+
+fn many(first: &Run, time: Option<Duration>, seeds: Option<u64>) -> Result<(), Trouble> {
     let start = Instant::now();
-    let (mut marks, mut simulated, mut count) = (Marks::default(), Duration::ZERO, 0_u64);
-    let time = arguments.seconds.map(Duration::from_secs);
-    for seed in from.. {
-        let enough = arguments.seeds.is_none_or(|seeds| count >= seeds);
-        let over = match (time, arguments.seeds) {
+    let mut tally = Tally::default();
+    println!("seeds from {} on", first.seed);
+    for seed in first.seed.. {
+        let enough = seeds.is_none_or(|seeds| tally.count >= seeds);
+        let over = match (time, seeds) {
             (Some(time), _) => start.elapsed() >= time,
             (None, seeds) => seeds.is_some(),
         };
         if enough && over {
             break;
         }
-        let summary = arguments.run(seed).go()?;
-        marks.add(&summary.marks);
-        simulated += summary.elapsed;
-        count += 1;
-        if count.is_multiple_of(10_000) {
-            println!("{count} seeds up to {seed}");
+        let summary = Run { seed, ..first.clone() }.go()?;
+        tally.count += 1;
+        tally.marks.add(&summary.marks);
+        tally.simulated += summary.elapsed;
+        tally.longest_rest = tally.longest_rest.max(summary.rest);
+        if tally.count.is_multiple_of(MILESTONE) {
+            println!("{} seeds up to {seed}", tally.count);
+            all_reached(&tally)?;
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    print!("{marks}");
+    print!("{}{}", tally.marks, Reached(&tally.marks));
+    println!("longest time to rest: {:?}", tally.longest_rest);
     println!(
-        "{count} seeds from {from} in {seconds:.1} s: {:.0} seeds a second, {:.0} simulated seconds a second",
-        count as f64 / seconds,
-        simulated.as_secs_f64() / seconds
+        "{} seeds from {} in {seconds:.1} s: {:.0} seeds a second, {:.0} simulated seconds a second",
+        tally.count,
+        first.seed,
+        tally.count as f64 / seconds,
+        tally.simulated.as_secs_f64() / seconds
     );
+    all_reached(&tally)
+}
+
+/// A fault or a rule that many runs have not reached is one that they have not shown.
+fn all_reached(tally: &Tally) -> Result<(), Trouble> {
+    let missing = tally.marks.missing();
+    if tally.count < SEEDS_FOR_ALL_MARKS || missing.is_empty() {
+        return Ok(());
+    }
+    Err(Trouble::Other(format!("{} seeds did not reach: {}", tally.count, missing.join("; "))))
+}
+
+fn input(path: &Path) -> Result<(), Trouble> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Trouble::Other(format!("cannot read the input {}: {error}", path.display())))?;
+    fuzz::replay(&bytes, |line| println!("{line}"))?;
+    println!("{} bytes, and nothing that cannot be", bytes.len());
+    Ok(())
+}
+
+fn histories(depth: u32) -> Result<(), Trouble> {
+    let start = Instant::now();
+    let count =
+        every_history(depth).map_err(|(history, breach)| Trouble::Other(format!("{history:?}: {breach}")))?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{count} histories of {depth} steps in {seconds:.1} s: all come to rest");
+    Ok(())
+}
+
+fn work(day: Day) -> Result<(), Trouble> {
+    println!("{}", Footprint::measure(MEASURED));
+    println!("{} devices, {} hours", day.devices, day.hours);
+    let start = Instant::now();
+    println!("{}", day.run()?);
+    println!("in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn weather(storm: Storm) -> Result<(), Trouble> {
+    println!("{}", Footprint::measure(MEASURED));
+    println!("{} devices, seed {}, the hub is away for {:?}", storm.devices, storm.seed, storm.outage);
+    let start = Instant::now();
+    println!("{}", storm.run()?);
+    println!("in {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -55,8 +55,8 @@ pub enum StoreMode {
 pub struct Writes {
     /// Telemetry, in order.
     pub telemetry: Vec<Stored>,
-    /// What to say `stored` with, for each QoS 1 message of these.
-    pub receipts: Vec<Receipt>,
+    /// What to say `stored` with, for each of these; `None` where nobody waits for that.
+    pub receipts: Vec<Option<Receipt>>,
     /// Records that changed, in order.
     pub commits: Vec<Commit>,
 }
@@ -96,7 +96,7 @@ pub struct HubHost {
     clock: (Instant, UnixTime),
     lines: BTreeMap<LinkId, Line>,
     touched: BTreeSet<LinkId>,
-    held_receipts: Vec<Receipt>,
+    held_receipts: Vec<Option<Receipt>>,
     held_commits: Vec<Commit>,
 }
 
@@ -238,7 +238,7 @@ impl HubHost {
 
     /// Says that everything is safe which the store was given so far.
     pub fn release_store(&mut self) {
-        for receipt in std::mem::take(&mut self.held_receipts) {
+        for receipt in std::mem::take(&mut self.held_receipts).into_iter().flatten() {
             self.hub.stored(receipt);
         }
         for commit in std::mem::take(&mut self.held_commits) {
@@ -314,24 +314,31 @@ impl HubHost {
     }
 
     fn expire(&mut self) {
-        while let Some(expired) = self.hub.expire(self.now) {
-            match expired {
-                Expired::Link(link) => {
-                    if self.canary != Some(Canary::TimeOutBeforeReading) {
-                        self.pump(link);
-                    }
-                    self.timed_out(link);
-                }
+        while let Some(link) = self.poll_expired() {
+            self.time_out(link);
+        }
+        self.settle();
+    }
+
+    /// The next link with a deadline that has come: hand it what has [arrived](Self::arrive), then
+    /// [`time_out`](Self::time_out). Whatever else is due is done on the way.
+    pub fn poll_expired(&mut self) -> Option<LinkId> {
+        loop {
+            match self.hub.expire(self.now)? {
+                Expired::Link(link) => return Some(link),
                 Expired::Call(call, failure) => {
                     self.calls.insert(call, CallResult::Failed(failure));
                 }
                 Expired::DeadLettered(commit) => self.commit(commit),
             }
         }
-        self.settle();
     }
 
-    fn timed_out(&mut self, link: LinkId) {
+    /// The deadline of a link that [`poll_expired`](Self::poll_expired) gave has come.
+    pub fn time_out(&mut self, link: LinkId) {
+        if self.canary != Some(Canary::TimeOutBeforeReading) {
+            self.pump(link);
+        }
         let Some(line) = self.lines.get_mut(&link).filter(|line| line.closed.is_none()) else { return };
         if let Err(close) = self.hub.handle(self.now, link, Event::TimedOut, &mut line.tx) {
             self.finish(link, close);
@@ -355,11 +362,6 @@ impl HubHost {
     /// Hands a link what has arrived, until it waits, then lets it send.
     fn pump(&mut self, link: LinkId) {
         self.touched.insert(link);
-        if self.canary == Some(Canary::ClosedBeforeReading)
-            && self.lines.get(&link).is_some_and(|line| line.eof)
-        {
-            self.lines.entry(link).and_modify(|line| line.rx.clear());
-        }
         loop {
             let Some(line) = self.lines.get_mut(&link).filter(|line| line.closed.is_none()) else { return };
             let rx = std::mem::take(&mut line.rx);
@@ -431,11 +433,9 @@ impl HubHost {
             properties: message.properties().map(|(name, value)| (text(name), value.map(text))).collect(),
             payload: message.payload.to_vec(),
         });
-        if let Some(receipt) = message.receipt {
-            match self.store {
-                StoreMode::Immediate => self.hub.stored(receipt),
-                StoreMode::Held => self.held_receipts.push(receipt),
-            }
+        match self.store {
+            StoreMode::Held => self.held_receipts.push(message.receipt),
+            StoreMode::Immediate => message.receipt.into_iter().for_each(|receipt| self.hub.stored(receipt)),
         }
     }
 

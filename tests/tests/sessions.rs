@@ -1,14 +1,15 @@
-//! `tests/vectors/sessions.json` against the hub machine, in memory, under virtual time.
+//! `tests/vectors/sessions.json` against the hub machine, over the World's pipes, under virtual time.
 //!
-//! Each case runs with its bytes whole, cut after every byte, and cut at random: the outcome must be the same.
+//! Each case runs with its bytes whole, read one at a time, and cut at random: the outcome must be the same.
 
 #![allow(clippy::panic, reason = "the harness stops where a vector is not what the vectors' README says")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use devicebound::hub::{
-    CallId, CloudMessage, FeedbackRequest, LinkId, MethodRequest, Section, SequenceNumber, TwinUpdate,
+    CallId, CloudMessage, FeedbackRequest, MethodRequest, Section, SequenceNumber, TwinUpdate,
 };
 use devicebound::iothub::Identity;
 use devicebound::iothub::sas::{SymmetricKey, sign};
@@ -19,21 +20,25 @@ use devicebound_tests::fixtures::{HOST, KEYS, hub};
 use devicebound_tests::hub_host::{CallResult, HubHost};
 use devicebound_tests::packet_json::{self, Seen, payload, qos, seen as write};
 use devicebound_tests::vectors::{self, word};
-use devicebound_tests::world::{Entropy, Seeded};
+use devicebound_tests::world::{Cable, Entropy, Seeded};
 use serde_json::{Map, Value, json};
 
 /// Cases that need what the durable hub brings: feedback, and a store that can be killed or filled. The guard below
 /// fails when one of them is not in the vectors any more, or passes already.
 const LATER: [&str; 3] = ["c2d-feedback-success", "kill-after-completed-c2d", "disk-full-twin"];
 
+/// What the random cuts of a case follow from.
+const SEEDS: Range<u64> = 0..4;
+
 #[test]
 fn every_session_vector_holds_against_the_hub_machine() {
+    println!("cut at random from the seeds {SEEDS:?}");
     for case in vectors::load("sessions") {
         let name = vectors::name(&case).to_owned();
         if LATER.contains(&name.as_str()) {
             continue;
         }
-        let random = (0..4).map(|seed| Split::Random(Seeded::new(seed)));
+        let random = SEEDS.map(|seed| Split::Random(Seeded::new(seed)));
         for split in [Split::Every(usize::MAX), Split::Every(1)].into_iter().chain(random) {
             if let Err(why) = Harness::new(split.clone()).run(&case) {
                 panic!("{name}, {split:?}: {why}");
@@ -62,8 +67,18 @@ enum Split {
     Random(Seeded),
 }
 
+impl Split {
+    /// How many bytes are read at most.
+    fn next(&mut self) -> usize {
+        match self {
+            Self::Every(length) => *length,
+            Self::Random(seeded) => seeded.between(1, 40) as usize,
+        }
+    }
+}
+
 struct Connection {
-    link: LinkId,
+    cable: Cable,
     device: String,
     unread: Vec<u8>,
     seen: VecDeque<Seen>,
@@ -145,7 +160,10 @@ impl Harness {
     fn connection_acts(&mut self, actor: &str, act: &str, step: &Value) -> Outcome {
         match act {
             "open" => self.open(actor),
-            "drop" => self.host.hang_up(self.connections[actor].link),
+            "drop" => {
+                let connection = self.connections.get_mut(actor).expect("it is open");
+                connection.cable.close(&mut self.host);
+            }
             "connect" => self.connect(actor, step),
             "online" => return self.online(actor, step),
             "send" => {
@@ -164,27 +182,15 @@ impl Harness {
     }
 
     fn open(&mut self, actor: &str) {
-        let link = self.host.open();
+        let cable = Cable::new(&mut self.host);
         let connection =
-            Connection { link, device: String::new(), unread: Vec::new(), seen: VecDeque::new() };
+            Connection { cable, device: String::new(), unread: Vec::new(), seen: VecDeque::new() };
         self.connections.insert(actor.to_owned(), connection);
     }
 
     fn send(&mut self, actor: &str, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let length = match &mut self.split {
-                Split::Every(length) => *length,
-                Split::Random(seeded) => seeded.between(1, 40) as usize,
-            };
-            rest = self.send_some(actor, rest, length);
-        }
-    }
-
-    fn send_some<'b>(&mut self, actor: &str, bytes: &'b [u8], length: usize) -> &'b [u8] {
-        let (sent, rest) = bytes.split_at(length.min(bytes.len()));
-        self.host.receive(self.connections[actor].link, sent);
-        rest
+        let connection = self.connections.get_mut(actor).expect("it is open");
+        connection.cable.send(&mut self.host, bytes, || self.split.next());
     }
 
     fn connect(&mut self, actor: &str, step: &Value) {
@@ -220,10 +226,9 @@ impl Harness {
         }
         match step["split_every"].as_u64() {
             Some(length) => {
-                let mut rest = bytes.as_slice();
-                while !rest.is_empty() {
-                    rest = self.send_some(actor, rest, usize::try_from(length).unwrap_or(1));
-                }
+                let connection = self.connections.get_mut(actor).expect("it is open");
+                let length = usize::try_from(length).unwrap_or(1);
+                connection.cable.send(&mut self.host, &bytes, || length);
             }
             None => self.send(actor, &bytes),
         }
@@ -296,7 +301,7 @@ impl Harness {
     // --- a connection expects ---
 
     fn connection_expects(&mut self, actor: &str, step: &Value) -> Outcome {
-        let link = self.connections[actor].link;
+        let link = self.connections[actor].cable.link();
         match word(&step["expect"]) {
             "packet" => self.expect_packet(actor, &step["packet"]),
             "packets_any_order" => {
@@ -349,13 +354,7 @@ impl Harness {
     /// Decodes what the hub has sent.
     fn read(&mut self, actor: &str) {
         let connection = self.connections.get_mut(actor).expect("it is open");
-        loop {
-            let output = self.host.take_output(connection.link);
-            if output.is_empty() {
-                break;
-            }
-            connection.unread.extend(output);
-        }
+        connection.unread.extend(connection.cable.receive(&mut self.host, || self.split.next()));
         let mut rest = connection.unread.as_slice();
         while let Decoded::Packet(packet) = decode(&mut rest, usize::MAX).expect("a hub sends MQTT") {
             connection.seen.push_back(write(&packet));
@@ -367,7 +366,10 @@ impl Harness {
         self.read(actor);
         let connection = self.connections.get_mut(actor).expect("it is open");
         let Some(seen) = connection.seen.pop_front() else {
-            return Err(format!("no packet; the connection is {:?}", self.host.closed(connection.link)));
+            return Err(format!(
+                "no packet; the connection is {:?}",
+                self.host.closed(connection.cable.link())
+            ));
         };
         self.compare(actor, wanted, &seen)
     }

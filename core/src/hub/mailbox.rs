@@ -21,8 +21,8 @@ use crate::time::UnixTime;
 pub struct SequenceNumber(pub u64);
 
 impl SequenceNumber {
-    /// The packet id that every attempt to deliver the message carries. Unique among any 65 535 messages in a row,
-    /// so among those of a mailbox.
+    /// The packet id that every attempt to deliver the message carries. Unique among any 65 535 numbers in a row; a
+    /// mailbox passes over the numbers that would give a waiting message's id again `[MQTT-2.3.1-2]`.
     #[must_use]
     pub fn packet_id(self) -> PacketId {
         let id = u16::try_from(self.0.saturating_sub(1) % 65_535).unwrap_or(0).saturating_add(1);
@@ -162,7 +162,7 @@ impl Mailbox {
             return Err(EnqueueError::TooLarge);
         }
         let topic = topic(device_id, &message)?;
-        self.last = self.last.saturating_add(1);
+        self.last = self.next_number();
         let expiry =
             message.expiry.unwrap_or(now.after(CLOUD_MESSAGE_TTL)).min(now.after(CLOUD_MESSAGE_TTL_MAX));
         self.messages.push_back(Waiting {
@@ -177,6 +177,16 @@ impl Mailbox {
             since,
         });
         Ok(SequenceNumber(self.last))
+    }
+
+    /// The next number whose packet id no waiting message has.
+    fn next_number(&self) -> u64 {
+        let is_free = |number: &u64| {
+            let id = SequenceNumber(*number).packet_id();
+            self.messages.iter().all(|message| message.sequence.packet_id() != id)
+        };
+        let next = self.last.saturating_add(1);
+        (next..=u64::MAX).find(is_free).unwrap_or(next)
     }
 
     /// Marks all messages as attempted, because from `since` on they may be sent. True if that changed anything.

@@ -226,7 +226,8 @@ pub struct Limits {
     pub notifications: usize,
     /// Filters of one SUBSCRIBE or UNSUBSCRIBE; a device has five.
     pub filters_per_packet: usize,
-    /// Unsent output, in bytes, from which on nothing more is sent or read.
+    /// Unsent output, in bytes, from which on nothing more is sent; from twice as much on, nothing is read either. In
+    /// between, a device that reads slowly is heard, or its PINGREQ would wait until it is taken for silent.
     pub tx_high_water: usize,
     /// Time from `open` to a complete CONNECT ([`limits::CONNECT_TIME`]).
     pub connect_time: Duration,
@@ -241,7 +242,7 @@ impl Default for Limits {
             calls: 64,
             notifications: 64,
             filters_per_packet: 32,
-            tx_high_water: 256 * 1024,
+            tx_high_water: 128 * 1024,
             connect_time: limits::CONNECT_TIME,
         }
     }

@@ -70,7 +70,7 @@ impl Link {
     #[inline]
     fn must_wait(&mut self, committed: Revision, limits: &Limits, tx: &[u8]) -> Option<Wait> {
         self.stalled = false;
-        if tx.len() >= limits.tx_high_water {
+        if tx.len() >= limits.tx_high_water.saturating_mul(2) {
             return Some(Wait::Flush);
         }
         if !self.pending.is_full(limits.in_flight, limits.tx_high_water) {

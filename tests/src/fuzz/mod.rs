@@ -13,7 +13,7 @@ pub use machines::{device_link, hub_link};
 pub use packets::{chunked_stream, packet_decode, packet_round_trip};
 pub use seeds::seeds;
 pub use words::{connection_string, sas_token, topic_and_bag, user_name};
-pub use world::world;
+pub use world::{replay, world};
 
 /// What a fuzz target does with its input.
 pub type Body = fn(&[u8]);

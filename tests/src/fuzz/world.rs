@@ -1,6 +1,6 @@
 //! A fuzzer's bytes as the choices of a World.
 
-use crate::world::{Bytes, Options, World};
+use crate::world::{Breach, Bytes, Options, World};
 
 /// Steps of one input.
 const STEPS: u32 = 60;
@@ -10,9 +10,28 @@ const STEPS: u32 = 60;
 /// # Panics
 /// Where something happens that cannot be.
 pub fn world(data: &[u8]) {
+    let result = run(&mut new(data));
+    assert!(result.is_ok(), "{result:?}");
+}
+
+/// The same, with the options and all that happens for `each`.
+///
+/// # Errors
+/// What cannot be, and was.
+pub fn replay(data: &[u8], mut each: impl FnMut(&str)) -> Result<(), Breach> {
+    let mut world = new(data).with_lines();
+    each(&world.options().to_string());
+    let result = run(&mut world);
+    world.trace().lines().iter().map(String::as_str).for_each(each);
+    result
+}
+
+fn new(data: &[u8]) -> World<'_> {
     let mut bytes = Bytes::new(data);
     let options = Options::draw(&mut bytes, None);
-    let mut world = World::new(options, bytes);
-    let result = (0..STEPS).try_for_each(|_| world.step()).and_then(|()| world.heal());
-    assert!(result.is_ok(), "{result:?}");
+    World::new(options, bytes)
+}
+
+fn run(world: &mut World<'_>) -> Result<(), Breach> {
+    (0..STEPS).try_for_each(|_| world.step()).and_then(|()| world.heal())
 }

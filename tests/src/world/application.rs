@@ -18,7 +18,7 @@ impl World<'_> {
         match heard {
             Heard::Acknowledged(ticket) => {
                 self.model.telemetry_acknowledged(number, ticket)?;
-                self.marks.mark("app: telemetry acknowledged");
+                self.marks.mark("rule: acknowledged telemetry is safe");
             }
             Heard::Dropped(ticket, reason) => {
                 return breach(format!(
@@ -30,6 +30,7 @@ impl World<'_> {
                 if whose != identity {
                     return breach(format!("a message for dev{whose} reaches dev{identity}"));
                 }
+                self.marks.mark("rule: nothing reaches another device");
                 if dup {
                     self.marks.mark("app: cloud message seen again by a restarted device");
                 }
@@ -77,7 +78,7 @@ impl World<'_> {
                 };
                 let Some(asked) = asked else { return breach(format!("request {request} is not open")) };
                 self.is_answer(identity, asked, status, version, &body)?;
-                self.marks.mark("app: request answered");
+                self.marks.mark("rule: answers are not crossed");
             }
             Heard::Failed(request, failure) => {
                 if thing.requests.remove(&request).is_none() {

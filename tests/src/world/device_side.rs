@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::application::status_of;
 use super::thing::{Thing, Todo, client_id};
 use super::wire::Fact;
-use super::{Arrival, Breach, Canary, Connection, Pipe, Tap, Wake, Wire, World, breach};
+use super::{Arrival, Breach, Canary, Connection, KnockKind, Pipe, Tap, Wake, Wire, World, breach};
 
 impl World<'_> {
     pub(super) fn device_reads(&mut self, number: u64) -> Result<(), Breach> {
@@ -63,6 +63,7 @@ impl World<'_> {
             && thing.device.poll_timeout().is_some_and(|deadline| deadline.at <= self.now)
         {
             thing.event(self.now, Event::TimedOut);
+            self.marks.mark("rule: deadlines lie ahead");
             let deadline = thing.device.poll_timeout();
             if let Some(deadline) = deadline.filter(|deadline| deadline.at <= self.now) {
                 return breach(format!("the device's deadline {deadline:?} is not in the future"));
@@ -112,8 +113,10 @@ impl World<'_> {
             thing.event(self.now, Event::Closed);
             // A machine that was disconnected leaves it to its application to try again.
             thing.reconnect_at.get_or_insert(self.now.after(Duration::from_secs(1)));
+            self.note(number, KnockKind::Refused);
             return self.after_thing(number);
         }
+        self.note(number, KnockKind::Opened);
         self.hub.step_clock(self.now);
         let link = self.hub.open();
         let window = self.options.window;
@@ -129,6 +132,7 @@ impl World<'_> {
             ends: VecDeque::new(),
             heard_at: self.now,
             disconnect: None,
+            spoilt: false,
         };
         let id = self.next_connection;
         self.next_connection += 1;
@@ -153,7 +157,13 @@ impl World<'_> {
         self.send_to_hub(number, false)?;
         let status = self.things[number].device.status();
         let limits = devicebound::device::Limits::default();
-        if status.queued > limits.outbox_messages || status.deliveries > limits.deliveries {
+        let is_bounded = status.queued <= limits.outbox_messages
+            && status.deliveries <= limits.deliveries
+            && status.requests <= 2 * limits.requests
+            && status.calls <= limits.calls
+            && status.in_flight <= limits.window
+            && self.things[number].tx.len() < limits.tx_max;
+        if !is_bounded {
             return breach(format!("a device holds more than it may: {status:?}"));
         }
         let wake = self.things[number].wake_at(self.canary);
@@ -212,6 +222,9 @@ impl World<'_> {
         let name = client_id(self.things[number].identity);
         self.trace.line(self.now, format_args!("{name} ─╳─ device: {:?}", close.reason()));
         match close.reason() {
+            CloseReason::Malformed(_) | CloseReason::Violation(_) if self.is_spoilt(number) => {
+                self.marks.mark("close: device, hub broke a rule");
+            }
             CloseReason::Malformed(_) | CloseReason::Violation(_) => {
                 return breach(format!("{name} says of the hub: {:?}", close.reason()));
             }
@@ -252,6 +265,11 @@ impl World<'_> {
             self.hear(number, heard)?;
         }
         Ok(())
+    }
+
+    fn is_spoilt(&self, number: usize) -> bool {
+        let connection = self.things[number].connection.and_then(|id| self.connections.get(&id));
+        connection.is_some_and(|connection| connection.spoilt)
     }
 
     /// The device's side of the connection ends; the hub hears of it, or not.

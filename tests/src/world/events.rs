@@ -23,6 +23,7 @@ impl World<'_> {
                 Wake::Down(connection) => self.device_reads(connection)?,
                 Wake::Disk => self.disk_is_done(self.now)?,
                 Wake::Thing(thing) => self.wake_thing(thing)?,
+                Wake::Guest(link) => self.wake_guest(link)?,
                 Wake::Hub => self.wake_hub()?,
             }
         }

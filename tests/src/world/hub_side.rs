@@ -10,10 +10,13 @@ use serde_json::Map;
 
 use super::application::{call_payload, parse_cloud, parse_name, status_of};
 use super::disk::Name;
-use super::thing::client_id;
+use super::thing::{Thing, client_id};
 use super::wire::Fact;
-use super::{Arrival, Breach, Canary, Connection, Wake, World, breach};
+use super::{Arrival, Breach, Canary, Connection, KnockKind, Wake, World, breach};
 use crate::hub_host::{CallResult, Stored};
+
+/// Nothing that is sent in this world is longer.
+const LARGEST: usize = 1024;
 
 impl World<'_> {
     pub(super) fn hub_reads(&mut self, number: u64) -> Result<(), Breach> {
@@ -23,11 +26,29 @@ impl World<'_> {
         }
         let Some((link, arrival)) = self.take_arrival(number) else { return Ok(()) };
         self.hub.step_clock(self.now);
+        let is_last =
+            self.connections.get(&number).is_some_and(|connection| connection.up.is_at_end(self.now));
         match arrival {
+            Arrival::Bytes(_) if is_last && self.canary == Some(Canary::ClosedBeforeReading) => {
+                self.hub.hang_up(link);
+            }
             Arrival::Bytes(bytes) => self.hub.receive(link, &bytes),
             Arrival::End => self.hub.hang_up(link),
         }
-        self.after_hub()
+        self.after_hub()?;
+        self.has_room_again(number)
+    }
+
+    /// A device whose write was short goes on with it.
+    fn has_room_again(&mut self, number: u64) -> Result<(), Breach> {
+        let Some(thing) = self.connections.get(&number).map(|connection| connection.thing) else {
+            return Ok(());
+        };
+        let Thing { connection, tx, paused_until, .. } = &self.things[thing];
+        if *connection == Some(number) && !tx.is_empty() && *paused_until <= self.now {
+            self.after_thing(thing)?;
+        }
+        Ok(())
     }
 
     /// What the hub's socket has, if the hub reads it.
@@ -53,7 +74,7 @@ impl World<'_> {
         self.entropy.between(1, 40) as usize
     }
 
-    /// The hub's deadlines. What has arrived meanwhile lies in the sockets' buffers.
+    /// The hub's deadlines. What has arrived meanwhile lies in the sockets' buffers, and is read before a link is judged.
     pub(super) fn wake_hub(&mut self) -> Result<(), Breach> {
         if let Some(at) = self.hub_back_at {
             if at > self.now {
@@ -66,15 +87,15 @@ impl World<'_> {
             self.schedule(Some(self.hub_paused_until), Wake::Hub);
             return Ok(());
         }
-        let numbers: Vec<_> = if self.hub.hub.poll_timeout().is_some_and(|deadline| deadline.at <= self.now) {
-            self.links.values().copied().collect()
-        } else {
-            Vec::new()
-        };
-        for number in numbers {
-            self.read_into_buffer(number);
+        self.hub.step_clock(self.now);
+        while let Some(link) = self.hub.poll_expired() {
+            if let Some(&number) = self.links.get(&link) {
+                self.read_into_buffer(number);
+            }
+            self.hub.time_out(link);
         }
-        self.hub.wake(self.now);
+        self.hub.settle();
+        self.marks.mark("rule: deadlines lie ahead");
         let deadline = self.hub.hub.poll_timeout();
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= self.now) {
             return breach(format!("the hub's deadline {deadline:?} is not in the future"));
@@ -103,10 +124,10 @@ impl World<'_> {
             if touched.is_empty() {
                 break;
             }
-            // What an ended link still has was written before what its successor has.
-            let (ended, open): (Vec<_>, Vec<_>) =
-                touched.into_iter().partition(|link| self.hub.closed(*link).is_some());
-            for link in ended.into_iter().chain(open) {
+            // What a link still has was written before what its successor has.
+            let mut in_order: Vec<_> = touched.into_iter().collect();
+            in_order.sort_by_key(|link| (self.hub.closed(*link).is_none(), self.links.get(link)));
+            for link in in_order {
                 self.send_to_device(link, &mut accepted)?;
             }
         }
@@ -140,10 +161,15 @@ impl World<'_> {
 
     pub(super) fn is_the_only_one(&mut self, number: u64) -> Result<(), Breach> {
         let Some(connection) = self.connections.get(&number) else { return Ok(()) };
-        let identity = self.things[connection.thing].identity;
+        let thing = connection.thing;
+        let identity = self.things[thing].identity;
+        self.note(thing, KnockKind::Accepted);
         let previous = self.live[identity].replace(number);
         let previous = previous.filter(|previous| *previous != number);
         let is_open = |number: &u64| self.connections.get(number).is_some_and(|other| other.link.is_some());
+        if previous.is_some() {
+            self.marks.mark("rule: one live connection");
+        }
         if previous.as_ref().is_some_and(is_open) {
             return breach(format!("dev{identity} has two live connections"));
         }
@@ -152,12 +178,9 @@ impl World<'_> {
 
     pub(super) fn take_writes(&mut self) -> Result<(), Breach> {
         let writes = self.hub.take_writes();
-        let mut receipts = writes.receipts.into_iter();
-        for stored in writes.telemetry {
-            if let Some(name) = self.telemetry_received(&stored)? {
-                let Some(receipt) = receipts.next() else {
-                    return breach("QoS 1 telemetry comes with a receipt");
-                };
+        for (stored, receipt) in writes.telemetry.iter().zip(writes.receipts) {
+            let name = self.telemetry_received(stored, receipt.is_some())?;
+            if let Some(receipt) = receipt {
                 self.disk.append(receipt, name);
                 if self.canary == Some(Canary::StoredBeforeSynced) {
                     self.hub.hub.stored(receipt);
@@ -173,6 +196,7 @@ impl World<'_> {
             match commit.change {
                 Change::Completed(sequence) => {
                     self.model.identities[identity].completed(sequence, commit.revision)?;
+                    self.marks.mark("rule: completed after PUBACK");
                 }
                 Change::Reported => {
                     let record = self.hub.hub.record(commit.device);
@@ -195,38 +219,42 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Telemetry reached the hub. Gives its name, if it was sent at QoS 1.
-    pub(super) fn telemetry_received(&mut self, stored: &Stored) -> Result<Option<Name>, Breach> {
+    /// Telemetry reached the hub, and somebody waits for its acknowledgement or not. Gives its name.
+    pub(super) fn telemetry_received(&mut self, stored: &Stored, waits: bool) -> Result<Name, Breach> {
         let text = String::from_utf8_lossy(&stored.payload).into_owned();
+        if stored.client_id == client_id(self.guests_identity()) {
+            return Ok(Name { thing: usize::MAX, number: 0 });
+        }
         let Some((kind, name)) = parse_name(&text) else { return breach(format!("nobody sent {text}")) };
         let thing = self.things.get(name.thing);
         if thing.is_none_or(|thing| client_id(thing.identity) != stored.client_id) {
             return breach(format!("{text} comes from {}", stored.client_id));
         }
         let sender = &mut self.model.senders[name.thing];
+        if waits != (kind == 't') {
+            return breach(format!("{text}: a receipt is for QoS 1, and for nothing else"));
+        }
         match kind {
             't' => {
                 if sender.received(name.number)? {
                     self.marks.mark("wire: telemetry received twice");
                 }
-                Ok(Some(name))
             }
-            'q' => sender.received_at_most_once(name.number).map(|()| None),
-            _ => {
-                self.marks.mark("hub: will sent");
-                Ok(None)
-            }
+            'q' => sender.received_at_most_once(name.number)?,
+            _ => self.marks.mark("hub: will sent"),
         }
+        Ok(name)
     }
 
     /// Carries what the hub has written to a link into its pipe, and the link's end.
     pub(super) fn send_to_device(&mut self, link: LinkId, accepted: &mut Vec<u64>) -> Result<(), Breach> {
-        let Some(&number) = self.links.get(&link) else { return Ok(()) };
+        let Some(&number) = self.links.get(&link) else { return self.guest_hears(link) };
         let closed = self.hub.closed(link);
         let delay = self.draw(self.options.delay);
         let arrives = self.now.after(delay);
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         let room = if closed.is_some() { usize::MAX } else { connection.down.room() };
+        self.is_within_caps(link)?;
         let bytes = self.hub.take_some(link, room);
         if bytes.len() == room {
             self.marks.mark("fault: short write");
@@ -253,6 +281,19 @@ impl World<'_> {
         self.schedule(down, Wake::Down(number));
         self.drop_if_over(number);
         Ok(())
+    }
+
+    /// What the hub holds for a link is bounded, however little the link takes.
+    fn is_within_caps(&mut self, link: LinkId) -> Result<(), Breach> {
+        let (_, waiting) = self.hub.buffered(link);
+        if waiting >= self.options.high_water {
+            self.marks.mark("hub: output full");
+        }
+        self.marks.mark("rule: caps hold");
+        match waiting {
+            waiting if waiting <= self.options.high_water + LARGEST => Ok(()),
+            waiting => breach(format!("{waiting} bytes wait for {link:?}")),
+        }
     }
 
     /// Reads what the hub wrote, beside the device.
@@ -290,9 +331,10 @@ impl World<'_> {
                     if whose != identity {
                         return breach(format!("a message for dev{whose} is sent to {name}"));
                     }
-                    if model.cloud_sent(message, dup)? {
-                        marks.mark("wire: cloud message sent again with DUP");
-                    }
+                    marks.mark(match model.cloud_sent(message, dup)? {
+                        true => "wire: cloud message sent again with DUP",
+                        false => "rule: cloud messages in order",
+                    });
                 }
                 _ => {}
             }

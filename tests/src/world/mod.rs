@@ -17,31 +17,45 @@
 //! ```
 
 mod application;
+mod cable;
 mod canary;
+mod command;
 mod device_side;
 mod disk;
 mod entropy;
 mod events;
+mod faults;
+mod footprint;
+mod guest;
+mod histories;
 mod hub_side;
 mod marks;
 mod model;
 mod options;
 mod pipe;
 mod run;
+mod scale;
 mod steps;
 mod thing;
 mod trace;
+mod visit;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use cable::Cable;
 pub use canary::Canary;
+pub use command::{BadCommand, Command, USAGE};
 pub use entropy::{Bytes, Entropy, Exhaustive, Seeded};
+pub use faults::{FAULTS, Fault, Reached};
+pub use footprint::Footprint;
+pub use histories::every_history;
 pub use marks::{MARKS, Marks};
 pub use options::{Options, Step};
 pub use pipe::{Arrival, Pipe};
 pub use run::{Failure, Run, Summary};
+pub use scale::{Day, DayReport, Storm, StormReport};
 pub use trace::Trace;
 
 use devicebound::hub::{DeviceKey, HubConfig, LinkId};
@@ -51,6 +65,7 @@ use devicebound::{Device, hub};
 use crate::fixtures;
 use crate::hub_host::{HubHost, StoreMode};
 use disk::Disk;
+use guest::Guest;
 use model::Model;
 use thing::{Thing, client_id};
 use wire::{Tap, Wire};
@@ -64,9 +79,9 @@ fn breach<T>(what: impl Into<String>) -> Result<T, Breach> {
     Err(Breach(what.into()))
 }
 
-/// Time after the last fault within which everything has come to rest: a half-open connection is found within the
-/// keep alive and the time for a PINGRESP, its device comes back after a delay, and a call has its time-outs.
-pub const REST: Duration = Duration::from_secs(240);
+/// Time within which everything has come to rest once there are no faults any more (`faults.md`, F3), and no connection
+/// is dead without anybody knowing: see [`Options::rest`].
+pub const REST: Duration = Duration::from_secs(60);
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +92,25 @@ enum Wake {
     Down(u64),
     Disk,
     Thing(usize),
+    Guest(LinkId),
     Hub,
+}
+
+/// An attempt to connect, or what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Knock {
+    at: Instant,
+    thing: usize,
+    kind: KnockKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KnockKind {
+    /// There is no hub.
+    Refused,
+    Opened,
+    /// CONNACK 0 was sent.
+    Accepted,
 }
 
 /// A TCP connection and what both sides know of it.
@@ -99,6 +132,8 @@ struct Connection {
     heard_at: Instant,
     /// Where the device's DISCONNECT ends.
     disconnect: Option<u64>,
+    /// The device was sent what no hub sends.
+    spoilt: bool,
 }
 
 /// A hub, its devices and all around them.
@@ -121,23 +156,30 @@ pub struct World<'e> {
     things: Vec<Thing>,
     connections: BTreeMap<u64, Connection>,
     links: BTreeMap<LinkId, u64>,
+    guests: BTreeMap<LinkId, Guest>,
     next_connection: u64,
     model: Model,
     queue: BTreeSet<(Instant, Wake)>,
     marks: Marks,
     trace: Trace,
     steps: u32,
+    rest: Duration,
+    /// Who tried to connect, and when, where that is noted.
+    knocks: Option<Vec<Knock>>,
 }
 
 impl<'e> World<'e> {
     /// A hub with the devices of `options`, none of them connected yet.
     #[must_use]
     pub fn new(options: Options, entropy: impl Entropy + 'e) -> Self {
-        let config = HubConfig { host_names: vec![fixtures::HOST.to_owned()], ..HubConfig::default() };
+        let limits = hub::Limits { tx_high_water: options.high_water, ..hub::Limits::default() };
+        let config =
+            HubConfig { host_names: vec![fixtures::HOST.to_owned()], limits, ..HubConfig::default() };
         let mut hub = HubHost::new(config);
         hub.store = StoreMode::Held;
+        // One more than there are devices: the guests'.
         let records: Vec<_> =
-            (0..options.devices).map(|identity| fixtures::record(&client_id(identity))).collect();
+            (0..=options.devices).map(|identity| fixtures::record(&client_id(identity))).collect();
         let keys: Vec<_> = records.iter().map(|record| hub.register(record.clone())).collect();
         let now = hub.now;
         let mut world = Self {
@@ -155,12 +197,15 @@ impl<'e> World<'e> {
             things: Vec::new(),
             connections: BTreeMap::new(),
             links: BTreeMap::new(),
+            guests: BTreeMap::new(),
             next_connection: 0,
-            model: Model::new(options.devices),
+            model: Model::new(options.devices + 1),
             queue: BTreeSet::new(),
             marks: Marks::default(),
             trace: Trace::new(now, false),
             steps: 0,
+            rest: Duration::ZERO,
+            knocks: None,
             options,
         };
         for identity in 0..world.options.devices {
@@ -207,6 +252,12 @@ impl<'e> World<'e> {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.now.since(self.start)
+    }
+
+    /// How long it took until all had come to rest, once [`heal`](Self::heal) found it so.
+    #[must_use]
+    pub const fn rest(&self) -> Duration {
+        self.rest
     }
 
     /// The hub machine.
@@ -266,14 +317,18 @@ impl<'e> World<'e> {
     /// The faults stop; what was broken stays so until somebody notices.
     ///
     /// # Errors
-    /// What cannot be, and was; and what has not come to rest after [`REST`].
+    /// What cannot be, and was; and what has not come to rest after [`Options::rest`].
     pub fn heal(&mut self) -> Result<(), Breach> {
         self.stop_faults()?;
-        let end = self.now.after(REST);
+        let (start, most) = (self.now, self.options.rest());
         loop {
-            let Some(unrest) = self.unrest() else { return Ok(()) };
-            if self.now >= end {
-                return breach(format!("{REST:?} after the last fault: {unrest}"));
+            let Some(unrest) = self.unrest() else {
+                self.rest = self.now.since(start);
+                self.marks.mark("rule: all comes to rest");
+                return Ok(());
+            };
+            if self.now.since(start) >= most {
+                return breach(format!("{most:?} after the last fault: {unrest}"));
             }
             self.run_until(self.now.after(Duration::from_secs(1)))?;
         }
@@ -283,6 +338,11 @@ impl<'e> World<'e> {
     fn draw(&mut self, most: Duration) -> Duration {
         let most = u32::try_from(most.as_millis()).unwrap_or(u32::MAX - 1);
         Duration::from_millis(self.entropy.below(most + 1).into())
+    }
+
+    fn note(&mut self, thing: usize, kind: KnockKind) {
+        let at = self.now;
+        self.knocks.iter_mut().for_each(|knocks| knocks.push(Knock { at, thing, kind }));
     }
 
     fn schedule(&mut self, at: Option<Instant>, wake: Wake) {

@@ -174,8 +174,19 @@ impl Identity {
             Some(cloud) if cloud.sent && !dup => {
                 breach(format!("cloud message {number} is sent again without DUP"))
             }
-            Some(cloud) => Ok(std::mem::replace(&mut cloud.sent, true)),
+            Some(cloud) if cloud.sent => Ok(true),
+            Some(_) => self.cloud_sent_first(number).map(|()| false),
         }
+    }
+
+    /// The hub sent it for the first time: no older one waits for that.
+    fn cloud_sent_first(&mut self, number: u64) -> Result<(), Breach> {
+        let waits = |cloud: &Cloud| !cloud.sent && cloud.completed.or(cloud.dropped).is_none();
+        if let Some((older, _)) = self.cloud.range(..number).find(|(_, cloud)| waits(cloud)) {
+            return breach(format!("cloud message {number} overtakes {older}"));
+        }
+        self.cloud.entry(number).and_modify(|cloud| cloud.sent = true);
+        Ok(())
     }
 
     /// The application is done with it. True if it was before.
@@ -378,8 +389,11 @@ impl Model {
         Self { identities: (0..identities).map(|_| Identity::new()).collect(), ..Self::default() }
     }
 
+    /// Telemetry is safe; that of a guest is of no interest.
     pub(super) fn telemetry_safe(&mut self, name: Name) {
-        self.senders[name.thing].durable(name.number);
+        if let Some(sender) = self.senders.get_mut(name.thing) {
+            sender.durable(name.number);
+        }
     }
 
     pub(super) fn telemetry_acknowledged(&mut self, thing: usize, ticket: Ticket) -> Result<(), Breach> {

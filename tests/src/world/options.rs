@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Entropy;
+use devicebound::device::Timing;
+
+use super::{Entropy, REST};
 
 /// What happens in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub enum Step {
     RejectCommit,
     WallStep,
     Rival,
+    /// A peer that is no device comes.
+    Guest,
+    /// The hub sends what no hub sends.
+    WrongHub,
 }
 
 impl Step {
@@ -44,7 +50,7 @@ impl Step {
         Self::Disconnect,
     ];
     /// What goes wrong.
-    pub const FAULTS: [Self; 11] = [
+    pub const FAULTS: [Self; 13] = [
         Self::Cut,
         Self::HalfOpen,
         Self::Stall,
@@ -56,8 +62,24 @@ impl Step {
         Self::RejectCommit,
         Self::WallStep,
         Self::Rival,
+        Self::Guest,
+        Self::WrongHub,
     ];
 }
+
+/// Times that let a run come to rest soon. The longest way back: the keep alive and the time for a PINGRESP or a
+/// CONNACK, then a delay, then a CONNACK.
+const QUICK: Timing = Timing {
+    connack: Duration::from_secs(15),
+    ping_response: Duration::from_secs(10),
+    request: Duration::from_secs(20),
+    token_lifetime: Duration::from_secs(3600),
+    renewal_patience: Duration::from_secs(5),
+    reconnect_min: Duration::from_secs(1),
+    reconnect_max: Duration::from_secs(20),
+    refused_min: Duration::from_secs(5),
+    refused_max: Duration::from_secs(20),
+};
 
 /// What a run is like. [`calm`](Self::calm) is a world in which nothing takes time and nothing goes wrong;
 /// [`draw`](Self::draw) takes a random one, in which only some of the faults occur: so rare ones are not drowned.
@@ -73,14 +95,18 @@ pub struct Options {
     pub split: u32,
     /// Bytes that a reader takes before it has read any.
     pub window: usize,
+    /// Bytes of output that nobody takes, from which on hub and devices send nothing more.
+    pub high_water: usize,
     /// Longest time that the hub's store takes.
     pub store: Duration,
     /// Longest time that applications take to complete a message, or to answer a call.
     pub application: Duration,
     /// Keep alive, in seconds.
     pub keep_alive: u16,
-    /// Life of a SAS token.
+    /// Life of a SAS token; counts in place of the one in `timing`.
     pub token: Duration,
+    /// How long things take the devices.
+    pub timing: Timing,
     /// Whether sessions start clean.
     pub clean: bool,
     /// One step in so many is a fault; 0: none.
@@ -99,14 +125,24 @@ impl Options {
             delay: Duration::ZERO,
             split: 0,
             window: 1 << 20,
+            high_water: 1 << 16,
             store: Duration::ZERO,
             application: Duration::ZERO,
             keep_alive: 60,
             token: Duration::from_secs(3600),
+            timing: QUICK,
             clean: false,
             fault: 0,
             faults: Vec::new(),
         }
+    }
+
+    /// The longest time to rest: [`REST`], and before it the time that it takes a device to find out that a connection
+    /// is dead. The fault list allows 60 s in all, which no device with a keep alive of 60 s can promise: it may have
+    /// pinged just before the hub went.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        REST + Duration::from_secs(self.keep_alive.into()) + self.timing.ping_response
     }
 
     /// A random world; of `devices` identities, or of 1 to 5.
@@ -123,10 +159,12 @@ impl Options {
             delay: millis(pick(&[0, 10, 200, 3000, 30_000])),
             split: u32::try_from(pick(&[0, 1, 2, 5])).unwrap_or(0),
             window: usize::try_from(pick(&[1 << 20, 4096, 512, 64, 1])).unwrap_or(1),
+            high_water: usize::try_from(pick(&[1 << 16, 1024, 256])).unwrap_or(1),
             store: millis(pick(&[0, 5, 300, 10_000])),
             application: millis(pick(&[0, 100, 5000, 60_000])),
             keep_alive: u16::try_from(pick(&[60, 5, 20])).unwrap_or(60),
             token: millis(pick(&[3_600_000, 60_000])),
+            timing: QUICK,
             clean: pick(&[0, 0, 1]) == 1,
             fault: u32::try_from(pick(&[4, 2, 10, 30])).unwrap_or(4),
             faults: Vec::new(),
@@ -138,9 +176,13 @@ impl Options {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { devices, pace, delay, split, window, store, application, keep_alive, .. } = self;
+        let Self { devices, pace, delay, split, window, high_water, store, application, keep_alive, .. } =
+            self;
         write!(f, "{devices} devices, a step every {pace:?} at most, delay to {delay:?}, split 1/{split}, ")?;
-        write!(f, "window {window}, store to {store:?}, application to {application:?}, ")?;
+        write!(
+            f,
+            "window {window}, high water {high_water}, store to {store:?}, application to {application:?}, "
+        )?;
         write!(f, "keep alive {keep_alive} s, token {:?}, clean {}, ", self.token, self.clean)?;
         write!(f, "fault 1/{}: {:?}", self.fault, self.faults)
     }

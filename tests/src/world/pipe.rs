@@ -104,6 +104,12 @@ impl Pipe {
         self.written
     }
 
+    /// Whether there is nothing more to read but the end.
+    #[must_use]
+    pub fn is_at_end(&self, now: Instant) -> bool {
+        self.bytes.is_empty() && !self.stalled && !self.dead && self.end.is_some_and(|end| end <= now)
+    }
+
     /// When there will be something to read.
     #[must_use]
     pub fn next_arrival(&self) -> Option<Instant> {

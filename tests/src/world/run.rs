@@ -28,6 +28,8 @@ pub struct Summary {
     pub hash: u64,
     /// How long the world lasted.
     pub elapsed: Duration,
+    /// How long it took until all had come to rest.
+    pub rest: Duration,
     /// What was reached.
     pub marks: Marks,
 }
@@ -103,6 +105,7 @@ impl Run {
             Ok(()) => Ok(Summary {
                 hash: world.trace().hash(),
                 elapsed: world.elapsed(),
+                rest: world.rest(),
                 marks: world.marks().clone(),
             }),
             Err(breach) => {

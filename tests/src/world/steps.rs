@@ -1,5 +1,6 @@
 //! What somebody does: applications, the back end, and whoever breaks things.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use devicebound::device::Message;
@@ -10,6 +11,10 @@ use devicebound::time::{Instant, UnixTime};
 use super::application::call_payload;
 use super::thing::Request;
 use super::{Breach, Step, Wake, World, breach};
+use crate::vectors;
+
+/// Longest time that a hub is away.
+const OUTAGE: Duration = Duration::from_secs(5);
 
 impl World<'_> {
     /// Does something with or to a device; what cannot be done now is left.
@@ -43,7 +48,23 @@ impl World<'_> {
             Step::RejectCommit => self.reject(device),
             Step::WallStep => self.wall_step(),
             Step::Rival => self.rival(device),
+            Step::Guest => self.guest(),
+            Step::WrongHub => self.wrong_hub(device),
         }?;
+        self.run_until(self.now)
+    }
+
+    /// A device's application sends telemetry at QoS 1, if its outbox has room.
+    ///
+    /// # Errors
+    /// What cannot be, and was.
+    ///
+    /// # Panics
+    /// Where the world has no such device.
+    pub fn send_telemetry(&mut self, device: usize) -> Result<(), Breach> {
+        let next = self.model.senders[device].next();
+        self.submit(device, next);
+        self.after_thing(device)?;
         self.run_until(self.now)
     }
 
@@ -256,7 +277,8 @@ impl World<'_> {
         let survived =
             self.disk.records().iter().zip(before).filter(|(record, before)| record.revision() > *before);
         survived.for_each(|_| self.marks.mark("fault: unsynced record survived a crash"));
-        self.start_hub_again()
+        let outage = self.draw(OUTAGE);
+        self.start_hub_again(outage)
     }
 
     /// The hub stops in good order: everything is written first.
@@ -272,10 +294,12 @@ impl World<'_> {
     fn hub_crash_without_loss(&mut self) -> Result<(), Breach> {
         self.disk_is_done(Instant::from_micros(u64::MAX))?;
         let _ = self.disk.crash(&mut *self.entropy);
-        self.start_hub_again()
+        let outage = self.draw(OUTAGE);
+        self.start_hub_again(outage)
     }
 
-    fn start_hub_again(&mut self) -> Result<(), Breach> {
+    /// The hub is gone, and comes back after `outage` with what the disk holds.
+    pub(super) fn start_hub_again(&mut self, outage: Duration) -> Result<(), Breach> {
         for (&link, &id) in &self.links {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.link = None;
@@ -285,6 +309,7 @@ impl World<'_> {
             self.queue.insert((self.now, Wake::Down(id)));
         }
         self.links.clear();
+        std::mem::take(&mut self.guests).keys().for_each(|guest| self.hub.forget(*guest));
         self.connections.retain(|_, connection| connection.device_is_there);
         self.live.fill(None);
         self.model.calls.clear();
@@ -294,10 +319,10 @@ impl World<'_> {
             model.recovered(self.disk.record(identity), wall)?;
         }
         self.keys =
-            (0..self.options.devices).map(|identity| self.hub.device(&super::client_id(identity))).collect();
+            (0..=self.options.devices).map(|identity| self.hub.device(&super::client_id(identity))).collect();
         self.identities = self.keys.iter().enumerate().map(|(identity, key)| (*key, identity)).collect();
         self.hub_paused_until = self.now;
-        let back = self.now.after(self.draw(Duration::from_secs(5)));
+        let back = self.now.after(outage);
         self.hub_back_at = Some(back);
         self.schedule(Some(back), Wake::Hub);
         Ok(())
@@ -327,6 +352,28 @@ impl World<'_> {
         self.trace.line(self.now, format_args!("it is {wall}"));
         self.hub.set_wall(wall);
         self.after_hub()
+    }
+
+    /// Whoever sits on the way puts in, between two packets of the hub's, a packet that no hub sends.
+    fn wrong_hub(&mut self, number: usize) -> Result<(), Breach> {
+        static WRONG: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+            let mut cases = vectors::load("packets_invalid");
+            cases.retain(|case| case["from"] != "client" && case["expect"] != "incomplete");
+            cases.iter().map(vectors::bytes).collect()
+        });
+        let wrong = &WRONG[self.entropy.below(u32::try_from(WRONG.len()).unwrap_or(1)) as usize];
+        let delay = self.draw(self.options.delay);
+        let Some(id) = self.things[number].connection else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        if connection.down_tap.is_inside_a_packet() || connection.down.room() < wrong.len() {
+            return Ok(());
+        }
+        connection.down.write(wrong, self.now.after(delay));
+        connection.spoilt = true;
+        let next = connection.down.next_arrival();
+        self.schedule(next, Wake::Down(id));
+        self.marks.mark("fault: hub sends what no hub sends");
+        Ok(())
     }
 
     /// Another machine with the same identity comes, or leaves.

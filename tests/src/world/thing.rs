@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use devicebound::Device;
-use devicebound::device::{Action, CallId, Delivery, DeviceConfig, Event, Message, RequestId, Timing, Wait};
+use devicebound::device::{
+    Action, CallId, ConnectionState, Delivery, DeviceConfig, Event, Limits, Message, RequestId, Timing, Wait,
+};
 use devicebound::packet::QoS;
 use devicebound::time::{Instant, UnixTime};
 use devicebound::{Close, iothub::Subscription};
 use serde_json::{Map, Value};
-use std::time::Duration;
 
 use super::{Canary, Options};
 use crate::fixtures;
@@ -59,27 +60,12 @@ pub(super) fn client_id(identity: usize) -> String {
     format!("dev{identity}")
 }
 
-/// Times that let a run come to rest soon. The longest way back: the keep alive and the time for a PINGRESP or a
-/// CONNACK, then a delay, then a CONNACK.
-fn timing(options: &Options) -> Timing {
-    Timing {
-        connack: Duration::from_secs(15),
-        ping_response: Duration::from_secs(10),
-        request: Duration::from_secs(20),
-        token_lifetime: options.token,
-        renewal_patience: Duration::from_secs(5),
-        reconnect_max: Duration::from_secs(20),
-        refused_min: Duration::from_secs(5),
-        refused_max: Duration::from_secs(20),
-        ..Timing::default()
-    }
-}
-
 impl Thing {
     pub(super) fn new(identity: usize, number: usize, is_rival: bool, options: &Options) -> Self {
         let config = fixtures::config(&client_id(identity))
             .with_keep_alive(options.keep_alive)
-            .with_timing(timing(options))
+            .with_timing(Timing { token_lifetime: options.token, ..options.timing })
+            .with_limits(Limits { tx_high_water: options.high_water, ..Limits::default() })
             .with_clean_session(options.clean)
             .with_will(&Message::new(format!("w{number}.0").as_bytes()), QoS::AtLeastOnce)
             .expect("a short will is a will");
@@ -111,6 +97,10 @@ impl Thing {
         self.mirror = None;
         self.rx.clear();
         self.tx.clear();
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        self.device.status().connection == ConnectionState::Online
     }
 
     /// When it wants to be woken.

@@ -14,6 +14,11 @@ pub(super) struct Tap {
 }
 
 impl Tap {
+    /// Whether a packet has begun and not ended.
+    pub(super) const fn is_inside_a_packet(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// Reads the packets that `bytes` finish, each with its end, counted from the first of `bytes`.
     pub(super) fn read(
         &mut self,
