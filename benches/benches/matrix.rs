@@ -9,8 +9,12 @@ mod codecs;
 
 use std::panic::{self, AssertUnwindSafe};
 
-use codecs::{DECODERS, Kind, NewDecoder};
+use codecs::{DECODERS, Decoder, Kind, NewDecoder, Progress};
 use devicebound_tests::matrix::{Case, Expectation, cases};
+use mqtt_protocol_core::mqtt::common::Cursor;
+use mqtt_protocol_core::mqtt::connection::GenericEvent;
+use mqtt_protocol_core::mqtt::packet::{Qos, v3_1_1};
+use mqtt_protocol_core::mqtt::{Connection, Version, result_code::ConnectReturnCode, role};
 
 /// What a decoder does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +59,65 @@ impl Verdict {
     }
 }
 
+/// The one peer that is a whole machine, too, and so could know more than its codec does. It is a client for what only
+/// a server sends, and else a server: one that waits for CONNECT, or that has sent a PUBLISH.
+#[derive(Default)]
+struct ProtocolCoreConnection(Vec<u8>);
+
+impl ProtocolCoreConnection {
+    fn connect() -> v3_1_1::Connect {
+        v3_1_1::Connect::builder().client_id("dev").expect("an id").build().expect("CONNECT")
+    }
+
+    fn client(received: &[u8]) -> Progress {
+        let mut client = Connection::<role::Client>::new(Version::V3_1_1);
+        client.checked_send(Self::connect());
+        if received.first() != Some(&0x20) {
+            client.recv(&mut Cursor::new(&[0x20, 2, 0, 0][..]));
+        }
+        progress(&client.recv(&mut Cursor::new(received)))
+    }
+
+    fn server(received: &[u8]) -> Progress {
+        let mut server = Connection::<role::Server>::new(Version::V3_1_1);
+        if received.first() != Some(&0x10) {
+            server.recv(&mut Cursor::new(Self::connect().to_continuous_buffer().as_slice()));
+            let connack = v3_1_1::Connack::builder().session_present(false);
+            let connack = connack.return_code(ConnectReturnCode::Accepted).build().expect("CONNACK");
+            server.checked_send(connack);
+            let id = server.acquire_packet_id().expect("none is in use");
+            let publish = v3_1_1::Publish::builder().topic_name("a").expect("a name");
+            server.checked_send(publish.qos(Qos::AtLeastOnce).packet_id(id).build().expect("PUBLISH"));
+        }
+        progress(&server.recv(&mut Cursor::new(received)))
+    }
+}
+
+fn progress(events: &[GenericEvent<u16>]) -> Progress {
+    let packets =
+        events.iter().filter(|event| matches!(event, GenericEvent::NotifyPacketReceived(_))).count();
+    Progress { packets, refused: events.iter().any(|event| matches!(event, GenericEvent::NotifyError(_))) }
+}
+
+impl Decoder for ProtocolCoreConnection {
+    fn append(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn decode(&mut self) -> Progress {
+        match self.0.first().map(|first| first >> 4) {
+            Some(2 | 9 | 11 | 13) => Self::client(&self.0),
+            _ => Self::server(&self.0),
+        }
+    }
+}
+
 fn main() {
     // A peer's panic is a verdict, and nothing to print.
     panic::set_hook(Box::new(|_| {}));
-    let decoders: Vec<_> = DECODERS.into_iter().filter(|(_, kind, _)| *kind != Kind::Limit).collect();
+    let mut decoders: Vec<_> = DECODERS.into_iter().filter(|(_, kind, _)| *kind != Kind::Limit).collect();
+    let connection: NewDecoder = || Box::new(ProtocolCoreConnection::default());
+    decoders.push(("mqtt-protocol-core Connection", Kind::Peer, connection));
     let cases = cases();
 
     print!("| clause | case | expected |");
