@@ -5,13 +5,18 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path tests/no_std/Cargo.toml
-//! size tests/no_std/target/release/devicebound-no-std     # code (text) and data of all that is linked
+//! cargo run --profile small --no-default-features --manifest-path tests/no_std/Cargo.toml   # a device alone
+//! size tests/no_std/target/small/devicebound-no-std     # code (text) and data of all that is linked
 //! ```
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+#[cfg(feature = "hub")]
+mod conversation;
+#[cfg(not(feature = "hub"))]
+#[path = "device_alone.rs"]
 mod conversation;
 mod heap;
 
