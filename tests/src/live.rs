@@ -18,6 +18,8 @@ pub const DEVICE_ID: &str = "sensor-42";
 /// What its telemetry is published to: 76 bytes.
 pub const TELEMETRY_TOPIC: &str =
     "devices/sensor-42/messages/events/%24.ct=application%2Fjson&%24.ce=utf-8&z=7";
+/// What its telemetry without properties is published to: 34 bytes.
+pub const PLAIN_TELEMETRY_TOPIC: &str = "devices/sensor-42/messages/events/";
 /// What a cloud message to it is published to.
 pub const CLOUD_MESSAGE_TOPIC: &str = "devices/sensor-42/messages/devicebound/%24.mid=1f8c&%24.to=%2Fdevices%2Fsensor-42%2Fmessages%2FdeviceBound";
 
@@ -160,6 +162,14 @@ impl LiveDevice {
             properties: &[("z", Some("7"))],
             ..Message::new(payload)
         };
+        self.send(message)
+    }
+
+    /// Sends any telemetry, as far as the window is open.
+    ///
+    /// # Errors
+    /// As [`Device::telemetry`] does.
+    pub fn send(&mut self, message: Message<'_>) -> Result<Ticket, SendError> {
         self.device.telemetry(NOW, message, &mut self.tx)
     }
 

@@ -87,6 +87,14 @@ fn a_hub_answers_pings_without_an_allocation() {
 }
 
 #[test]
+fn a_hub_takes_pubacks_that_complete_nothing_without_an_allocation() {
+    let mut hub = LiveHub::new();
+    let stream = (1..=PACKETS).flat_map(puback).collect::<Vec<_>>();
+    let allocations = steady_allocations(|| assert!(hub.receive(&stream, StoreMode::Immediate).is_empty()));
+    assert_eq!(allocations, 0);
+}
+
+#[test]
 fn a_device_sends_telemetry_by_the_window_and_takes_its_acknowledgements_without_an_allocation() {
     let mut device = LiveDevice::new();
     let packet = publish(TELEMETRY_TOPIC, 1, &PAYLOAD);

@@ -15,6 +15,7 @@ use codecs::{DECODERS, ENCODERS, Kind, NewDecoder, NewEncoder};
 use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound_benches::workloads::{self, Workload};
 use devicebound_tests::allocations::Counting;
+use machines::Telemetry;
 use measure::{Contender, Cost, Plan, sample};
 use table::Table;
 
@@ -51,16 +52,30 @@ fn main() {
     println!("\n{encode}");
 
     let mut hub = Table::new("hub: PUBLISH in, PUBACK out", machines::HUBS);
-    for workload in workloads::telemetry().iter().filter(|workload| wanted(workload.name)) {
+    let mut sessions = workloads::telemetry();
+    sessions.extend([mixed, workloads::mixed_without_patches()]);
+    for workload in sessions.iter().filter(|workload| wanted(workload.name)) {
         hub.add(workload.name, &run(plan, workload.packets, machines::hub(workload)));
     }
     println!("\n{hub}");
 
-    if wanted("puback") {
-        let mut device = Table::new("device: PUBACK in", machines::DEVICES);
-        device.add("puback", &run(plan, IN_FLIGHT_MAX, machines::device()));
-        println!("\n{device}");
+    let mut device = Table::new("device: PUBLISH out, PUBACK in", machines::DEVICES);
+    for (name, size, properties) in [
+        ("publish 16 B", 16, true),
+        ("publish 128 B", 128, true),
+        ("publish 128 B without properties", 128, false),
+        ("publish 1 KiB", 1024, true),
+    ] {
+        if wanted(name) {
+            let message = Telemetry { size, properties };
+            device.add(name, &run(plan, IN_FLIGHT_MAX, machines::device_sends(message)));
+        }
     }
+    if wanted("puback") {
+        let message = Telemetry { size: 128, properties: true };
+        device.add("puback", &run(plan, IN_FLIGHT_MAX, machines::device_receives(message)));
+    }
+    println!("\n{device}");
 }
 
 fn run(plan: Plan, packets: usize, mut contenders: Vec<Contender<'_>>) -> Vec<Cost> {

@@ -356,7 +356,7 @@ impl DeviceConfig {
     /// The device, or the module.
     #[must_use]
     pub fn identity(&self) -> Identity<'_> {
-        Identity::new(&self.device_id, self.module_id.as_deref()).expect("the ids come out of an Identity")
+        Identity::of_checked_ids(&self.device_id, self.module_id.as_deref()) // they come out of an Identity
     }
 
     /// Checks what later cannot go wrong any more.

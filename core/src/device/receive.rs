@@ -13,7 +13,7 @@ use super::{
 };
 use crate::iothub::topic::{self, FromHub};
 use crate::iothub::{Subscription, Subscriptions};
-use crate::packet::{ConnAck, Packet, PacketId, Publish, PublishQoS, SubAck, SubAckCode};
+use crate::packet::{ConnAck, Packet, PacketId, PacketType, Publish, PublishQoS, SubAck, SubAckCode};
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::session::legality::{self, Role};
@@ -21,6 +21,9 @@ use crate::time::Instant;
 
 /// What the caller of a direct method gets when too many are open (HTTP: too many requests).
 const TOO_MANY_CALLS: i32 = 429;
+
+// It goes a way of its own, without a question to the table.
+const _: () = assert!(legality::legal(Role::Device, legality::Phase::Open).contains(PacketType::PubAck));
 
 impl Device {
     /// Takes a PUBACK; `None` where no telemetry of this connection waits for it.

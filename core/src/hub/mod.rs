@@ -30,6 +30,7 @@
 //! *Time* comes in with every call. Deadlines are looked up with [`Hub::poll_timeout`] and worked off with
 //! [`Hub::expire`].
 
+mod config;
 mod deadlines;
 mod handshake;
 mod link;
@@ -49,8 +50,8 @@ mod twin;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
+pub use config::{HubConfig, Limits};
 pub use handshake::{ConnectRequest, Grant, Refusal, Thumbprints};
 pub use link::Telemetry;
 pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
@@ -66,8 +67,6 @@ use opening::Opening;
 use slab::{Slab, Slot};
 use timers::{Target, Timers};
 
-use crate::iothub::sas::Policy;
-use crate::limits;
 use crate::packet::PacketType;
 use crate::rule::Rule;
 use crate::session::{Close, CloseReason};
@@ -208,59 +207,6 @@ pub struct Ended {
     pub was_current: bool,
     edition: Option<crate::iothub::Edition>,
     will: Option<Will>,
-}
-
-/// Numbers that bound a hub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Links at a time, of any phase.
-    pub links: usize,
-    /// QoS 1 publishes of one link that may wait for the store ([`limits::IN_FLIGHT_MAX`]).
-    pub in_flight: usize,
-    /// Cloud-to-device messages that wait for a device ([`limits::MAILBOX_MAX`]).
-    pub mailbox: usize,
-    /// Open direct method calls of one device; the real number behind error 403800 is not published.
-    pub calls: usize,
-    /// Desired-property notifications that a link may be behind; beyond, the link ends, and the device reads its twin
-    /// again when it is back.
-    pub notifications: usize,
-    /// Filters of one SUBSCRIBE or UNSUBSCRIBE; a device has five.
-    pub filters_per_packet: usize,
-    /// Unsent output, in bytes, from which on nothing more is sent; from twice as much on, nothing is read either. In
-    /// between, a device that reads slowly is heard, or its PINGREQ would wait until it is taken for silent.
-    pub tx_high_water: usize,
-    /// Time from `open` to a complete CONNECT ([`limits::CONNECT_TIME`]).
-    pub connect_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            links: 1_000_000, // IoT Hub quotas: devices and modules of one hub
-            in_flight: limits::IN_FLIGHT_MAX,
-            mailbox: limits::MAILBOX_MAX,
-            calls: 64,
-            notifications: 64,
-            filters_per_packet: 32,
-            tx_high_water: 128 * 1024,
-            connect_time: limits::CONNECT_TIME,
-        }
-    }
-}
-
-/// What a hub is told once.
-#[derive(Clone, Debug, Default)]
-pub struct HubConfig {
-    /// Host names that devices may use; empty: any.
-    pub host_names: Vec<String>,
-    /// Shared access policies that tokens may be signed with.
-    pub policies: Vec<Policy>,
-    /// How long after its expiry a token is still taken at CONNECT. The real service allows 300 s.
-    pub clock_skew: Duration,
-    /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
-    pub expiry_grace: Duration,
-    /// Bounds.
-    pub limits: Limits,
 }
 
 #[derive(Debug)]
@@ -610,6 +556,7 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     #[test]
     fn connections_that_come_and_go_leave_no_timers_behind() {

@@ -23,6 +23,10 @@ use crate::session::legality::{self, Phase, Role};
 use crate::session::{Close, CloseReason};
 use crate::time::{Instant, UnixTime};
 
+// These go a way of their own, without a question to the table.
+const _: () = assert!(legality::legal(Role::Hub, Phase::Open).contains(PacketType::Publish));
+const _: () = assert!(legality::legal(Role::Hub, Phase::Open).contains(PacketType::PubAck));
+
 /// What a link may use besides itself and its device.
 pub(super) struct Context<'h> {
     pub(super) now: Instant,
@@ -54,8 +58,13 @@ impl Link {
             return Ok(Action::Wait(wait));
         }
         let whole = *input;
-        let result = match decode(input, PACKET_MAX) {
+        let decoded = decode(input, PACKET_MAX);
+        if let Ok(Decoded::Packet(_)) = decoded {
+            self.last_heard = context.now;
+        }
+        let result = match decoded {
             Ok(Decoded::Packet(Packet::Publish(publish))) => self.publish(context, device, publish, whole),
+            Ok(Decoded::Packet(Packet::PubAck(packet_id))) => Ok(self.puback(device, packet_id)),
             Ok(Decoded::Packet(packet)) => self.packet(context, device, packet, whole, tx),
             Ok(Decoded::Incomplete { at_least }) => incomplete(whole, at_least),
             Err(error) => Err(malformed(whole, error)),
@@ -83,7 +92,7 @@ impl Link {
         Some(Wait::Store)
     }
 
-    /// Takes a packet that is no PUBLISH.
+    /// Takes a packet that is neither PUBLISH nor PUBACK.
     #[inline(never)]
     fn packet<'i>(
         &mut self,
@@ -93,9 +102,8 @@ impl Link {
         input: &'i [u8],
         tx: &mut Vec<u8>,
     ) -> Result<Action<'i>, Close> {
-        self.last_heard = context.now;
+        legality::check(Role::Hub, Phase::Open, packet.packet_type()).map_err(violation)?;
         match packet {
-            Packet::PubAck(packet_id) => Ok(self.puback(device, packet_id)),
             Packet::Subscribe(subscribe) => self.subscribe(context, device, subscribe, input),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(context, device, unsubscribe, input),
             Packet::PingReq => {
@@ -103,10 +111,7 @@ impl Link {
                 Ok(Action::Done(PacketType::PingReq))
             }
             Packet::Disconnect => Err(Close::new(CloseReason::Disconnected)),
-            other => {
-                let rule = legality::check(Role::Hub, Phase::Open, other.packet_type()).err();
-                Err(violation(rule.unwrap_or(Rule::Direction)))
-            }
+            _ => Err(violation(Rule::Direction)),
         }
     }
 
@@ -118,7 +123,6 @@ impl Link {
         publish: Publish<'i>,
         input: &'i [u8],
     ) -> Result<Action<'i>, Close> {
-        self.last_heard = context.now;
         let acknowledge = match publish.qos {
             PublishQoS::AtMostOnce => None,
             PublishQoS::AtLeastOnce { packet_id, .. } => Some(packet_id),
@@ -129,7 +133,14 @@ impl Link {
                 Ok(Action::Telemetry(self.telemetry(context.id, publish, bag, acknowledge)))
             }
             Ok(FromDevice::Telemetry(_)) => Err(violation(Rule::MessageSize)),
-            Ok(request) => Ok(self.request(context, device, request, publish.payload, acknowledge)),
+            Ok(FromDevice::TwinGet { rid }) => Ok(self.twin_get(&context, device, rid, acknowledge)),
+            Ok(FromDevice::TwinPatch { rid, if_version }) => {
+                Ok(self.twin_patch(&context, device, rid, if_version, publish.payload, acknowledge))
+            }
+            Ok(FromDevice::MethodResponse { status, rid }) => {
+                self.acknowledge(acknowledge, Until::Nothing);
+                Ok(self.method_response(context, device, status, rid, publish.payload))
+            }
             Err(error) => Err(violation_by(error.rule(), publish.topic.as_bytes(), input)),
         }
     }
@@ -151,33 +162,6 @@ impl Link {
             receipt,
             retain_property: retain_property(self.edition, publish.retain),
             is_will: false,
-        }
-    }
-
-    /// What is asked or answered by a PUBLISH.
-    #[inline(never)]
-    fn request<'i>(
-        &mut self,
-        context: Context<'_>,
-        device: &mut DeviceSlot,
-        request: FromDevice<'i>,
-        payload: &'i [u8],
-        acknowledge: Option<PacketId>,
-    ) -> Action<'i> {
-        match request {
-            FromDevice::Telemetry(_) => Action::Done(PacketType::Publish), // is neither
-            FromDevice::TwinGet { rid } => self.twin_get(&context, device, rid, acknowledge),
-            FromDevice::TwinPatch { rid, if_version } => {
-                self.twin_patch(&context, device, rid, if_version, payload, acknowledge)
-            }
-            FromDevice::MethodResponse { status, rid } => {
-                self.acknowledge(acknowledge, Until::Nothing);
-                let Some(call) = context.calls.answer(rid.as_str(), self.device) else {
-                    return Action::Done(PacketType::Publish); // unknown, late or second answer
-                };
-                device.calls.retain(|open| *open != call);
-                Action::Answered(MethodAnswer { call, status, payload })
-            }
         }
     }
 
@@ -236,6 +220,21 @@ impl Link {
         }
     }
 
+    fn method_response<'i>(
+        &mut self,
+        context: Context<'_>,
+        device: &mut DeviceSlot,
+        status: i32,
+        rid: RequestId<'_>,
+        payload: &'i [u8],
+    ) -> Action<'i> {
+        let Some(call) = context.calls.answer(rid.as_str(), self.device) else {
+            return Action::Done(PacketType::Publish); // unknown, late or second answer
+        };
+        device.calls.retain(|open| *open != call);
+        Action::Answered(MethodAnswer { call, status, payload })
+    }
+
     /// An answer goes only to who subscribed to answers; the request was carried out all the same.
     fn answer_twin(
         &mut self,
@@ -253,6 +252,7 @@ impl Link {
     }
 
     /// The PUBACK of a cloud message completes it. One that names no message of this connection changes nothing.
+    #[inline]
     fn puback<'i>(&mut self, device: &mut DeviceSlot, packet_id: PacketId) -> Action<'i> {
         match device.record.mailbox.complete(packet_id, self.unsent) {
             Some(sequence) => {

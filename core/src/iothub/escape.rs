@@ -2,6 +2,7 @@
 //! A `+` is a plus, never a space.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use core::fmt;
 use core::str::from_utf8;
 
@@ -13,6 +14,13 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// Text that is percent-encoded when it is displayed.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
+
+impl Escaped<'_> {
+    /// Appends what would be displayed, which costs less than to display it.
+    pub(super) fn append(self, out: &mut String) {
+        out.extend(utf8_percent_encode(self.0, RESERVED));
+    }
+}
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -60,6 +60,11 @@ impl<'a> Identity<'a> {
         }
     }
 
+    /// The identity of ids that were checked before.
+    pub(crate) const fn of_checked_ids(device_id: &'a str, module_id: Option<&'a str>) -> Self {
+        Self { device_id, module_id }
+    }
+
     /// The identity of a client id that was checked before, cut at `slash`.
     #[cfg(feature = "hub")]
     #[inline]

@@ -2,7 +2,6 @@
 
 use alloc::borrow::Cow;
 use alloc::string::String;
-use core::fmt::Write as _;
 
 use super::escape::{Encoded, Escaped};
 use crate::rule::Rule;
@@ -68,9 +67,10 @@ pub fn encode_property(name: &str, value: Option<&str>, out: &mut String) {
     if !out.is_empty() && !out.ends_with('/') {
         out.push('&');
     }
-    let _ = write!(out, "{}", Escaped(name)); // a String takes everything
+    Escaped(name).append(out);
     if let Some(value) = value {
-        let _ = write!(out, "={}", Escaped(value));
+        out.push('=');
+        Escaped(value).append(out);
     }
 }
 

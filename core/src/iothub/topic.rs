@@ -346,10 +346,14 @@ fn append(out: &mut String, text: fmt::Arguments<'_>) {
 }
 
 fn append_place(identity: Identity<'_>, out: &mut String) {
-    append(out, format_args!("{DEVICES}{}/", identity.device_id()));
+    // The topic of each message begins so: formatting would cost more than all the rest.
+    out.push_str(DEVICES);
+    out.push_str(identity.device_id());
     if let Some(module_id) = identity.module_id() {
-        append(out, format_args!("modules/{module_id}/"));
+        out.push_str("/modules/");
+        out.push_str(module_id);
     }
+    out.push('/');
 }
 
 fn append_bag<'p>(properties: impl IntoIterator<Item = (&'p str, Option<&'p str>)>, out: &mut String) {
@@ -365,7 +369,8 @@ pub fn telemetry_topic<'p>(
     out: &mut String,
 ) {
     append_place(identity, out);
-    append(out, format_args!("{EVENTS}/"));
+    out.push_str(EVENTS);
+    out.push('/');
     append_bag(properties, out);
 }
 

@@ -1,6 +1,7 @@
 //! Which packet may arrive when, as data: receiver × phase → set of packet types.
 //!
-//! Both machines ask [`check`] before they look into a packet, so no rule of order stands anywhere else.
+//! Both machines ask [`check`] before they look into a packet, so no rule of order stands anywhere else. Of the packets
+//! that come all the time they ask when they are compiled.
 #![doc = include_str!("legality.md")]
 
 #[cfg(feature = "hub")]

@@ -1,0 +1,61 @@
+//! What a hub is told once.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::iothub::sas::Policy;
+use crate::limits;
+
+/// Numbers that bound a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Links at a time, of any phase.
+    pub links: usize,
+    /// QoS 1 publishes of one link that may wait for the store ([`limits::IN_FLIGHT_MAX`]).
+    pub in_flight: usize,
+    /// Cloud-to-device messages that wait for a device ([`limits::MAILBOX_MAX`]).
+    pub mailbox: usize,
+    /// Open direct method calls of one device; the real number behind error 403800 is not published.
+    pub calls: usize,
+    /// Desired-property notifications that a link may be behind; beyond, the link ends, and the device reads its twin
+    /// again when it is back.
+    pub notifications: usize,
+    /// Filters of one SUBSCRIBE or UNSUBSCRIBE; a device has five.
+    pub filters_per_packet: usize,
+    /// Unsent output, in bytes, from which on nothing more is sent; from twice as much on, nothing is read either. In
+    /// between, a device that reads slowly is heard, or its PINGREQ would wait until it is taken for silent.
+    pub tx_high_water: usize,
+    /// Time from `open` to a complete CONNECT ([`limits::CONNECT_TIME`]).
+    pub connect_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            links: 1_000_000, // IoT Hub quotas: devices and modules of one hub
+            in_flight: limits::IN_FLIGHT_MAX,
+            mailbox: limits::MAILBOX_MAX,
+            calls: 64,
+            notifications: 64,
+            filters_per_packet: 32,
+            tx_high_water: 128 * 1024,
+            connect_time: limits::CONNECT_TIME,
+        }
+    }
+}
+
+/// What a hub is told once.
+#[derive(Clone, Debug, Default)]
+pub struct HubConfig {
+    /// Host names that devices may use; empty: any.
+    pub host_names: Vec<String>,
+    /// Shared access policies that tokens may be signed with.
+    pub policies: Vec<Policy>,
+    /// How long after its expiry a token is still taken at CONNECT. The real service allows 300 s.
+    pub clock_skew: Duration,
+    /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
+    pub expiry_grace: Duration,
+    /// Bounds.
+    pub limits: Limits,
+}
