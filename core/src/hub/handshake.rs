@@ -117,15 +117,16 @@ impl Hub {
         connect: &Connect<'_>,
         certificate: Option<&Thumbprints>,
     ) -> Result<Grant, Rule> {
+        let client_id = connect.client_id.as_str();
         let credentials = connect.credentials.ok_or(Rule::Username)?;
-        let username = Username::parse(credentials.username.as_str(), connect.client_id.as_str())
-            .map_err(|error| error.rule())?;
+        let username =
+            Username::parse(credentials.username.as_str(), client_id).map_err(|error| error.rule())?;
         if !self.config.host_names.is_empty()
             && !self.config.host_names.iter().any(|name| name.eq_ignore_ascii_case(username.host()))
         {
             return Err(Rule::HostName);
         }
-        let device = self.find(connect.client_id.as_str()).ok_or(Rule::UnknownDevice)?;
+        let device = self.find(client_id).ok_or(Rule::UnknownDevice)?;
         let record = self.record(device).ok_or(Rule::UnknownDevice)?;
         let password = credentials.password.filter(|password| !password.is_empty());
         let expires = match (password, certificate, &record.identity.authentication) {

@@ -88,7 +88,7 @@ impl<'a> Connect<'a> {
         }
         let [name_high, name_low, m, q, t1, t2, level] = PROTOCOL;
         let [seconds_high, seconds_low] = self.keep_alive.to_be_bytes();
-        start(0x10, length, 0, [name_high, name_low], out)?;
+        start(0x10, length, [name_high, name_low], out)?;
         out.extend_from_slice(&[m, q, t1, t2, level, self.flags(), seconds_high, seconds_low]);
         // [MQTT-3.1.3-1]
         field(self.client_id.as_bytes(), out);

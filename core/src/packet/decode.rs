@@ -177,7 +177,7 @@ impl FixedHeader {
             Ok(PacketType::Subscribe) => {
                 apart(body, end, |body| Subscribe::decode(body).map(Packet::Subscribe))
             }
-            Ok(PacketType::SubAck) => apart(body, end, |body| SubAck::decode(body).map(Packet::SubAck)),
+            Ok(PacketType::SubAck) => Ok(Decoded::Packet(Packet::SubAck(SubAck::decode(reader)?))),
             Ok(PacketType::Unsubscribe) => {
                 apart(body, end, |body| Unsubscribe::decode(body).map(Packet::Unsubscribe))
             }

@@ -1,6 +1,7 @@
 //! What all encoders share: the fixed header and length-prefixed fields. And the packets that are nothing but a header.
 //!
-//! An encoder judges all it has to judge, makes room once, and then only appends.
+//! An encoder judges all it has to judge, and then only appends. It makes no room beforehand: a buffer that is used again
+//! has it, and for one that has not, the first packets see to it.
 
 use alloc::vec::Vec;
 
@@ -60,8 +61,8 @@ pub fn disconnect(out: &mut Vec<u8>) {
     short([0xE0, 0], out);
 }
 
-/// Appends a packet of a constant size in one write. That `out` has to grow for it is rare, and a call of its own: what
-/// is done nearly always needs no stack frame then.
+/// Appends a short packet, or the start of one, in one write of a constant size. That `out` has to grow for it is rare,
+/// and a call of its own: what is done nearly always needs no stack frame then.
 #[inline]
 pub(super) fn short<const N: usize>(packet: [u8; N], out: &mut Vec<u8>) {
     #[cold]
@@ -77,31 +78,25 @@ pub(super) fn short<const N: usize>(packet: [u8; N], out: &mut Vec<u8>) {
     }
 }
 
-/// The longest fixed header.
-const HEADER_MAX: usize = 5;
-
-/// Makes room for a packet of this remaining length, of which `by_reference` bytes are never appended, and appends its
-/// fixed header, the remaining length in as few bytes as will do (MQTT 3.1.1 §2.2.3), and the two bytes that come next:
-/// all in one write.
+/// Appends the fixed header of a packet, the remaining length in as few bytes as will do (MQTT 3.1.1 §2.2.3), and the two
+/// bytes that come next.
 #[inline(always)]
 pub(super) fn start(
     first: u8,
     length: usize,
-    by_reference: usize,
     [high, low]: [u8; 2],
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     if length > REMAINING_LENGTH_MAX {
         return Err(EncodeError::PacketTooLong);
     }
-    out.reserve(length.saturating_sub(by_reference).saturating_add(HEADER_MAX));
     let last = |shift: u32| (length >> shift) as u8 & 0x7F;
     let more = |shift: u32| last(shift) | 0x80;
     match length {
-        0..=0x7F => out.extend_from_slice(&[first, last(0), high, low]),
-        0x80..=0x3FFF => out.extend_from_slice(&[first, more(0), last(7), high, low]),
-        0x4000..=0x1F_FFFF => out.extend_from_slice(&[first, more(0), more(7), last(14), high, low]),
-        _ => out.extend_from_slice(&[first, more(0), more(7), more(14), last(21), high, low]),
+        0..=0x7F => short([first, last(0), high, low], out),
+        0x80..=0x3FFF => short([first, more(0), last(7), high, low], out),
+        0x4000..=0x1F_FFFF => short([first, more(0), more(7), last(14), high, low], out),
+        _ => short([first, more(0), more(7), more(14), last(21), high, low], out),
     }
     Ok(())
 }
@@ -114,7 +109,7 @@ pub(super) fn start_with_id(
     id: PacketId,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    start(first, length, 0, id.get().to_be_bytes(), out)
+    start(first, length, id.get().to_be_bytes(), out)
 }
 
 /// Appends a field with its length of two bytes. The field is known to be no longer than that length can say.

@@ -85,7 +85,7 @@ impl<'a> Publish<'a> {
     /// [`EncodeError::PacketTooLong`], and `out` as it was.
     #[inline(never)]
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.append_head(0, out)?;
+        self.encode_head(out)?;
         out.extend_from_slice(self.payload);
         Ok(())
     }
@@ -97,11 +97,6 @@ impl<'a> Publish<'a> {
     /// [`EncodeError::PacketTooLong`], and `out` as it was.
     #[inline]
     pub fn encode_head(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.append_head(self.payload.len(), out)
-    }
-
-    #[inline(always)]
-    fn append_head(&self, by_reference: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let topic = self.topic.as_bytes();
         let (qos, beside) = match self.qos {
             PublishQoS::AtMostOnce => (0x00, 2),
@@ -110,7 +105,7 @@ impl<'a> Publish<'a> {
         };
         let first = 0x30 | qos | u8::from(self.retain);
         let remaining = topic.len().saturating_add(beside).saturating_add(self.payload.len());
-        start(first, remaining, by_reference, length(topic), out)?;
+        start(first, remaining, length(topic), out)?;
         out.extend_from_slice(topic);
         if let Some(id) = self.qos.packet_id() {
             out.extend_from_slice(&id.get().to_be_bytes());
