@@ -28,7 +28,8 @@ fn every_row_that_concerns_machines_and_protocol_is_seen_somewhere() {
             assert!(MARKS.contains(mark), "{}: there is no mark {mark:?}", fault.id);
         }
         for (file, test) in fault.scenarios {
-            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(file).with_extension("rs");
+            let path =
+                PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(file).with_extension("rs");
             let source = std::fs::read_to_string(&path).unwrap_or_default();
             let is_test = source.contains(&format!("#[test]\nfn {test}("));
             assert!(is_test, "{}: {} has no test {test}", fault.id, path.display());
@@ -140,7 +141,10 @@ fn b7_a_twin_patch_that_cannot_be_held_changes_nothing() {
         let now = hub.now;
         let report = station.command(&mut hub, |device, tx| device.report(now, bomb.as_bytes(), None, tx));
         let refused = report.is_err()
-            || station.take_heard().iter().any(|heard| matches!(heard, Heard::Answered { status: 400 | 413, .. }));
+            || station
+                .take_heard()
+                .iter()
+                .any(|heard| matches!(heard, Heard::Answered { status: 400 | 413, .. }));
         assert!(refused, "{} bytes", bomb.len());
     }
     assert_eq!(hub.record("dev").twin(), before.twin());

@@ -20,7 +20,11 @@ use devicebound_tests::world::{Breach, Bytes, Options, Step, World};
 const PINGREQ: [u8; 2] = [0xC0, 0];
 
 const ELSEWHERE: [(&str, &str, &str); 4] = [
-    ("a GET behind an unsafe PATCH", "scenarios_requests", "a_get_behind_a_patch_that_is_not_safe_waits_for_it"),
+    (
+        "a GET behind an unsafe PATCH",
+        "scenarios_requests",
+        "a_get_behind_a_patch_that_is_not_safe_waits_for_it",
+    ),
     (
         "a takeover while a commit is open",
         "scenarios_connection",
@@ -43,7 +47,11 @@ fn the_hazards_that_stand_elsewhere_are_there() {
     for (hazard, file, test) in ELSEWHERE {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(file).with_extension("rs");
         let source = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(source.contains(&format!("#[test]\nfn {test}(")), "{hazard}: no {test} in {}", path.display());
+        assert!(
+            source.contains(&format!("#[test]\nfn {test}(")),
+            "{hazard}: no {test} in {}",
+            path.display()
+        );
     }
 }
 

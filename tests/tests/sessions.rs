@@ -365,7 +365,10 @@ impl Harness {
         self.read(actor);
         let connection = self.connections.get_mut(actor).expect("it is open");
         let Some(seen) = connection.seen.pop_front() else {
-            return Err(format!("no packet; the connection is {:?}", self.host.closed(connection.cable.link())));
+            return Err(format!(
+                "no packet; the connection is {:?}",
+                self.host.closed(connection.cable.link())
+            ));
         };
         self.compare(actor, wanted, &seen)
     }

@@ -25,8 +25,14 @@ fn devices_come_back_from_a_restart_of_their_hub_without_a_stampede() -> Result<
         let report = storm.run().map_err(|breach| breach.to_string())?;
         let (_, last) = report.back[4];
         assert!(last <= Duration::from_secs(300), "all are back in 5 min: {report}");
-        assert!(report.busiest_second <= 3 * report.mean_second, "no second sees more than 3 x the mean: {report}");
-        assert!(report.shortest_pause >= Duration::from_secs(1), "no more than an attempt a second each: {report}");
+        assert!(
+            report.busiest_second <= 3 * report.mean_second,
+            "no second sees more than 3 x the mean: {report}"
+        );
+        assert!(
+            report.shortest_pause >= Duration::from_secs(1),
+            "no more than an attempt a second each: {report}"
+        );
     }
     Ok(())
 }

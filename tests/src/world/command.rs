@@ -1,6 +1,7 @@
 //! What the runner of the World is asked to do, in words.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Day, Run, Storm};
@@ -67,6 +68,14 @@ fn bad<T>(why: impl Into<String>) -> Result<T, BadCommand> {
     Err(BadCommand(why.into()))
 }
 
+/// What the fuzzer has found and written to a file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read_input(path: &Path) -> Result<Vec<u8>, BadCommand> {
+    fs::read(path).or_else(|error| bad(format!("cannot read the input {}: {error}", path.display())))
+}
+
 /// An option that takes a number, and which.
 const NUMBERS: [(&str, u64, u64); 9] = [
     ("--seed", 0, u64::MAX),
@@ -117,7 +126,9 @@ impl Options {
                 let Some(value) = words.next() else { return bad(format!("{word} needs a number")) };
                 match value.parse().ok().filter(|value| (least..=most).contains(&value)) {
                     Some(number) => (*name, number, value),
-                    None => return bad(format!("{word} takes a number from {least} to {most}, not {value:?}")),
+                    None => {
+                        return bad(format!("{word} takes a number from {least} to {most}, not {value:?}"));
+                    }
                 }
             } else {
                 match word.as_str() {
@@ -149,7 +160,8 @@ impl Command {
         if let (Some((first, _)), Some((second, _))) = (mode, modes.next()) {
             return bad(format!("{first} and {second} do not go together"));
         }
-        let (name, allowed) = mode.map_or(("a single run", ONE.as_slice()), |(name, allowed)| (*name, *allowed));
+        let (name, allowed) =
+            mode.map_or(("a single run", ONE.as_slice()), |(name, allowed)| (*name, *allowed));
         let stray = options.0.iter().find(|(given, ..)| *given != name && !allowed.contains(given));
         if let Some((stray, ..)) = stray {
             return bad(format!("{stray} does not go with {name}"));
@@ -169,7 +181,9 @@ impl Command {
             },
             "--input" => Self::Input(options.0.into_iter().map(|(.., path)| path).collect()),
             "--histories" => Self::Histories(options.small("--histories").unwrap_or(1)),
-            "--day" => Self::Day(Day { devices: devices(1000), hours: options.small("--hours").unwrap_or(24) }),
+            "--day" => {
+                Self::Day(Day { devices: devices(1000), hours: options.small("--hours").unwrap_or(24) })
+            }
             "--storm" => Self::Storm(Storm {
                 devices: devices(100_000),
                 outage: Duration::from_secs(options.number("--outage").unwrap_or(30)),
@@ -204,6 +218,12 @@ mod tests {
         }
         assert_eq!(parse("--day"), Ok(Command::Day(Day { devices: 1000, hours: 24 })));
         assert_eq!(parse("--input a/b"), Ok(Command::Input("a/b".into())));
+    }
+
+    #[test]
+    fn an_input_that_is_not_there_is_named() {
+        let why = read_input(Path::new("no/such/input")).map_err(|error| error.to_string());
+        assert!(why.is_err_and(|why| why.starts_with("cannot read the input no/such/input: ")));
     }
 
     #[test]

@@ -49,7 +49,10 @@ pub const FAULTS: [Fault; 28] = [
         passes: "closed 30 s after accept, and not before; only what came is held",
         marks: &["guest: CONNECT a byte at a time"],
         scenarios: &[
-            ("scenarios_connection", "a_connection_without_connect_is_closed_after_30_seconds_and_not_before"),
+            (
+                "scenarios_connection",
+                "a_connection_without_connect_is_closed_after_30_seconds_and_not_before",
+            ),
             ("cve", "cve_2026_58210_of_a_partial_connect_only_what_came_is_held_and_not_for_long"),
         ],
     },
@@ -77,7 +80,10 @@ pub const FAULTS: [Fault; 28] = [
         marks: &["guest: first packet is not CONNECT", "guest: a second CONNECT"],
         scenarios: &[
             ("scenarios_connection", "a_first_packet_that_is_not_connect_closes_on_its_first_byte"),
-            ("hostile_device", "a_connect_that_breaks_a_rule_gets_no_connack_but_for_its_level_and_an_empty_client_id"),
+            (
+                "hostile_device",
+                "a_connect_that_breaks_a_rule_gets_no_connack_but_for_its_level_and_an_empty_client_id",
+            ),
         ],
     },
     Fault {
@@ -151,7 +157,10 @@ pub const FAULTS: [Fault; 28] = [
         what: "every invalid packet, beside devices that work",
         passes: "exactly that connection closes",
         marks: &["guest: invalid packet"],
-        scenarios: &[("hostile_device", "every_invalid_packet_closes_the_connection_unanswered_however_it_is_cut")],
+        scenarios: &[(
+            "hostile_device",
+            "every_invalid_packet_closes_the_connection_unanswered_however_it_is_cut",
+        )],
     },
     Fault {
         id: "C5",
@@ -181,7 +190,11 @@ pub const FAULTS: [Fault; 28] = [
         id: "D3",
         what: "half-open connections",
         passes: "found within keep alive and the time for a PINGRESP; then as D1",
-        marks: &["fault: connection half-open", "close: device, PINGRESP did not come", "close: hub, keep alive"],
+        marks: &[
+            "fault: connection half-open",
+            "close: device, PINGRESP did not come",
+            "close: hub, keep alive",
+        ],
         scenarios: &[],
     },
     Fault {
@@ -198,7 +211,11 @@ pub const FAULTS: [Fault; 28] = [
         id: "D5",
         what: "delay of up to 30 s, stalls, what was sent arrives twice over another connection",
         passes: "at least once end to end, in order within a session",
-        marks: &["fault: pipe stalled", "wire: telemetry received twice", "wire: cloud message sent again with DUP"],
+        marks: &[
+            "fault: pipe stalled",
+            "wire: telemetry received twice",
+            "wire: cloud message sent again with DUP",
+        ],
         scenarios: &[],
     },
     Fault {

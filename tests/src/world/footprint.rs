@@ -93,7 +93,8 @@ impl Fleet {
 
     fn make(&mut self, configs: Vec<DeviceConfig>) {
         self.devices.reserve_exact(configs.len());
-        self.devices.extend(configs.into_iter().map(|config| Device::new(config).expect("the config is good")));
+        self.devices
+            .extend(configs.into_iter().map(|config| Device::new(config).expect("the config is good")));
     }
 
     fn register(&mut self, records: Vec<hub::DeviceRecord>) {

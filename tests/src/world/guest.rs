@@ -143,7 +143,10 @@ impl World<'_> {
         let Guest { visit, owed, asked, pinged, .. } = &*guest;
         let is_served = owed.is_empty() && *asked + *pinged == 0;
         if visit.end == End::Closes || (visit.end == End::Serves && !is_served) {
-            return breach(format!("{}: not closed; {owed:?} owed, {asked} + {pinged} not answered", visit.mark));
+            return breach(format!(
+                "{}: not closed; {owed:?} owed, {asked} + {pinged} not answered",
+                visit.mark
+            ));
         }
         guest.visit.end = End::Either; // it goes by itself
         self.hub.step_clock(self.now);

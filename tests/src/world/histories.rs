@@ -35,8 +35,10 @@ fn histories_from(first: Step, depth: u32) -> Result<u64, (Vec<(Step, usize)>, B
             history.push((step, device));
         }
         let mut world = World::new(Options::calm(2), Bytes::new(&[]));
-        let result =
-            history.iter().try_for_each(|(step, device)| world.act(*step, *device)).and_then(|()| world.heal());
+        let result = history
+            .iter()
+            .try_for_each(|(step, device)| world.act(*step, *device))
+            .and_then(|()| world.heal());
         if let Err(breach) = result {
             return Err((history, breach));
         }

@@ -29,6 +29,7 @@ mod footprint;
 mod guest;
 mod histories;
 mod hub_side;
+mod logic;
 mod marks;
 mod model;
 mod options;
@@ -46,11 +47,12 @@ use std::time::Duration;
 
 pub use cable::Cable;
 pub use canary::Canary;
-pub use command::{BadCommand, Command, USAGE};
+pub use command::{BadCommand, Command, USAGE, read_input};
 pub use entropy::{Bytes, Entropy, Exhaustive, Seeded};
 pub use faults::{FAULTS, Fault, Reached};
 pub use footprint::Footprint;
 pub use histories::every_history;
+pub use logic::Logic;
 pub use marks::{MARKS, Marks};
 pub use options::{Options, Step};
 pub use pipe::{Arrival, Pipe};
@@ -166,6 +168,12 @@ pub struct World<'e> {
     rest: Duration,
     /// Who tried to connect, and when, where that is noted.
     knocks: Option<Vec<Knock>>,
+    /// By device, where it has one of its own.
+    logics: BTreeMap<usize, Box<dyn Logic + 'e>>,
+    /// What logics have sent, each with its device.
+    own_telemetry: Vec<(usize, Vec<u8>)>,
+    /// What logics have answered, each with its device.
+    own_answers: Vec<(usize, i32, Vec<u8>)>,
 }
 
 impl<'e> World<'e> {
@@ -173,7 +181,8 @@ impl<'e> World<'e> {
     #[must_use]
     pub fn new(options: Options, entropy: impl Entropy + 'e) -> Self {
         let limits = hub::Limits { tx_high_water: options.high_water, ..hub::Limits::default() };
-        let config = HubConfig { host_names: vec![fixtures::HOST.to_owned()], limits, ..HubConfig::default() };
+        let config =
+            HubConfig { host_names: vec![fixtures::HOST.to_owned()], limits, ..HubConfig::default() };
         let mut hub = HubHost::new(config);
         hub.store = StoreMode::Held;
         // One more than there are devices: the guests'.
@@ -205,6 +214,9 @@ impl<'e> World<'e> {
             steps: 0,
             rest: Duration::ZERO,
             knocks: None,
+            logics: BTreeMap::new(),
+            own_telemetry: Vec::new(),
+            own_answers: Vec::new(),
             options,
         };
         for identity in 0..world.options.devices {

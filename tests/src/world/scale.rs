@@ -185,6 +185,10 @@ impl fmt::Display for StormReport {
         writeln!(f, "{} attempts since the hub went away", self.attempts)?;
         writeln!(f, "busiest second: {} attempts, the mean is {}", self.busiest_second, self.mean_second)?;
         writeln!(f, "most connections at a time without CONNACK: {}", self.most_at_once)?;
-        write!(f, "shortest pause of a device between two attempts: {:.3} s", self.shortest_pause.as_secs_f64())
+        write!(
+            f,
+            "shortest pause of a device between two attempts: {:.3} s",
+            self.shortest_pause.as_secs_f64()
+        )
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use devicebound::Device;
-use devicebound::device::{Action, CallId, ConnectionState, Delivery, DeviceConfig, Event, Limits, Message, RequestId, Timing, Wait};
+use devicebound::device::{
+    Action, CallId, ConnectionState, Delivery, DeviceConfig, Event, Limits, Message, RequestId, Timing, Wait,
+};
 use devicebound::packet::QoS;
 use devicebound::time::{Instant, UnixTime};
 use devicebound::{Close, iothub::Subscription};

@@ -48,7 +48,8 @@ pub(super) struct Visit {
 impl Visit {
     pub(super) fn draw(entropy: &mut dyn Entropy, client_id: &str, now: UnixTime) -> Self {
         let connect = connect(client_id, now);
-        let visit = |mark, end, bytes| Self { mark, bytes, dribbles: false, logs_in: true, end, is_refused: false };
+        let visit =
+            |mark, end, bytes| Self { mark, bytes, dribbles: false, logs_in: true, end, is_refused: false };
         let anonymous = |mark, bytes| Self { logs_in: false, ..visit(mark, End::Closes, bytes) };
         let behind_connect = |mark, end, bytes: Vec<u8>| visit(mark, end, [connect.clone(), bytes].concat());
         match entropy.below(10) {
@@ -62,7 +63,10 @@ impl Visit {
             }
             5 => behind_connect("guest: packet ids again and strange", End::Serves, packet_ids(client_id)),
             6 => behind_connect("guest: topic bomb", End::Either, topic_bomb(entropy, client_id)),
-            7 => Self { is_refused: true, ..behind_connect("guest: twin bomb", End::Serves, twin_bomb(entropy)) },
+            7 => Self {
+                is_refused: true,
+                ..behind_connect("guest: twin bomb", End::Serves, twin_bomb(entropy))
+            },
             8 => behind_connect("guest: answers to foreign calls", End::Serves, foreign_answers()),
             _ if entropy.one_in(2) => behind_connect("guest: invalid packet", End::Closes, invalid(entropy)),
             _ => {
@@ -191,7 +195,8 @@ fn invalid(entropy: &mut dyn Entropy) -> Vec<u8> {
 /// C5: what a device says, packet by packet.
 fn session(client_id: &str) -> Vec<Vec<u8>> {
     let mut packets = vec![Vec::new(); 4];
-    let filters = ["$iothub/twin/res/#", "$iothub/methods/POST/#"].map(|text| (filter(text), QoS::AtLeastOnce));
+    let filters =
+        ["$iothub/twin/res/#", "$iothub/methods/POST/#"].map(|text| (filter(text), QoS::AtLeastOnce));
     Subscribe::encode(packet_id(1), &filters, &mut packets[0]).expect("it fits");
     let events = format!("devices/{client_id}/messages/events/a=b");
     let qos = PublishQoS::AtLeastOnce { packet_id: packet_id(2), dup: false };
