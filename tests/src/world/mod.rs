@@ -15,6 +15,20 @@
 //! assert_eq!(world.device(0).status().queued, 0);
 //! # Ok::<(), devicebound_tests::world::Breach>(())
 //! ```
+//!
+//! | for | there is |
+//! |---|---|
+//! | a random world, replayed and shrunk | [`Run`], from a seed |
+//! | a world of one's own | [`World`] with [`Options`], driven by [`act`](World::act), or [`step`](World::step) from an [`Entropy`] |
+//! | one's own device's logic | [`Logic`], given by [`with_logic`](World::with_logic) |
+//! | what can go wrong | [`Step::FAULTS`]; by the numbers of the list of faults, and where each is seen: [`FAULTS`] |
+//! | how often each fault and each rule was reached | [`Marks`] |
+//! | whether it notices what is wrong | [`Canary`] |
+//! | every short history | [`every_history`] |
+//! | fleets | [`Day`], [`Storm`], [`Footprint`] |
+//! | bytes of one's own, sent to the hub machine | [`Cable`] |
+//!
+//! `cargo run -p devicebound-tests --example world` runs all of these; its words are a [`Command`].
 
 mod application;
 mod cable;
