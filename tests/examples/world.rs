@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use devicebound_tests::allocations::Counting;
 use devicebound_tests::fuzz;
 use devicebound_tests::world::{
-    Breach, Command, Day, Failure, Footprint, Marks, Reached, Run, Storm, USAGE, every_history,
+    Breach, Command, Day, Failure, Footprint, Marks, Reached, Run, Storm, USAGE, every_history, read_input,
 };
 
 #[global_allocator]
@@ -135,8 +135,7 @@ fn all_reached(tally: &Tally) -> Result<(), Trouble> {
 }
 
 fn input(path: &Path) -> Result<(), Trouble> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Trouble::Other(format!("cannot read the input {}: {error}", path.display())))?;
+    let bytes = read_input(path).map_err(|error| Trouble::Other(error.to_string()))?;
     fuzz::replay(&bytes, |line| println!("{line}"))?;
     println!("{} bytes, and nothing that cannot be", bytes.len());
     Ok(())

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use devicebound::Device;
 use devicebound::device::Message;
+use devicebound::time::Instant;
 use devicebound_tests::fixtures::connected;
 use devicebound_tests::station::{Heard, advance};
+use devicebound_tests::world::{Breach, Logic, Options, Seeded, Step, World};
 
 const README: &str = include_str!("../../README.md");
 
@@ -23,11 +26,44 @@ fn telemetry_survives_a_cut_and_the_day_after() {
     assert_eq!(bodies, [b"21.5", b"21.7"]);
 }
 
+#[derive(Debug)]
+struct Thermostat; // your own logic
+
+impl Logic for Thermostat {
+    fn hear(&mut self, now: Instant, heard: &Heard, device: &mut Device, tx: &mut Vec<u8>) {
+        match heard {
+            Heard::Delivered { delivery, .. } => device.complete(*delivery, tx).expect("it is complete once"),
+            Heard::Invoked { id, .. } => {
+                device.telemetry(now, Message::new(b"rebooting"), tx).expect("there is room in the outbox");
+                let _ = device.respond(*id, 200, b"{}", tx); // the connection may be gone
+            }
+            _ => {}
+        }
+    }
+}
+
 #[test]
-fn the_test_in_the_readme_is_the_one_above() {
+fn what_was_answered_was_reported_whatever_the_network_does() -> Result<(), Breach> {
+    for seed in 0..50 {
+        let faults = vec![Step::Cut, Step::HalfOpen, Step::Stall, Step::HubCrash];
+        let options = Options { fault: 4, faults, pace: Duration::from_secs(2), ..Options::calm(1) };
+        let mut world = World::new(options, Seeded::new(seed)).with_logic(0, Thermostat);
+        for _ in 0..50 {
+            world.call_method(0, "reboot", "null")?;
+            world.step()?; // time goes by, and anything may happen
+        }
+        world.heal()?; // no more faults: all is delivered
+        assert!(world.telemetry_of(0).count() >= world.answers_of(0).count(), "seed {seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_tests_in_the_readme_are_those_above() {
     let this = include_str!("readme.rs");
-    let start = this.find("#[test]").expect("the test above starts so");
-    let end = this.find("#[test]\nfn the_test_in").expect("this test starts so");
-    let test = this[start..end].trim();
-    assert!(README.contains(test), "copy the test into README.md");
+    let marks = ["#[test]\nfn telemetry", "#[derive(Debug)]\nstruct", "#[test]\nfn the_tests_in"];
+    let places = marks.map(|mark| this.find(mark).expect("the tests above start so"));
+    for test in [&this[places[0]..places[1]], &this[places[1]..places[2]]] {
+        assert!(README.contains(test.trim()), "copy this into README.md: {test}");
+    }
 }

@@ -11,6 +11,9 @@ use crate::station::Heard;
 
 impl World<'_> {
     pub(super) fn hear(&mut self, number: usize, heard: Heard) -> Result<(), Breach> {
+        if self.logic_hears(number, &heard)? {
+            return Ok(());
+        }
         let delay = self.draw(self.options.application);
         let due = self.now.after(delay);
         let thing = &mut self.things[number];

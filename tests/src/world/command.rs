@@ -1,6 +1,7 @@
 //! What the runner of the World is asked to do, in words.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Day, Run, Storm};
@@ -65,6 +66,14 @@ pub struct BadCommand(String);
 
 fn bad<T>(why: impl Into<String>) -> Result<T, BadCommand> {
     Err(BadCommand(why.into()))
+}
+
+/// What the fuzzer has found and written to a file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read_input(path: &Path) -> Result<Vec<u8>, BadCommand> {
+    fs::read(path).or_else(|error| bad(format!("cannot read the input {}: {error}", path.display())))
 }
 
 /// An option that takes a number, and which.
@@ -209,6 +218,12 @@ mod tests {
         }
         assert_eq!(parse("--day"), Ok(Command::Day(Day { devices: 1000, hours: 24 })));
         assert_eq!(parse("--input a/b"), Ok(Command::Input("a/b".into())));
+    }
+
+    #[test]
+    fn an_input_that_is_not_there_is_named() {
+        let why = read_input(Path::new("no/such/input")).map_err(|error| error.to_string());
+        assert!(why.is_err_and(|why| why.starts_with("cannot read the input no/such/input: ")));
     }
 
     #[test]

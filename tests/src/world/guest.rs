@@ -19,9 +19,11 @@ use super::{Breach, Cable, Wake, World, breach};
 
 /// A dribbling guest sends a byte so often.
 const DRIBBLE: Duration = Duration::from_secs(5);
-/// Time within which a guest without a CONNECT is gone: 30 s, and one more (`faults.md`, A1).
-const CONNECT_TIME: Duration = Duration::from_secs(31);
-/// Time within which a guest is served or sent away, however slow the store is.
+/// When the hub closes on a guest that has not finished its CONNECT, give or take [`SLACK`] (A1).
+const CONNECT_TIME: Duration = Duration::from_secs(30);
+const SLACK: Duration = Duration::from_secs(1);
+/// Time within which a guest that logs in is served or sent away, however slow the store is. Others are sent away
+/// within [`SLACK`] (A3, A6).
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A peer that is no device.
@@ -65,7 +67,11 @@ impl World<'_> {
         let bytes = std::mem::take(&mut visit.bytes);
         let cable = Cable::new(&mut self.hub);
         let link = cable.link();
-        let patience = if visit.dribbles { CONNECT_TIME } else { PATIENCE };
+        let patience = match visit {
+            Visit { dribbles: true, .. } => CONNECT_TIME + SLACK,
+            Visit { logs_in: true, .. } => PATIENCE,
+            _ => SLACK,
+        };
         let mut guest = Guest {
             cable,
             opened: self.now,
@@ -221,7 +227,9 @@ impl Guest {
     fn is_sent_away(&self, now: Instant, close: Close) -> Result<(), Breach> {
         let Visit { mark, dribbles, end, .. } = self.visit;
         let time = now.since(self.opened);
-        if dribbles && (close.reason() != CloseReason::TimedOut(Rule::ConnectTime) || time < DRIBBLE * 5) {
+        if dribbles
+            && (close.reason() != CloseReason::TimedOut(Rule::ConnectTime) || time < CONNECT_TIME - SLACK)
+        {
             return breach(format!("{mark}: closed after {time:?}, {close}"));
         }
         match close.reason() {

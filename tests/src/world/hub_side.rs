@@ -15,6 +15,8 @@ use super::wire::Fact;
 use super::{Arrival, Breach, Canary, Connection, KnockKind, Wake, World, breach};
 use crate::hub_host::{CallResult, Stored};
 
+/// Telemetry that the model knows nothing of.
+const NO_NAME: Name = Name { thing: usize::MAX, number: 0 };
 /// Nothing that is sent in this world is longer.
 const LARGEST: usize = 1024;
 
@@ -139,6 +141,10 @@ impl World<'_> {
                 CallResult::Answered { status: 429, payload } if payload == b"null" => {
                     self.marks.mark("app: method refused, too many are open");
                 }
+                CallResult::Answered { status, payload } if self.logics.contains_key(&identity) => {
+                    self.own_answers.push((identity, status, payload));
+                    self.marks.mark("app: method answered");
+                }
                 CallResult::Answered { status, payload } => {
                     let wanted = call_payload(identity, number);
                     if payload != wanted.as_bytes() || i64::from(status) != status_of(number) {
@@ -223,9 +229,9 @@ impl World<'_> {
     pub(super) fn telemetry_received(&mut self, stored: &Stored, waits: bool) -> Result<Name, Breach> {
         let text = String::from_utf8_lossy(&stored.payload).into_owned();
         if stored.client_id == client_id(self.guests_identity()) {
-            return Ok(Name { thing: usize::MAX, number: 0 });
+            return Ok(NO_NAME);
         }
-        let Some((kind, name)) = parse_name(&text) else { return breach(format!("nobody sent {text}")) };
+        let Some((kind, name)) = parse_name(&text) else { return self.own_telemetry_received(stored, &text) };
         let thing = self.things.get(name.thing);
         if thing.is_none_or(|thing| client_id(thing.identity) != stored.client_id) {
             return breach(format!("{text} comes from {}", stored.client_id));
@@ -244,6 +250,16 @@ impl World<'_> {
             _ => self.marks.mark("hub: will sent"),
         }
         Ok(name)
+    }
+
+    fn own_telemetry_received(&mut self, stored: &Stored, text: &str) -> Result<Name, Breach> {
+        let own =
+            self.logics.keys().find(|device| client_id(self.things[**device].identity) == stored.client_id);
+        match own {
+            Some(device) => self.own_telemetry.push((*device, stored.payload.clone())),
+            None => return breach(format!("nobody sent {text}")),
+        }
+        Ok(NO_NAME)
     }
 
     /// Carries what the hub has written to a link into its pipe, and the link's end.

@@ -15,6 +15,20 @@
 //! assert_eq!(world.device(0).status().queued, 0);
 //! # Ok::<(), devicebound_tests::world::Breach>(())
 //! ```
+//!
+//! | for | there is |
+//! |---|---|
+//! | a random world, replayed and shrunk | [`Run`], from a seed |
+//! | a world of one's own | [`World`] with [`Options`], driven by [`act`](World::act), or [`step`](World::step) from an [`Entropy`] |
+//! | one's own device's logic | [`Logic`], given by [`with_logic`](World::with_logic) |
+//! | what can go wrong | [`Step::FAULTS`]; by the numbers of the list of faults, and where each is seen: [`FAULTS`] |
+//! | how often each fault and each rule was reached | [`Marks`] |
+//! | whether it notices what is wrong | [`Canary`] |
+//! | every short history | [`every_history`] |
+//! | fleets | [`Day`], [`Storm`], [`Footprint`] |
+//! | bytes of one's own, sent to the hub machine | [`Cable`] |
+//!
+//! `cargo run -p devicebound-tests --example world` runs all of these; its words are a [`Command`].
 
 mod application;
 mod cable;
@@ -29,6 +43,7 @@ mod footprint;
 mod guest;
 mod histories;
 mod hub_side;
+mod logic;
 mod marks;
 mod model;
 mod options;
@@ -46,11 +61,12 @@ use std::time::Duration;
 
 pub use cable::Cable;
 pub use canary::Canary;
-pub use command::{BadCommand, Command, USAGE};
+pub use command::{BadCommand, Command, USAGE, read_input};
 pub use entropy::{Bytes, Entropy, Exhaustive, Seeded};
 pub use faults::{FAULTS, Fault, Reached};
 pub use footprint::Footprint;
 pub use histories::every_history;
+pub use logic::Logic;
 pub use marks::{MARKS, Marks};
 pub use options::{Options, Step};
 pub use pipe::{Arrival, Pipe};
@@ -166,6 +182,12 @@ pub struct World<'e> {
     rest: Duration,
     /// Who tried to connect, and when, where that is noted.
     knocks: Option<Vec<Knock>>,
+    /// By device, where it has one of its own.
+    logics: BTreeMap<usize, Box<dyn Logic + 'e>>,
+    /// What logics have sent, each with its device.
+    own_telemetry: Vec<(usize, Vec<u8>)>,
+    /// What logics have answered, each with its device.
+    own_answers: Vec<(usize, i32, Vec<u8>)>,
 }
 
 impl<'e> World<'e> {
@@ -206,6 +228,9 @@ impl<'e> World<'e> {
             steps: 0,
             rest: Duration::ZERO,
             knocks: None,
+            logics: BTreeMap::new(),
+            own_telemetry: Vec::new(),
+            own_answers: Vec::new(),
             options,
         };
         for identity in 0..world.options.devices {

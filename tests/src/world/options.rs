@@ -158,7 +158,7 @@ impl Options {
             pace: millis(pick(&[20, 300, 3000, 12_000])),
             delay: millis(pick(&[0, 10, 200, 3000, 30_000])),
             split: u32::try_from(pick(&[0, 1, 2, 5])).unwrap_or(0),
-            window: usize::try_from(pick(&[1 << 20, 4096, 512, 64, 1])).unwrap_or(1),
+            window: usize::try_from(pick(&[1 << 20, 4096, 512, 64, 7])).unwrap_or(1),
             high_water: usize::try_from(pick(&[1 << 16, 1024, 256])).unwrap_or(1),
             store: millis(pick(&[0, 5, 300, 10_000])),
             application: millis(pick(&[0, 100, 5000, 60_000])),

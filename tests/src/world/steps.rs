@@ -239,6 +239,7 @@ impl World<'_> {
         let (kept, told) = (self.entropy.one_in(2), !self.entropy.one_in(4));
         self.close_transport(number, told);
         self.things[number].restart();
+        self.logics.entry(number).and_modify(|logic| logic.restarted());
         let open = self.model.senders[number].crashed(kept);
         self.marks.mark(if kept {
             "fault: device crashed, state kept"
