@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::ready;
 
 use devicebound::device::Action;
-use devicebound_blocking::{Client, Machine, Offline, Socket};
+use devicebound_blocking::{Client, Incoming, Machine, Offline, Socket};
 use devicebound_tokio::Client as TokioClient;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
@@ -33,17 +33,8 @@ impl<S: Socket> Drive for Client<S> {
         self.device()
     }
 
-    fn turn(&mut self, mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool {
-        if !self.wait() {
-            return false;
-        }
-        let (device, mut incoming) = self.split();
-        while let Some(next) = incoming.next(device) {
-            if hear(device, next) {
-                return false;
-            }
-        }
-        true
+    fn turn(&mut self, hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool {
+        self.wait() && hear_all(self.split(), hear)
     }
 
     fn close(&mut self) {
@@ -51,17 +42,31 @@ impl<S: Socket> Drive for Client<S> {
     }
 }
 
-/// The first that a device hears, which is that it cannot connect.
+/// Takes all that was received; false when `hear` has heard enough.
+fn hear_all(
+    (device, mut incoming): (&mut Machine, Incoming<'_>),
+    mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool,
+) -> bool {
+    while let Some(next) = incoming.next(device) {
+        if hear(device, next) {
+            return false;
+        }
+    }
+    true
+}
+
+/// All that a device hears at each of its attempts to connect, which is why it cannot.
 ///
 /// # Panics
-/// When it can.
+/// When it can, or hears more than one thing at an attempt.
 pub fn no_transport(mut client: impl Drive) -> String {
-    let mut told = String::new();
+    let mut told = Vec::new();
     client.drive(|_, next| {
-        told = next.expect_err("there is no hub to talk to").to_string();
-        true
+        told.push(next.expect_err("there is no hub to talk to").to_string());
+        told.len() == 2
     });
-    told
+    assert_eq!(told[0], told[1]);
+    told.swap_remove(0)
 }
 
 /// How a tokio program waits.
@@ -98,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Drive for OnTokio<S> {
         self.client.device()
     }
 
-    fn turn(&mut self, mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool {
+    fn turn(&mut self, hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>) -> bool) -> bool {
         let Self { client, waiting, runtime } = self;
         let goes_on = runtime.block_on(async {
             match waiting {
@@ -112,16 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Drive for OnTokio<S> {
                 },
             }
         });
-        if !goes_on {
-            return false;
-        }
-        let (device, mut incoming) = client.split();
-        while let Some(next) = incoming.next(device) {
-            if hear(device, next) {
-                return false;
-            }
-        }
-        true
+        goes_on && hear_all(client.split(), hear)
     }
 
     fn close(&mut self) {

@@ -97,7 +97,7 @@ fn is_whole(_: &mut Machine, next: Result<Action<'_>, Offline>) -> bool {
 
 /// Sends a message, and cuts the connection when the device has some bytes of it but not all.
 fn assert_begins_anew_after_a_cut(mut client: impl Drive, mut hub: PipeHub) {
-    client.device().subscribe(Subscription::CloudMessages).unwrap();
+    client.device().subscribe(Subscription::CloudMessages).expect("there is room");
     client.drive(|_, next| matches!(next, Ok(Action::Subscribed(_))));
     hub.send("whole");
     for _ in 0..5 {
@@ -275,7 +275,7 @@ fn closing_writes_what_is_left_and_disconnects_in_good_order() {
 
 fn assert_closes_in_good_order(mut client: impl Drive, hub: &PipeHub) {
     client.drive(|_, next| matches!(next, Ok(Action::Connected { .. })));
-    client.device().telemetry(Message::new(b"last words")).unwrap();
+    client.device().telemetry(Message::new(b"last words")).expect("there is room");
     client.close();
     let host = hub.host();
     assert_eq!(host.telemetry.last().map(|stored| stored.payload.as_slice()), Some(&b"last words"[..]));

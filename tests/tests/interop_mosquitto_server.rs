@@ -13,6 +13,7 @@ use devicebound_blocking::{Client, Offline, Tls};
 use devicebound_tests::drive::{Drive, OnTokio, Waiting};
 use devicebound_tests::fixtures;
 use devicebound_tests::interop::Broker;
+use devicebound_tests::interop::broker::Over;
 use devicebound_tokio::Client as TokioClient;
 
 const HOST: &str = "localhost";
@@ -64,12 +65,22 @@ fn a_session_is_resumed<D: Drive>(mut broker: Broker, client: fn(DeviceConfig, T
 
 #[test]
 fn a_blocking_device_resumes_the_session_that_it_left() {
-    a_session_is_resumed(Broker::start(), blocking);
+    a_session_is_resumed(Broker::start(Over::Tls), blocking);
 }
 
 #[test]
 fn a_tokio_device_resumes_the_session_that_it_left() {
-    a_session_is_resumed(Broker::start(), tokio);
+    a_session_is_resumed(Broker::start(Over::Tls), tokio);
+}
+
+#[test]
+fn a_blocking_device_resumes_the_session_that_it_left_over_websocket() {
+    a_session_is_resumed(Broker::start(Over::WebSocket), blocking);
+}
+
+#[test]
+fn a_tokio_device_resumes_the_session_that_it_left_over_websocket() {
+    a_session_is_resumed(Broker::start(Over::WebSocket), tokio);
 }
 
 // --- a message whose acknowledgement is lost ---
@@ -101,14 +112,14 @@ fn a_message_is_sent_again_with_dup(mut broker: Broker, mut client: impl Drive +
 
 #[test]
 fn a_blocking_device_sends_again_with_dup_what_was_not_acknowledged_before_the_cut() {
-    let broker = Broker::start();
+    let broker = Broker::start(Over::Tls);
     let client = blocking(config(), broker.tls());
     a_message_is_sent_again_with_dup(broker, client);
 }
 
 #[test]
 fn a_tokio_device_sends_again_with_dup_what_was_not_acknowledged_before_the_cut() {
-    let broker = Broker::start();
+    let broker = Broker::start(Over::Tls);
     let client = tokio(config(), broker.tls());
     a_message_is_sent_again_with_dup(broker, client);
 }
@@ -137,14 +148,14 @@ fn an_idle_connection_is_kept(mut broker: Broker, mut client: impl Drive + Send)
 
 #[test]
 fn a_blocking_device_keeps_an_idle_connection() {
-    let broker = Broker::start();
+    let broker = Broker::start(Over::Tls);
     let client = blocking(config().with_keep_alive(1), broker.tls());
     an_idle_connection_is_kept(broker, client);
 }
 
 #[test]
 fn a_tokio_device_keeps_an_idle_connection() {
-    let broker = Broker::start();
+    let broker = Broker::start(Over::Tls);
     let client = tokio(config().with_keep_alive(1), broker.tls());
     an_idle_connection_is_kept(broker, client);
 }

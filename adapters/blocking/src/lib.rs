@@ -1,4 +1,4 @@
-//! A device of Azure IoT Hub over TLS, on `std::net` and rustls: one thread, no runtime.
+//! A device of Azure IoT Hub on `std::net` and rustls: one thread, no runtime.
 //!
 //! ```no_run
 //! use devicebound::Device;
@@ -24,6 +24,10 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! [`Tls`] says how the hub is reached: MQTT over TLS (port 8883), or over WebSocket where a network lets only HTTPS out
+//! (port 443), each through an HTTP proxy if need be:
+//! `Tls::system()?.with_websocket().with_proxy("http://user:password@proxy:3128")?`.
 //!
 //! [`Client::wait`] does all the I/O, in the caller's thread; [`Client::split`] lends the device and the actions that were
 //! received. Nothing else runs: no thread, no channel, no lock. No call waits for ever on a peer that does not read or

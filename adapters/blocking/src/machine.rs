@@ -233,9 +233,13 @@ impl Machine {
 
     /// The transport is gone, or could not be opened. That it ended without a word is no error.
     pub fn closed(&mut self, error: Option<io::Error>) {
+        let was_opening = self.device.status().connection == ConnectionState::Opening;
         self.error = error.filter(|error| error.kind() != io::ErrorKind::UnexpectedEof);
         self.tx.clear();
         self.event(Event::Closed);
+        if was_opening && self.error.is_some() && matches!(self.told.back(), Some(Err(_))) {
+            self.told.pop_back(); // a connection is lost that was never there
+        }
     }
 
     /// The time of [`Step::Exchange`] has come.

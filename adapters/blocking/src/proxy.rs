@@ -35,7 +35,7 @@ pub enum ProxyError {
     /// 407, though name and password were given.
     #[error("the proxy refuses name and password (407); check them, and that it takes Basic authentication")]
     CredentialsRefused,
-    /// 502, 503 or 504.
+    /// 502, as a rule; 5xx in general.
     #[error(
         "the proxy cannot reach {hub} ({status}); check the hub's name, and that the proxy finds its way to it"
     )]
@@ -45,7 +45,7 @@ pub enum ProxyError {
         /// Host and port.
         hub: String,
     },
-    /// Any other status than 2xx.
+    /// 403, as a rule; any other status than 2xx.
     #[error("the proxy does not connect to {hub} ({status}); let it allow CONNECT to there")]
     NotAllowed {
         /// The status of the answer.
@@ -163,7 +163,7 @@ impl Tunnel {
         match status {
             407 if self.with_credentials => ProxyError::CredentialsRefused,
             407 => ProxyError::CredentialsMissing,
-            502..=504 => ProxyError::HubUnreachable { status, hub },
+            500..600 => ProxyError::HubUnreachable { status, hub },
             200..300 => ProxyError::NotAProxy,
             _ => ProxyError::NotAllowed { status, hub },
         }
@@ -236,6 +236,7 @@ mod tests {
             ),
             (secret, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "check them"),
             (plain, "HTTP/1.1 502 Bad Gateway\r\n\r\n", "check the hub's name"),
+            (plain, "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy\r\n\r\n", "check the hub's name"),
             (plain, "HTTP/1.1 403 Forbidden\r\n\r\n", "let it allow CONNECT"),
             (plain, "SSH-2.0-OpenSSH_9.2\r\n", "check its host and port"),
         ] {

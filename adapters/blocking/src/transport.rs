@@ -39,7 +39,9 @@ impl Transport {
         let plaintext = Plaintext(ClientConnection::new(config, name).map_err(io::Error::other)?);
         let stream = if tls.websocket {
             let hub = authority(host, tls.port());
-            Stream::WebSocket(Box::new(WebSocketBytes::new(plaintext, &hub, has_certificate)?))
+            // The usual port is not written, as by browsers.
+            let hub = hub.strip_suffix(":443").unwrap_or(&hub);
+            Stream::WebSocket(Box::new(WebSocketBytes::new(plaintext, hub, has_certificate)?))
         } else {
             Stream::Mqtt(Box::new(plaintext))
         };

@@ -1,4 +1,4 @@
-//! A device of Azure IoT Hub over TLS, on tokio and rustls: one future, no spawned task.
+//! A device of Azure IoT Hub on tokio and rustls: one future, no spawned task.
 //!
 //! ```no_run
 //! use devicebound::Device;
@@ -26,6 +26,10 @@
 //!     }
 //! }
 //! ```
+//!
+//! [`Tls`] says how the hub is reached: MQTT over TLS (port 8883), or over WebSocket where a network lets only HTTPS out
+//! (port 443), each through an HTTP proxy if need be:
+//! `Tls::system()?.with_websocket().with_proxy("http://user:password@proxy:3128")?`.
 //!
 //! [`Client::wait`] does all the I/O; [`Client::split`] lends the device and the actions that were received. Both futures
 //! of a client may be dropped at any time and made again, as `select!` does: what was under way stands in the client, the

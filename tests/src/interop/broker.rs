@@ -18,10 +18,20 @@ use crate::relay::Relay;
 /// Where Debian keeps the server, which a user's `PATH` may lack.
 const FOLDER: &str = "/usr/sbin";
 
+/// What it speaks over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// MQTT, straight.
+    Tls,
+    /// MQTT over WebSocket.
+    WebSocket,
+}
+
 /// A mosquitto that listens by TLS, takes any user, and logs each packet; in front of it a relay that can cut.
 #[derive(Debug)]
 pub struct Broker {
     program: Program,
+    over: Over,
     authority: String,
     relay: Relay,
     _runtime: Runtime,
@@ -34,7 +44,7 @@ impl Broker {
     /// # Panics
     /// When it is missing, with the line that installs it; when it does not start.
     #[must_use]
-    pub fn start() -> Self {
+    pub fn start(over: Over) -> Self {
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let names = ["localhost".to_owned()];
         let CertifiedKey { cert, signing_key } =
@@ -43,11 +53,11 @@ impl Broker {
         write(folder.path(), "hub.pem", &authority);
         write(folder.path(), "hub.key", &signing_key.serialize_pem());
 
-        let (program, address) = serve(folder.path());
+        let (program, address) = serve(folder.path(), over);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime can be made");
         let relay = Relay::start(runtime.handle(), address);
-        Self { program, authority, relay, _runtime: runtime, _folder: folder }
+        Self { program, over, authority, relay, _runtime: runtime, _folder: folder }
     }
 
     /// How devices reach it: through the relay, trusting its authority.
@@ -57,7 +67,8 @@ impl Broker {
     #[must_use]
     pub fn tls(&self) -> Tls {
         let tls = Tls::with_authorities(self.authority.as_bytes()).expect("it is a certificate");
-        tls.with_port(self.relay.port())
+        let tls = tls.with_port(self.relay.port());
+        if self.over == Over::WebSocket { tls.with_websocket() } else { tls }
     }
 
     /// What stands between devices and the broker.
@@ -77,15 +88,17 @@ impl Broker {
 
 /// The broker cannot be asked for any port, so it is given one that was free just now, and another where somebody else has
 /// taken that.
-fn serve(folder: &Path) -> (Program, SocketAddr) {
+fn serve(folder: &Path, over: Over) -> (Program, SocketAddr) {
     loop {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.expect("a port is free");
-        // Started by root, it would become a user who may not read the key.
+        // Started by root, it would become a user who may not read the key. Mosquitto 2.0.11 does not start with a listener
+        // for WebSocket alone.
         let config = format!(
-            "listener {} {}\ncertfile {folder}/hub.pem\nkeyfile {folder}/hub.key\nallow_anonymous true\nuser root\n",
+            "listener 0 {folder}/unused\nlistener {} {}\nprotocol {protocol}\ncertfile {folder}/hub.pem\nkeyfile {folder}/hub.key\nallow_anonymous true\nuser root\n",
             address.port(),
             address.ip(),
+            protocol = if over == Over::WebSocket { "websockets" } else { "mqtt" },
             folder = folder.display(),
         );
         write(folder, "mosquitto.conf", &config);

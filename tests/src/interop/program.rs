@@ -1,6 +1,8 @@
 //! A program that runs beside the test and is waited for by what it prints.
 
+use std::env;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -9,6 +11,24 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{INSTALL, PATIENCE};
+
+/// Where cargo puts an example of this package, for which it has no name at hand. `cargo test -p devicebound-tests` builds
+/// them all; with `--test` it builds none.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let test = env::current_exe().unwrap_or_else(|error| panic!("a test has a path: {error}"));
+    let path = test.ancestors().nth(2).unwrap_or(&test).join("examples").join(name);
+    let path = path.with_extension(env::consts::EXE_EXTENSION);
+    assert!(
+        path.exists(),
+        "{} is missing; build it: cargo build -p devicebound-tests --examples",
+        path.display()
+    );
+    path
+}
 
 /// A running program. Dropped, it is killed; while a test fails, it says what it had printed.
 #[derive(Debug)]
@@ -83,6 +103,11 @@ impl Program {
     pub fn tell(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap_or_else(|| panic!("{}: its input was ended", self.name));
         writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{} does not read: {error}", self.name));
+    }
+
+    /// Ends its standard input.
+    pub fn end_input(&mut self) {
+        self.stdin = None;
     }
 
     /// Ends its standard input, takes what it still prints, and waits for its end.

@@ -1,0 +1,63 @@
+//! A thermostat on tokio, in one task:
+//!
+//! ```sh
+//! export CONNECTION_STRING='HostName=…;DeviceId=…;SharedAccessKey=…'
+//! cargo run -p devicebound-tokio --example thermostat -- --count 10
+//! ```
+//!
+//! For a hub of your own (`devicebound hub`) add `--ca` with the file that it names, for a network that lets only HTTPS
+//! out `--websocket`, and `--proxy` for a proxy.
+
+#[path = "../../blocking/examples/thermostat/client.rs"]
+mod client;
+#[path = "../../blocking/examples/thermostat/mod.rs"]
+mod thermostat;
+
+use std::error::Error;
+use std::future::pending;
+use std::time::Instant;
+
+use clap::Parser as _;
+use client::{Arguments, grant, tls};
+use devicebound_tokio::Client;
+use thermostat::{SUBSCRIPTIONS, install, message};
+use tokio::time::sleep_until;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let (device, mut thermostat) = install(&arguments.connection_string, &arguments.options)?;
+    let mut client = Client::new(device, tls(&arguments)?);
+    for subscription in SUBSCRIPTIONS {
+        client.device().subscribe(subscription)?;
+    }
+    loop {
+        let next_reading = thermostat.next_reading();
+        tokio::select! {
+            () = until(next_reading) => {
+                if let Some(reading) = thermostat.read() {
+                    client.device().telemetry(message(&reading))?;
+                }
+            }
+            goes_on = client.wait() => {
+                if !goes_on {
+                    return Ok(());
+                }
+                let (device, mut incoming) = client.split();
+                while let Some(next) = incoming.next(device) {
+                    match next {
+                        Ok(action) => thermostat.hear(&action).into_iter().try_for_each(|wish| grant(device, wish))?,
+                        Err(offline) => thermostat.hear_offline(&offline), // the client connects again by itself
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
