@@ -104,6 +104,21 @@ fn acknowledgements_out_of_turn_are_taken_and_not_sent_again() {
 }
 
 #[test]
+fn what_was_acknowledged_out_of_turn_leaves_with_the_one_before_it() {
+    let mut bench = Bench::online();
+    for number in 0..4_u8 {
+        bench.telemetry(&[number]);
+    }
+    let sent = bench.sent();
+    for (acknowledged, queued) in [(1, 4), (2, 4), (0, 1), (3, 0)] {
+        bench.hear(acknowledge(&sent[acknowledged]));
+        let status = bench.device.status();
+        assert_eq!(status.queued, queued, "after {acknowledged}");
+    }
+    assert_eq!(bench.device.status().queued_bytes, 0);
+}
+
+#[test]
 fn telemetry_and_subscribe_do_not_take_each_others_ids_while_in_flight() {
     let mut bench = Bench::online();
     bench.telemetry(b"slow");
