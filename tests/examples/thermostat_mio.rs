@@ -89,10 +89,11 @@ impl Fleet {
         loop {
             for index in awake.drain(..) {
                 self.turn(index)?;
-                if self.slots[index].unit.device.status().connection == ConnectionState::Online
-                    && offline.remove(&index)
-                    && offline.is_empty()
-                {
+                let slot = &self.slots[index];
+                // One that has ended was online before.
+                let was_online =
+                    slot.has_ended || slot.unit.device.status().connection == ConnectionState::Online;
+                if was_online && offline.remove(&index) && offline.is_empty() {
                     println!("{all} devices are online after {} ms", start.elapsed().as_millis());
                 }
             }

@@ -131,6 +131,22 @@ fn two_full_buffers_do_not_wait_for_each_other() -> Result<(), Breach> {
     world.heal()
 }
 
+/// A device leaves while its answers cannot be written: what it said last is read all the same.
+#[test]
+fn a_disconnect_behind_requests_is_read_though_nobody_takes_the_answers() -> Result<(), Breach> {
+    let options = Options { window: 7, high_water: 64, ..Options::calm(1) };
+    let mut world = World::new(options, Bytes::new(&[]));
+    world.run(Duration::from_secs(1))?;
+    world.act(Step::Stall, 0)?; // down
+    for step in [Step::Desired, Step::CloudMessage, Step::GetTwin, Step::GetTwin, Step::Report, Step::GetTwin]
+    {
+        world.act(step, 0)?;
+    }
+    world.act(Step::Disconnect, 0)?;
+    assert_eq!(world.marks().count("close: hub, disconnected"), 1);
+    world.heal()
+}
+
 #[test]
 fn telemetry_and_twin_patches_are_acknowledged_in_the_order_in_which_they_came() {
     let (mut hub, station) = connected();

@@ -130,6 +130,7 @@ fn a_thousand_thermostats_in_one_thread_are_online_and_heard() {
         thermostats.tell(&device.connection_string());
     }
     thermostats.end_input();
+    thermostats.expect_text("1000 devices are online after");
     thermostats.expect_text("1000 devices have ended after");
     thermostats.succeed();
 

@@ -16,9 +16,9 @@ use std::error::Error;
 use std::time::Instant;
 
 use clap::Parser as _;
-use client::{Arguments, grant, tls};
+use client::{Arguments, hear, read, tls};
 use devicebound_blocking::Client;
-use thermostat::{SUBSCRIPTIONS, install, message};
+use thermostat::{SUBSCRIPTIONS, install};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
@@ -28,9 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         client.device().subscribe(subscription)?;
     }
     loop {
-        if let Some(reading) = thermostat.read() {
-            client.device().telemetry(message(&reading))?;
-        }
+        read(client.device(), &mut thermostat);
         let goes_on = match thermostat.next_reading() {
             Some(at) => client.wait_timeout(at.saturating_duration_since(Instant::now())),
             None => client.wait(),
@@ -38,14 +36,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         if !goes_on {
             return Ok(());
         }
-        let (device, mut incoming) = client.split();
-        while let Some(next) = incoming.next(device) {
-            match next {
-                Ok(action) => {
-                    thermostat.hear(&action).into_iter().try_for_each(|wish| grant(device, wish))?
-                }
-                Err(offline) => thermostat.hear_offline(&offline), // the client connects again by itself
-            }
-        }
+        hear(client.split(), &mut thermostat);
     }
 }

@@ -18,9 +18,9 @@ use std::future::pending;
 use std::time::Instant;
 
 use clap::Parser as _;
-use client::{Arguments, grant, tls};
+use client::{Arguments, hear, read, tls};
 use devicebound_tokio::Client;
-use thermostat::{SUBSCRIPTIONS, install, message};
+use thermostat::{SUBSCRIPTIONS, install};
 use tokio::time::sleep_until;
 
 #[tokio::main(flavor = "current_thread")]
@@ -34,22 +34,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     loop {
         let next_reading = thermostat.next_reading();
         tokio::select! {
-            () = until(next_reading) => {
-                if let Some(reading) = thermostat.read() {
-                    client.device().telemetry(message(&reading))?;
-                }
-            }
+            () = until(next_reading) => read(client.device(), &mut thermostat),
             goes_on = client.wait() => {
                 if !goes_on {
                     return Ok(());
                 }
-                let (device, mut incoming) = client.split();
-                while let Some(next) = incoming.next(device) {
-                    match next {
-                        Ok(action) => thermostat.hear(&action).into_iter().try_for_each(|wish| grant(device, wish))?,
-                        Err(offline) => thermostat.hear_offline(&offline), // the client connects again by itself
-                    }
-                }
+                hear(client.split(), &mut thermostat);
             }
         }
     }

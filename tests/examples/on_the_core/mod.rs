@@ -90,7 +90,7 @@ impl Unit {
         if let Some(reading) = self.thermostat.read() {
             let now = self.now();
             if let Err(error) = self.device.telemetry(now, message(&reading), &mut self.tx) {
-                self.thermostat.hear_offline(&error);
+                self.thermostat.hear_reading_refused(&error);
             }
         }
     }
@@ -170,7 +170,7 @@ fn grant(device: &mut Device, now: Instant, tx: &mut Vec<u8>, thermostat: &Therm
             }
         };
         if let Err(error) = granted {
-            thermostat.hear_offline(&error);
+            thermostat.hear_refused(&error);
         }
     }
 }

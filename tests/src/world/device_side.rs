@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use devicebound::device::Event;
 use devicebound::explain::{Sender as Side, explain};
+use devicebound::hub::LinkId;
 use devicebound::iothub::Identity;
 use devicebound::time::Instant;
 use devicebound::{Close, CloseReason, Rule};
@@ -18,9 +19,10 @@ use super::{Arrival, Breach, Canary, Connection, KnockKind, Pipe, Tap, Wake, Wir
 impl World<'_> {
     pub(super) fn device_reads(&mut self, number: u64) -> Result<(), Breach> {
         let most = self.draw_read();
-        let Some(connection) = self.connections.get_mut(&number).filter(|it| it.device_is_there) else {
-            return Ok(());
-        };
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        if !connection.device_is_there {
+            return connection.link.map_or(Ok(()), |link| self.hub_can_write(link));
+        }
         let thing = connection.thing;
         let paused = self.things[thing].paused_until;
         if paused > self.now {
@@ -39,12 +41,18 @@ impl World<'_> {
             Some(Arrival::End) => self.things[thing].event(self.now, Event::Closed),
         }
         self.after_thing(thing)?;
-        // There is room for more.
-        if let Some(link) = link.filter(|link| self.hub.buffered(*link).1 > 0) {
-            self.send_to_device(link, &mut Vec::new())?;
-            self.after_hub()?;
+        link.map_or(Ok(()), |link| self.hub_can_write(link))
+    }
+
+    /// There is room for more of what the hub has written.
+    fn hub_can_write(&mut self, link: LinkId) -> Result<(), Breach> {
+        if self.hub.buffered(link).1 == 0 {
+            return Ok(());
         }
-        Ok(())
+        let mut accepted = Vec::new();
+        self.send_to_device(link, &mut accepted)?;
+        accepted.into_iter().try_for_each(|number| self.is_the_only_one(number))?;
+        self.after_hub()
     }
 
     pub(super) fn wake_thing(&mut self, number: usize) -> Result<(), Breach> {
@@ -280,13 +288,14 @@ impl World<'_> {
         connection.device_is_there = false;
         if tell {
             connection.up.close(self.now.after(delay));
+            connection.down.abandon();
         } else {
             connection.up.dead = true;
+            connection.down.dead = true;
         }
-        // Nobody reads any more, so the hub can write without end.
-        connection.down.stalled = false;
         let next = connection.up.next_arrival();
         self.schedule(next, Wake::Up(id));
+        self.schedule(Some(self.now), Wake::Down(id));
         self.drop_if_over(id);
     }
 }

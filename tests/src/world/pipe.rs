@@ -28,6 +28,7 @@ pub struct Pipe {
     end: Option<Instant>,
     /// Nothing more arrives, and nobody is told.
     pub dead: bool,
+    abandoned: bool,
     written: u64,
     arrived: u64,
 }
@@ -43,15 +44,28 @@ impl Pipe {
             stalled: false,
             end: None,
             dead: false,
+            abandoned: false,
             written: 0,
             arrived: 0,
         }
     }
 
-    /// How many bytes can be written now.
+    const fn goes_nowhere(&self) -> bool {
+        self.end.is_some() || self.abandoned
+    }
+
+    /// How many bytes can be written now. Behind the end, or to nobody, any number: no writer waits for that.
     #[must_use]
     pub fn room(&self) -> usize {
-        if self.end.is_some() { 0 } else { self.window.saturating_sub(self.bytes.len()) }
+        if self.goes_nowhere() { usize::MAX } else { self.window.saturating_sub(self.bytes.len()) }
+    }
+
+    /// The reader has closed its end: what is written goes nowhere, without end.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+        self.stalled = false;
+        self.bytes.clear();
+        self.segments.clear();
     }
 
     /// The reader takes so many bytes from now on.
@@ -61,7 +75,7 @@ impl Pipe {
 
     /// Writes, and says when that arrives; never before what was written earlier. Behind the end nothing arrives.
     pub fn write(&mut self, bytes: &[u8], arrives: Instant) {
-        if self.end.is_some() {
+        if self.goes_nowhere() {
             return;
         }
         let arrives = self.segments.back().map_or(arrives, |(last, _)| arrives.max(*last));
@@ -113,7 +127,7 @@ impl Pipe {
     /// When there will be something to read.
     #[must_use]
     pub fn next_arrival(&self) -> Option<Instant> {
-        if self.stalled || self.dead {
+        if self.stalled || self.dead || self.abandoned {
             return None;
         }
         self.segments.front().map(|(at, _)| *at).or(self.end)
@@ -184,6 +198,15 @@ mod tests {
         pipe.close(NOW);
         assert_eq!(pipe.read(NOW, 9), bytes(b"abcd"));
         assert_eq!(pipe.read(NOW, 9), Some(Arrival::End));
+    }
+
+    #[test]
+    fn an_abandoned_pipe_takes_all_and_delivers_nothing() {
+        let mut pipe = Pipe::new(2);
+        pipe.write(b"ab", NOW);
+        pipe.abandon();
+        pipe.write(&[0; 100], NOW);
+        assert_eq!((pipe.room(), pipe.on_the_way(), pipe.read(LATER, 9)), (usize::MAX, 0, None));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::error::Error;
 
 use clap::Parser;
-use devicebound_blocking::{Machine, Tls};
+use devicebound_blocking::{Incoming, Machine, Tls};
 
-use crate::thermostat::{Options, Wish};
+use crate::thermostat::{Options, Thermostat, Wish, message};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -23,14 +23,45 @@ pub(crate) struct Arguments {
     pub(crate) options: Options,
 }
 
-/// Does what the thermostat wants.
-pub(crate) fn grant(device: &mut Machine, wish: Wish) -> Result<(), Box<dyn Error>> {
-    match wish {
-        Wish::Report(patch) => drop(device.report(patch.as_bytes(), None)?),
-        Wish::Respond(call, status, payload) => device.respond(call, status, payload.as_bytes())?,
-        Wish::Disconnect => device.disconnect(),
+/// Lets the thermostat hear all that came.
+pub(crate) fn hear((device, mut incoming): (&mut Machine, Incoming<'_>), thermostat: &mut Thermostat) {
+    while let Some(next) = incoming.next(device) {
+        match next {
+            Ok(action) => {
+                let wishes = thermostat.hear(&action);
+                grant(device, thermostat, wishes);
+            }
+            Err(offline) => thermostat.hear_offline(&offline), // the client connects again by itself
+        }
     }
-    Ok(())
+}
+
+/// Does what the thermostat wants, as far as it can be done.
+fn grant(device: &mut Machine, thermostat: &Thermostat, wishes: Vec<Wish>) {
+    for wish in wishes {
+        let granted: Result<(), Box<dyn Error>> = match wish {
+            Wish::Report(patch) => device.report(patch.as_bytes(), None).map(drop).map_err(Into::into),
+            Wish::Respond(call, status, payload) => {
+                device.respond(call, status, payload.as_bytes()).map_err(Into::into)
+            }
+            Wish::Disconnect => {
+                device.disconnect();
+                Ok(())
+            }
+        };
+        if let Err(error) = granted {
+            thermostat.hear_refused(&error);
+        }
+    }
+}
+
+/// Makes the next reading, if it is due.
+pub(crate) fn read(device: &mut Machine, thermostat: &mut Thermostat) {
+    if let Some(reading) = thermostat.read()
+        && let Err(error) = device.telemetry(message(&reading))
+    {
+        thermostat.hear_reading_refused(&error);
+    }
 }
 
 /// The way to the hub.

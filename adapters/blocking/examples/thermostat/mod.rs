@@ -138,6 +138,17 @@ impl Thermostat {
         self.say(&format!("offline: {why}"));
     }
 
+    /// Hears that a wish cannot be granted.
+    pub(crate) fn hear_refused(&self, why: &dyn std::fmt::Display) {
+        self.say(&format!("refused: {why}"));
+    }
+
+    /// Hears that a reading is not taken, such as when the hub is away for so long that nothing more can be kept for it.
+    pub(crate) fn hear_reading_refused(&mut self, why: &dyn std::fmt::Display) {
+        self.unacknowledged -= 1;
+        self.hear_refused(why);
+    }
+
     /// Heats to the desired temperature, and reports it in the form of IoT Plug and Play.
     fn follow(&mut self, desired: &Value, version: u64) -> Vec<Wish> {
         let Some(target) = desired["targetTemperature"].as_f64() else { return Vec::new() };
