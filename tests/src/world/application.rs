@@ -2,6 +2,7 @@
 
 use devicebound::device::RequestFailure;
 use devicebound::hub::Revision;
+use devicebound::iothub::twin::merge;
 use serde_json::{Map, Value};
 
 use super::disk::Name;
@@ -10,6 +11,17 @@ use super::{Breach, Canary, World, breach};
 use crate::station::Heard;
 
 impl World<'_> {
+    /// The application was told all that the machine has to tell: what it has put together is what the machine keeps.
+    pub(super) fn is_in_step(&mut self, number: usize) -> Result<(), Breach> {
+        let thing = &self.things[number];
+        let Some(kept) = thing.device.desired() else { return Ok(()) };
+        self.marks.mark("rule: kept properties are those that were told");
+        match &thing.mirror {
+            Some((version, told)) if (*version, told) == (kept.version(), kept.properties()) => Ok(()),
+            told => breach(format!("{told:?} was told, and {kept:?} is kept")),
+        }
+    }
+
     pub(super) fn hear(&mut self, number: usize, heard: Heard) -> Result<(), Breach> {
         if self.logic_hears(number, &heard)? {
             return Ok(());
@@ -23,10 +35,9 @@ impl World<'_> {
                 self.model.telemetry_acknowledged(number, ticket)?;
                 self.marks.mark("rule: acknowledged telemetry is safe");
             }
-            Heard::Dropped(ticket, reason) => {
-                return breach(format!(
-                    "message {ticket} is dropped, which no device is told to do: {reason}"
-                ));
+            Heard::Dropped(ticket, _) => {
+                self.model.senders[number].dropped(ticket)?;
+                self.marks.mark("app: telemetry dropped");
             }
             Heard::Delivered { payload, delivery, dup, .. } => {
                 let (whose, message) = parse_cloud(&String::from_utf8_lossy(&payload))?;
@@ -63,12 +74,16 @@ impl World<'_> {
                 let Some((known, desired)) = &mut thing.mirror else {
                     return breach("a change comes before the document");
                 };
-                if version != *known + 1 {
+                // Who follows is told in one what it has missed.
+                if version != *known + 1 && !(self.options.follow && version > *known) {
                     return breach(format!("desired version {version} comes after {known}"));
+                }
+                if version != *known + 1 {
+                    self.marks.mark("app: desired changes told in one");
                 }
                 let mut patch = object(&patch)?;
                 patch.remove("$version");
-                desired.extend(patch);
+                merge(desired, &patch);
                 *known = version;
                 self.model.identities[identity].device_has(version, desired)?;
                 self.marks.mark("app: desired change");

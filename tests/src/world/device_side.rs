@@ -118,6 +118,7 @@ impl World<'_> {
         let thing = &mut self.things[number];
         if self.hub_back_at.is_some() || thing.is_off {
             self.marks.mark("fault: connection refused");
+            thing.reconnect_at = None;
             thing.event(self.now, Event::Closed);
             // A machine that was disconnected leaves it to its application to try again.
             thing.reconnect_at.get_or_insert(self.now.after(Duration::from_secs(1)));
@@ -162,10 +163,11 @@ impl World<'_> {
         if let Some(&close) = thing.closes.first() {
             self.device_closed(number, close)?;
         }
+        self.is_in_step(number)?;
         self.send_to_hub(number, false)?;
         let status = self.things[number].device.status();
         let limits = devicebound::device::Limits::default();
-        let is_bounded = status.queued <= limits.outbox_messages
+        let is_bounded = status.queued <= self.options.outbox
             && status.deliveries <= limits.deliveries
             && status.requests <= 2 * limits.requests
             && status.calls <= limits.calls
@@ -266,7 +268,7 @@ impl World<'_> {
         thing.closes.clear();
         if self.canary == Some(Canary::OutboxForgotten) {
             let at = thing.reconnect_at;
-            thing.restart();
+            thing.restart(false);
             thing.reconnect_at = at;
         }
         for heard in std::mem::take(&mut self.things[number].heard) {

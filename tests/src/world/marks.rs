@@ -8,14 +8,16 @@ use std::fmt;
 pub struct Marks(BTreeMap<&'static str, u64>);
 
 /// Every name that a long run must reach.
-pub const MARKS: [&str; 69] = [
+pub const MARKS: [&str; 72] = [
     "app: cloud message completed",
     "app: cloud message seen again by a restarted device",
     "app: desired change",
+    "app: desired changes told in one",
     "app: method answered",
     "app: method answered too late",
     "app: method refused, too many are open",
     "app: request failed",
+    "app: telemetry dropped",
     "app: twin read",
     "close: device, CONNACK did not come",
     "close: device, lost",
@@ -70,6 +72,7 @@ pub const MARKS: [&str; 69] = [
     "rule: cloud messages in order",
     "rule: completed after PUBACK",
     "rule: deadlines lie ahead",
+    "rule: kept properties are those that were told",
     "rule: nothing reaches another device",
     "rule: one live connection",
     "wire: cloud message sent again with DUP",

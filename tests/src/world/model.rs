@@ -25,6 +25,8 @@ pub(super) struct Sender {
     next: u64,
     /// What the application knows not to be safe yet.
     pub(super) open: BTreeMap<Ticket, u64>,
+    /// What was open when the application wrote down its outbox, and is not any more.
+    closed_since_saved: BTreeMap<Ticket, u64>,
     durable: Seen,
     /// The application gave it up, with the machine that held it.
     forgotten: Seen,
@@ -44,13 +46,29 @@ impl Sender {
         self.open.insert(ticket, number);
     }
 
-    /// The machine is gone. Gives what it held.
-    pub(super) fn crashed(&mut self, kept: bool) -> Vec<u64> {
-        let open: Vec<_> = std::mem::take(&mut self.open).into_values().collect();
-        if !kept {
-            open.iter().for_each(|number| self.forgotten.insert(*number));
+    /// The application has written down the outbox.
+    pub(super) fn saved(&mut self) {
+        self.closed_since_saved.clear();
+    }
+
+    /// The machine is gone, and what it held comes back as it was last written down, or not.
+    pub(super) fn crashed(&mut self, kept: bool) {
+        if kept {
+            self.open.append(&mut self.closed_since_saved);
+        } else {
+            std::mem::take(&mut self.open).values().for_each(|number| self.forgotten.insert(*number));
+            self.closed_since_saved.clear();
         }
-        open
+    }
+
+    /// The machine has given it up.
+    pub(super) fn dropped(&mut self, ticket: Ticket) -> Result<(), Breach> {
+        let Some(number) = self.open.remove(&ticket) else {
+            return breach(format!("{ticket:?} was not open and is dropped"));
+        };
+        self.closed_since_saved.insert(ticket, number);
+        self.forgotten.insert(number);
+        Ok(())
     }
 
     pub(super) fn next_at_most_once(&mut self) -> u64 {
@@ -92,6 +110,7 @@ impl Sender {
         if !self.durable.contains(number) {
             return breach(format!("telemetry {number} is acknowledged and not safe"));
         }
+        self.closed_since_saved.insert(ticket, number);
         Ok(())
     }
 }

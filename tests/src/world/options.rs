@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use devicebound::device::Timing;
+use devicebound::device::{OutboxPolicy, RequestPolicy, Timing};
 
 use super::{Entropy, REST};
 
@@ -109,6 +109,14 @@ pub struct Options {
     pub timing: Timing,
     /// Whether sessions start clean.
     pub clean: bool,
+    /// Telemetry messages that a device holds.
+    pub outbox: usize,
+    /// What a device does with telemetry beyond that.
+    pub outbox_policy: OutboxPolicy,
+    /// What becomes of requests that wait for their answer when the connection ends.
+    pub requests: RequestPolicy,
+    /// Whether devices keep the desired properties merged.
+    pub follow: bool,
     /// One step in so many is a fault; 0: none.
     pub fault: u32,
     /// Which faults there are.
@@ -132,6 +140,10 @@ impl Options {
             token: Duration::from_secs(3600),
             timing: QUICK,
             clean: false,
+            outbox: 1024,
+            outbox_policy: OutboxPolicy::Reject,
+            requests: RequestPolicy::Fail,
+            follow: false,
             fault: 0,
             faults: Vec::new(),
         }
@@ -166,6 +178,10 @@ impl Options {
             token: millis(pick(&[3_600_000, 60_000])),
             timing: QUICK,
             clean: pick(&[0, 0, 1]) == 1,
+            outbox: usize::try_from(pick(&[1024, 40, 3])).unwrap_or(1),
+            outbox_policy: [OutboxPolicy::Reject, OutboxPolicy::DropOldest][usize::from(pick(&[0, 1]) == 1)],
+            requests: [RequestPolicy::Fail, RequestPolicy::Resend][usize::from(pick(&[0, 1]) == 1)],
+            follow: pick(&[0, 1]) == 1,
             fault: u32::try_from(pick(&[4, 2, 10, 30])).unwrap_or(4),
             faults: Vec::new(),
         };
@@ -184,6 +200,8 @@ impl fmt::Display for Options {
             "window {window}, high water {high_water}, store to {store:?}, application to {application:?}, "
         )?;
         write!(f, "keep alive {keep_alive} s, token {:?}, clean {}, ", self.token, self.clean)?;
+        write!(f, "outbox {} {:?}, requests {:?}, ", self.outbox, self.outbox_policy, self.requests)?;
+        write!(f, "follow {}, ", self.follow)?;
         write!(f, "fault 1/{}: {:?}", self.fault, self.faults)
     }
 }

@@ -62,28 +62,29 @@ impl World<'_> {
     /// # Panics
     /// Where the world has no such device.
     pub fn send_telemetry(&mut self, device: usize) -> Result<(), Breach> {
-        let next = self.model.senders[device].next();
-        self.submit(device, next);
-        self.after_thing(device)?;
+        self.submit(device)?;
         self.run_until(self.now)
     }
 
     fn telemetry(&mut self, number: usize) -> Result<(), Breach> {
         let burst = if self.entropy.one_in(16) { 40 } else { 1 };
-        for _ in 0..burst {
-            let next = self.model.senders[number].next();
-            self.submit(number, next);
-        }
-        self.after_thing(number)
+        (0..burst).try_for_each(|_| self.submit(number))
     }
 
-    fn submit(&mut self, number: usize, telemetry: u64) {
+    /// The application gives its machine a message, hears what that has displaced, and writes the outbox down.
+    fn submit(&mut self, number: usize) -> Result<(), Breach> {
+        let telemetry = self.model.senders[number].next();
         let thing = &mut self.things[number];
         let payload = format!("t{number}.{telemetry}");
         let message = Message::new(payload.as_bytes());
         if let Ok(ticket) = thing.device.telemetry(self.now, message, &mut thing.tx) {
+            thing.pull(self.now);
             self.model.senders[number].submitted(ticket, telemetry);
+            self.after_thing(number)?;
+            self.things[number].save();
+            self.model.senders[number].saved();
         }
+        Ok(())
     }
 
     fn telemetry_at_most_once(&mut self, number: usize) -> Result<(), Breach> {
@@ -238,17 +239,14 @@ impl World<'_> {
     fn device_crash(&mut self, number: usize) -> Result<(), Breach> {
         let (kept, told) = (self.entropy.one_in(2), !self.entropy.one_in(4));
         self.close_transport(number, told);
-        self.things[number].restart();
+        self.things[number].restart(kept);
         self.logics.entry(number).and_modify(|logic| logic.restarted());
-        let open = self.model.senders[number].crashed(kept);
+        self.model.senders[number].crashed(kept);
         self.marks.mark(if kept {
             "fault: device crashed, state kept"
         } else {
             "fault: device crashed, state lost"
         });
-        if kept {
-            open.into_iter().for_each(|telemetry| self.submit(number, telemetry));
-        }
         self.schedule(Some(self.now), Wake::Thing(number));
         Ok(())
     }
@@ -391,7 +389,7 @@ impl World<'_> {
     fn switch_off(&mut self, number: usize) -> Result<(), Breach> {
         self.close_transport(number, true);
         self.things[number].is_off = true;
-        self.things[number].restart();
+        self.things[number].restart(false);
         Ok(())
     }
 

@@ -36,6 +36,9 @@ pub(super) enum Request {
 pub(super) struct Thing {
     pub(super) identity: usize,
     pub(super) device: Device,
+    /// The outbox as the application has written it down: after each message that the machine has taken over.
+    pub(super) saved: Vec<u8>,
+    follow: bool,
     /// Its connection, by number.
     pub(super) connection: Option<u64>,
     pub(super) rx: Vec<u8>,
@@ -65,13 +68,21 @@ impl Thing {
         let config = fixtures::config(&client_id(identity))
             .with_keep_alive(options.keep_alive)
             .with_timing(Timing { token_lifetime: options.token, ..options.timing })
-            .with_limits(Limits { tx_high_water: options.high_water, ..Limits::default() })
+            .with_limits(Limits {
+                tx_high_water: options.high_water,
+                outbox_messages: options.outbox,
+                ..Limits::default()
+            })
+            .with_outbox(options.outbox_policy)
+            .with_requests(options.requests)
             .with_clean_session(options.clean)
             .with_will(&Message::new(format!("w{number}.0").as_bytes()), QoS::AtLeastOnce)
             .expect("a short will is a will");
         Self {
             identity,
-            device: machine(&config),
+            device: machine(&config, None, options.follow),
+            saved: Vec::new(),
+            follow: options.follow,
             connection: None,
             rx: Vec::new(),
             tx: Vec::new(),
@@ -88,9 +99,18 @@ impl Thing {
         }
     }
 
-    /// The process dies, and starts again with nothing but its config.
-    pub(super) fn restart(&mut self) {
-        self.device = machine(&self.config);
+    /// Writes the outbox down.
+    pub(super) fn save(&mut self) {
+        self.saved.clear();
+        self.device.snapshot(&mut self.saved);
+    }
+
+    /// The process dies, and starts again with its config, and with what it has written down where that is `kept`.
+    pub(super) fn restart(&mut self, kept: bool) {
+        let saved = std::mem::take(&mut self.saved);
+        let saved = Some(saved).filter(|saved| kept && !saved.is_empty());
+        self.device = machine(&self.config, saved.as_deref(), self.follow);
+        self.save();
         self.reconnect_at = Some(Instant::default());
         self.todo.clear();
         self.requests.clear();
@@ -159,19 +179,26 @@ impl Thing {
         if let Action::Wait(wait) = action {
             self.reconnect_at = match wait {
                 Wait::Connect { after } => Some(now.after(*after)),
-                _ => None,
+                Wait::Nothing => self.reconnect_at, // it is the application that will connect again
+                Wait::Read { .. } | Wait::Flush => None,
             };
         }
         self.heard.extend(Heard::of(action));
     }
 }
 
-fn machine(config: &DeviceConfig) -> Device {
-    let mut device = Device::new(config.clone()).expect("the config is good");
+fn machine(config: &DeviceConfig, saved: Option<&[u8]>, follow: bool) -> Device {
+    let device = match saved {
+        Some(saved) => Device::restore(config.clone(), saved).map_err(|error| error.to_string()),
+        None => Device::new(config.clone()).map_err(|error| error.to_string()),
+    };
+    let mut device = device.expect("the config is good, and what was saved is whole");
+    let (now, mut tx) = (Instant::default(), Vec::new());
     for subscription in [Subscription::CloudMessages, Subscription::Methods, Subscription::DesiredPatches] {
-        device
-            .subscribe(Instant::default(), subscription, &mut Vec::new())
-            .expect("an offline device takes every subscription");
+        device.subscribe(now, subscription, &mut tx).expect("an offline device takes every subscription");
+    }
+    if follow {
+        device.follow_desired(now, &mut tx).expect("an offline device takes every subscription");
     }
     device
 }
