@@ -121,7 +121,7 @@ fn each_thermostat_ends_by_itself_when_its_readings_have_arrived() {
 
 #[test]
 fn a_thousand_thermostats_in_one_thread_are_online_and_heard() {
-    let hub = Hub::on_free_ports(site!());
+    let hub = Hub::for_a_fleet(site!());
     let devices: Vec<_> = (0..1000).map(|number| hub.register(&format!("room-{number}"))).collect();
     let mut command = Command::new(example("thermostat_mio"));
     command.args(["--ca", hub.ca(), "--port", &hub.mqtt_port(), "--quiet", "--count", "1"]);

@@ -18,6 +18,8 @@ use super::{Certificate, Program, Service, Site};
 /// The ports that Azure's device SDKs dial; they know no others.
 const AZURE_MQTT_PORT: u16 = 8883;
 const AZURE_HTTPS_PORT: u16 = 443;
+/// Linux's folder in memory.
+const MEMORY: &str = "/dev/shm";
 /// Set to 1, no test may be left out because port 443 cannot be had.
 const REQUIRE_443: &str = "DEVICEBOUND_REQUIRE_443";
 /// The line that lets anybody listen on 443.
@@ -79,7 +81,18 @@ impl Hub {
     /// When it does not start.
     #[must_use]
     pub fn on_free_ports(site: Site) -> Self {
-        Self::run(site, 0, 0, None)
+        Self::run(site, site.scratch, 0, 0, None)
+    }
+
+    /// The same, with its state in memory where the system has a folder for that: for fleets, each member of which is written
+    /// to the disk several times while it comes online for the first time.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn for_a_fleet(site: Site) -> Self {
+        let folder = if Path::new(MEMORY).is_dir() { MEMORY } else { site.scratch };
+        Self::run(site, folder, 0, 0, None)
     }
 
     /// The hub on 8883, and on 443 where that may be had. One test has it at a time, whatever process it is in.
@@ -90,7 +103,7 @@ impl Hub {
     pub fn on_azure_ports(site: Site) -> Self {
         let ports = lock(&Path::new(site.scratch).join("azure-ports.lock"));
         let https = if may_have_443() { AZURE_HTTPS_PORT } else { 0 };
-        Self::run(site, AZURE_MQTT_PORT, https, Some(ports))
+        Self::run(site, site.scratch, AZURE_MQTT_PORT, https, Some(ports))
     }
 
     /// The same, or `None` where 443 may not be had: then `left_out` is named on the terminal, with the way to allow it.
@@ -109,9 +122,9 @@ impl Hub {
         None
     }
 
-    fn run(site: Site, mqtt_port: u16, https_port: u16, ports: Option<File>) -> Self {
-        let state = TempDir::with_prefix_in("hub-", site.scratch)
-            .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", site.scratch));
+    fn run(site: Site, folder: &str, mqtt_port: u16, https_port: u16, ports: Option<File>) -> Self {
+        let state = TempDir::with_prefix_in("hub-", folder)
+            .unwrap_or_else(|error| panic!("cannot make a folder in {folder}: {error}"));
         let arguments =
             ["hub", "--json", "--port", &mqtt_port.to_string(), "--https-port", &https_port.to_string()];
         let mut arguments = arguments.map(str::to_owned).to_vec();
