@@ -349,3 +349,38 @@ fn a_key_that_belongs_to_another_certificate_is_refused() {
 fn a_text_without_a_certificate_is_no_authority() {
     assert!(matches!(Tls::with_authorities(b""), Err(TlsError::Pem(_))));
 }
+
+// --- another token ---
+
+/// Renews the token again and again with telemetry on its way, and says how long the device was offline for it.
+fn assert_renews_its_token(mut client: impl Drive) {
+    const RENEWALS: u32 = 20;
+    client.drive(|_, next| matches!(next, Ok(Action::Connected { .. })));
+    for renewal in 1..=RENEWALS {
+        let device = client.device();
+        let ticket = device.telemetry(Message::new(b"21.5")).expect("there is room");
+        let credential = device.config().credential().clone();
+        device.replace_credential(credential).expect("it was good before");
+        let mut acknowledged = false;
+        client.drive(|device, next| {
+            acknowledged |= matches!(next, Ok(Action::Acknowledged(known)) if known == ticket);
+            acknowledged && device.status().offline.renewals == renewal
+        });
+    }
+    let offline = client.device().status().offline;
+    assert_eq!(offline.total, offline.in_renewals);
+    println!(
+        "offline for {:?} in each of {} renewals",
+        offline.in_renewals / offline.renewals,
+        offline.renewals
+    );
+    client.close();
+}
+
+#[test]
+fn a_device_is_offline_for_no_more_than_a_handshake_when_its_token_is_renewed() {
+    let hub = socket_hub();
+    assert_renews_its_token(Client::new(walk::device(HOST), hub.tls()));
+    let client = TokioClient::new(walk::device(HOST), hub.tls());
+    assert_renews_its_token(OnTokio::new(client, Waiting::Patiently));
+}

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::mem::size_of;
 
-use devicebound::device::{self, DeviceConfig};
+use devicebound::device::{self, DeviceConfig, Message};
 use devicebound::hub::{self, DeviceKey, HubConfig, LinkId};
+use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound::time::Instant;
 use devicebound::{Device, Hub};
 
@@ -23,6 +24,8 @@ pub struct Footprint {
     pub device_offline: usize,
     /// The same, online.
     pub device_online: usize,
+    /// The same with as many messages of 128 bytes on their way as the hub takes.
+    pub device_full: usize,
     /// A record at the hub, without a connection.
     pub hub_record: usize,
     /// The same, connected.
@@ -46,17 +49,19 @@ impl Footprint {
         let mut fleet = Fleet::new(devices);
         let offline = growth(|| fleet.make(configs)) + configs_take;
         let registered = growth(|| fleet.register(records)) + records_take;
-        let (mut at_devices, mut at_hub) = (0, 0);
+        let (mut at_devices, mut at_hub, mut on_their_way) = (0, 0, 0);
         for number in 0..devices {
-            let mut tx = Vec::with_capacity(4096);
+            let mut tx = Vec::with_capacity(16 * 1024);
             at_devices += growth(|| fleet.open(number, &mut tx));
             at_hub += growth(|| fleet.connect(&tx));
             at_devices += growth(|| fleet.connected(number, &mut tx));
+            on_their_way += growth(|| fleet.send(number, &mut tx));
         }
         let each = |bytes: isize| usize::try_from(bytes).unwrap_or(0) / devices.max(1);
         Self {
             device_offline: each(offline),
             device_online: each(offline + at_devices),
+            device_full: each(offline + at_devices + on_their_way),
             hub_record: each(registered),
             hub_connected: each(registered + at_hub),
         }
@@ -65,8 +70,9 @@ impl Footprint {
 
 impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device_offline, device_online, hub_record, hub_connected } = self;
-        writeln!(f, "memory of a device machine: {device_offline} bytes, online {device_online}")?;
+        let Self { device_offline, device_online, device_full, hub_record, hub_connected } = self;
+        write!(f, "memory of a device machine: {device_offline} bytes, online {device_online}, ")?;
+        writeln!(f, "with {IN_FLIGHT_MAX} messages of 128 bytes on their way {device_full}")?;
         write!(f, "memory of a device at the hub: {hub_record} bytes, connected {hub_connected}; ")?;
         write!(f, "a record is {} of them in place", size_of::<hub::DeviceRecord>())
     }
@@ -140,5 +146,12 @@ impl Fleet {
             }
         }
         assert_eq!(device.status().connection, device::ConnectionState::Online);
+    }
+
+    fn send(&mut self, number: usize, tx: &mut Vec<u8>) {
+        let device = &mut self.devices[number];
+        for _ in 0..IN_FLIGHT_MAX {
+            device.telemetry(NOW, Message::new(&[0; 128]), tx).expect("the window is open");
+        }
     }
 }
