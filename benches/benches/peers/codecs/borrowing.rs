@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use devicebound::limits::REMAINING_LENGTH_MAX;
-use devicebound::packet::{self, Decoded};
+use devicebound::packet::{self, Decoded, Packet, PacketType, SubAck};
 use embedded_mqtt::codec::{Decodable, Encodable};
 use embedded_mqtt::status::Status;
 use mqtt_proto::{Encodable as _, PollHeader, v3};
@@ -126,6 +126,19 @@ impl Decoder for Us {
     }
 }
 
+/// The packets of one kind, without what says so.
+macro_rules! of_kind {
+    ($packets:expr, $kind:ident) => {
+        $packets
+            .into_iter()
+            .filter_map(|packet| match packet {
+                Packet::$kind(inner) => Some(inner),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+}
+
 fn ours(bytes: &'static [u8]) -> Vec<packet::Packet<'static>> {
     let decode = |mut rest, _| match packet::decode(&mut rest, REMAINING_LENGTH_MAX) {
         Ok(Decoded::Packet(packet)) => packet,
@@ -134,9 +147,36 @@ fn ours(bytes: &'static [u8]) -> Vec<packet::Packet<'static>> {
     packets(bytes, decode).collect()
 }
 
+/// Who has packets of one kind only has no need to ask each which it is, and gives them to the encoder of that kind.
 pub(crate) fn encode_ours(bytes: &'static [u8]) -> Box<dyn Encoder> {
-    let encode = |packet: &packet::Packet<'_>, out: &mut Vec<u8>| packet.encode(out).expect("it was decoded");
-    Box::new(Encoding { packets: ours(bytes), buffer: Vec::new(), encode })
+    let kind = |packet: &Packet<'_>| packet.packet_type();
+    let all = ours(bytes);
+    let first = all.first().map(kind);
+    if all.iter().any(|packet| Some(kind(packet)) != first) {
+        return encoding(all, |packet, out| packet.encode(out).expect("it was decoded"));
+    }
+    match first {
+        Some(PacketType::PubAck) => encoding(of_kind!(all, PubAck), |id, out| packet::puback(*id, out)),
+        Some(PacketType::Publish) => {
+            encoding(of_kind!(all, Publish), |publish, out| publish.encode(out).expect("it was decoded"))
+        }
+        Some(PacketType::Connect) => {
+            encoding(of_kind!(all, Connect), |connect, out| connect.encode(out).expect("it was decoded"))
+        }
+        Some(PacketType::SubAck) => {
+            let subacks = of_kind!(all, SubAck);
+            let owned =
+                subacks.iter().map(|suback| (suback.packet_id(), suback.return_codes().collect::<Vec<_>>()));
+            encoding(owned.collect(), |(id, codes), out| {
+                SubAck::encode(*id, codes.iter().copied(), out).expect("there are codes");
+            })
+        }
+        _ => encoding(all, |packet, out| packet.encode(out).expect("it was decoded")),
+    }
+}
+
+fn encoding<P: 'static>(packets: Vec<P>, encode: impl Fn(&P, &mut Vec<u8>) + 'static) -> Box<dyn Encoder> {
+    Box::new(Encoding { packets, buffer: Vec::new(), encode })
 }
 
 /// All but the payloads, for a socket that takes those by reference.
