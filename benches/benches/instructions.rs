@@ -13,7 +13,7 @@ use devicebound::limits::REMAINING_LENGTH_MAX;
 use devicebound::packet::{Decoded, decode};
 use devicebound_benches::workloads::{self, Workload};
 
-/// What is counted: `peer-codec.md`'s three, of which the targets speak.
+/// What is counted: the packets that there are most of, and a stream of several kinds.
 const COUNTED: [&str; 3] = ["publish 128 B", "puback", "mixed"];
 
 /// By how much a count may rise, in per cent. Not 0: another layout of the program moves a few instructions.
