@@ -61,6 +61,7 @@ impl<'a> Identity<'a> {
     }
 
     /// The identity of ids that were checked before.
+    #[cfg(feature = "device")]
     pub(crate) const fn of_checked_ids(device_id: &'a str, module_id: Option<&'a str>) -> Self {
         Self { device_id, module_id }
     }
