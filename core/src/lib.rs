@@ -56,6 +56,11 @@
 //! # }
 //! ```
 //!
+//! # The states of a connection
+//!
+//! By what arrives; the table behind it is [`session::legality`].
+#![doc = include_str!("session/states.md")]
+//!
 //! # Features
 //!
 //! All are on by default.

@@ -52,6 +52,33 @@ fn the_table_in_the_docs_is_the_table_in_the_code() {
     assert_eq!(documented, table(), "write the table on the right to core/src/session/legality.md");
 }
 
+/// The states of a connection, by what arrives, as they stand in `core/src/session/states.md`.
+fn states() -> String {
+    let mut states = String::from("\n```text\n");
+    for (role, name) in [(Role::Hub, "to the hub"), (Role::Device, "to the device")] {
+        let legal = |phase| PACKETS.into_iter().filter(move |packet| check(role, phase, *packet).is_ok());
+        let names = |packets: Vec<PacketType>| {
+            packets.iter().map(|packet| format!("{packet:?}").to_uppercase()).collect::<Vec<_>>().join(", ")
+        };
+        let opens = names(legal(Phase::Opening).collect());
+        let (ends, stays): (Vec<_>, Vec<_>) =
+            legal(Phase::Open).partition(|packet| *packet == PacketType::Disconnect);
+        let ends = if ends.is_empty() { "anything else".to_owned() } else { names(ends) + ", anything else" };
+        let start = format!("{name:<13}  opening ── {opens} ──▶ open ");
+        let (margin, indent) = (" ".repeat(15), " ".repeat(start.chars().count()));
+        writeln!(states, "{start}─┬─ {} ──▶ open", names(stays)).expect("a String takes all");
+        writeln!(states, "{indent} └─ {ends} ──▶ closed").expect("a String takes all");
+        writeln!(states, "{margin}opening ── anything else ──▶ closed").expect("a String takes all");
+    }
+    states + "```\n"
+}
+
+#[test]
+fn the_states_in_the_guide_are_those_of_the_code() {
+    let documented = include_str!("../../core/src/session/states.md");
+    assert_eq!(documented, states(), "write the states on the right to core/src/session/states.md");
+}
+
 #[test]
 fn the_hub_takes_nothing_but_connect_first_and_never_again() {
     for packet in PACKETS {
