@@ -253,16 +253,17 @@ impl Machine {
             return Some(Err(error.into()));
         }
         loop {
+            let now = self.clock.now();
             let told = match self.told.pop_front() {
                 Some(told) => told,
                 None if matches!(self.step, Next::Close) => return None,
-                None => self.device.handle(self.clock.now(), Event::Received(rx), &mut self.tx),
+                None => self.device.handle(now, Event::Received(rx), &mut self.tx),
             };
             match told {
                 Ok(Action::Handled) => {}
                 Ok(Action::Wait(wait)) => {
                     self.step = match wait {
-                        Wait::Connect { after } => Next::Connect(self.clock.now().after(after)),
+                        Wait::Connect { after } => Next::Connect(now.after(after)),
                         wait => Next::Wait(wait),
                     };
                     return None;

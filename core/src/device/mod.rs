@@ -214,9 +214,10 @@ impl Device {
     }
 
     /// Appends to `out` all telemetry that the hub has not acknowledged, to be stored where a crash does not reach it:
-    /// at most [`Limits::outbox_bytes`] and 14 bytes a message. The format has a version and a checksum.
+    /// less than [`Limits::outbox_bytes`], 14 bytes a message and 400 in all. The format has a version and a checksum.
     ///
-    /// Save after [`telemetry`](Self::telemetry) and before its `tx` is written, and nothing that was taken over is lost.
+    /// Save after [`telemetry`](Self::telemetry) and the pull that follows it, and before its `tx` is written, and nothing
+    /// that was taken over is lost.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         self.outbox.save(&self.config.identity().to_string(), self.packet_ids.last(), out);
     }
