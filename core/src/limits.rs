@@ -16,6 +16,9 @@ pub const PACKET_MAX: usize = MESSAGE_MAX + TEXT_MAX + 4;
 pub const CONNECT_MAX: usize = 2 * (TEXT_MAX + 2) + 13_312;
 /// Longest device or module id (IoT Hub identity registry).
 pub const ID_MAX: usize = 128;
+/// Longest `$rid`, in bytes (own limit: the documents name none, SDKs send 36 at most; the topic of an answer repeats it,
+/// and has to be no longer than [`TEXT_MAX`]).
+pub const REQUEST_ID_MAX: usize = 1024;
 /// Cloud-to-device messages that wait for a device, delivered or not (IoT Hub cloud-to-device guide; error 403004).
 pub const MAILBOX_MAX: usize = 50;
 /// QoS 1 publishes of one connection that may wait for the store; then the hub stops reading

@@ -185,7 +185,7 @@ rules! {
     MethodSize = "HUB-METHOD-SIZE", "IoT Hub quotas: 128 KB per direct method",
         says "the body of a direct method and of its answer is at most 131072 bytes", mend "send less, and the rest as telemetry";
     RequestId = "HUB-RID", "IoT Hub MQTT: $rid",
-        says "a request ends in ?$rid={request id}, the id not empty", mend "add ?$rid= and a request id of your own";
+        says "a request ends in ?$rid={request id}, the id of 1 to 1024 bytes", mend "add ?$rid= and a short request id of your own";
     TopicParameter = "HUB-TOPIC-PARAM", "IoT Hub MQTT: topics",
         says "a status is a decimal integer, $version a number of up to 63 bits", mend "write numbers in decimal digits";
     TwinJson = "HUB-TWIN-JSON", "IoT Hub device twins: format",

@@ -1,8 +1,11 @@
 //! The hub against a device that says what no device may say: `tests/vectors/packets_invalid.json`.
 
 use devicebound::Rule;
+use devicebound::iothub::Subscription;
+use devicebound::limits::{REQUEST_ID_MAX, TEXT_MAX};
 use devicebound::session::CloseReason;
 use devicebound_tests::fixtures::{connected, hub};
+use devicebound_tests::live::publish;
 use devicebound_tests::vectors::{bytes, load, name, word};
 use serde_json::Value;
 
@@ -51,4 +54,22 @@ fn a_connect_that_breaks_a_rule_gets_no_connack_but_for_its_level_and_an_empty_c
         answered += usize::from(!connack.is_empty());
     }
     assert!(answered > 0, "some ask for another level");
+}
+
+/// Asks for the twin with a `$rid` of this length; why the hub closes the connection, and how much it answers.
+fn asked_with_a_request_id(length: usize) -> (Option<Rule>, usize) {
+    let (mut hub, mut station) = connected();
+    station.subscribe(&mut hub, Subscription::TwinResponses);
+    let link = station.link.expect("it is connected");
+    hub.receive(link, &publish(&format!("$iothub/twin/GET/?$rid={}", "a".repeat(length)), 1, b""));
+    (hub.closed(link).map(|close| close.rule()), hub.take_output(link).len())
+}
+
+#[test]
+fn a_request_id_that_no_answer_could_carry_ends_the_connection() {
+    let (closed, answer) = asked_with_a_request_id(REQUEST_ID_MAX);
+    assert!(closed.is_none() && answer > REQUEST_ID_MAX, "{closed:?}, {answer} bytes");
+    for length in [REQUEST_ID_MAX + 1, TEXT_MAX - "$iothub/twin/GET/?$rid=".len()] {
+        assert_eq!(asked_with_a_request_id(length), (Some(Rule::RequestId), 0), "{length} bytes");
+    }
 }

@@ -189,8 +189,9 @@ impl Until {
 
 /// Appends a PUBLISH of the hub's own making. RETAIN is always 0 `[MQTT-3.3.1-9]`.
 pub(super) fn publish(qos: PublishQoS, topic: &str, payload: &[u8], tx: &mut Vec<u8>) {
-    let topic = TopicName::new(topic)
-        .expect("the hub builds topics of escaped text and checks those with properties");
+    let topic = TopicName::new(topic).expect(
+        "the hub builds topics of escaped text, bounds request ids and checks topics with properties",
+    );
     let publish = Publish { qos, retain: false, topic, payload };
     publish.encode(tx).expect("bodies of the hub are bounded far below 256 MB");
 }

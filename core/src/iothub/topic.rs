@@ -11,6 +11,7 @@ use core::str::{FromStr, from_utf8};
 use super::escape::{Encoded, Escaped, split_once};
 use super::identity::Identity;
 use super::properties::{PropertyBag, encode_property};
+use crate::limits::REQUEST_ID_MAX;
 use crate::packet::TopicName;
 use crate::rule::Rule;
 
@@ -302,7 +303,8 @@ impl<'a> Params<'a> {
     }
 
     fn rid(self) -> Result<RequestId<'a>, TopicError> {
-        let rid = self.get("$rid").filter(|rid| !rid.is_empty()).and_then(Encoded::new);
+        let is_id = |rid: &&[u8]| (1..=REQUEST_ID_MAX).contains(&rid.len());
+        let rid = self.get("$rid").filter(is_id).and_then(Encoded::new);
         rid.map(RequestId).ok_or(TopicError::Malformed(Rule::RequestId))
     }
 
