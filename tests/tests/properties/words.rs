@@ -8,6 +8,7 @@ use devicebound::iothub::topic::{
     method_response_topic, telemetry_topic, twin_get_topic, twin_patch_topic, twin_response_topic,
 };
 use devicebound::iothub::{ConnectionString, Identity, PropertyBag, Subscription, Username, encode_property};
+use devicebound::limits::REQUEST_ID_MAX;
 use devicebound::packet::{TopicFilter, TopicName};
 use devicebound::time::UnixTime;
 use devicebound_tests::fuzz::{connection_string, sas_token, topic_and_bag, user_name};
@@ -28,11 +29,12 @@ fn word() -> impl Strategy<Value = String> {
 
 /// A request id as it stands in a topic, and what it says.
 fn request_id() -> impl Strategy<Value = (String, String)> {
-    word().prop_map(|text| {
+    let escaped = word().prop_map(|text| {
         let mut escaped = String::new();
         encode_property(&text, None, &mut escaped);
         (escaped, text)
-    })
+    });
+    escaped.prop_filter("no longer than a request id may be", |(escaped, _)| escaped.len() <= REQUEST_ID_MAX)
 }
 
 fn version() -> impl Strategy<Value = u64> {
