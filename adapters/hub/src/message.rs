@@ -16,10 +16,12 @@ pub struct Sender {
     pub device_id: Arc<str>,
     /// The module, if it is one.
     pub module_id: Option<String>,
-    generation_id: String,
+    /// Of the identity that sent it, which may be another one than has that id now.
+    pub generation_id: String,
     /// JSON text, as Azure writes it.
-    auth_method: String,
-    model_id: Option<String>,
+    pub auth_method: String,
+    /// The model that it announced.
+    pub model_id: Option<String>,
 }
 
 impl Sender {

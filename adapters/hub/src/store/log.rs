@@ -1,0 +1,81 @@
+//! The telemetry that a store keeps, as readers see it: by cursor, then as it comes.
+
+use std::io;
+
+use tokio::sync::watch;
+
+use super::Block;
+use crate::log::Entry;
+
+/// Where a store keeps its blocks.
+pub trait Blocks: Send + Sync + std::fmt::Debug {
+    /// The first block that holds a message behind `cursor`, with the cursor of its first message.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Block)>>;
+}
+
+/// All telemetry that is kept. Its numbers go on over restarts.
+#[derive(Debug)]
+pub struct TelemetryLog {
+    blocks: Box<dyn Blocks>,
+    /// The number of the newest message, kept or not; 0 before the first.
+    newest: watch::Sender<u64>,
+}
+
+/// Messages that follow each other.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// In order of arrival; empty when there are no more.
+    pub entries: Vec<Entry>,
+    /// So many messages that were asked for gave way before the first of these.
+    pub lost: u64,
+}
+
+impl TelemetryLog {
+    /// The log of a store whose newest message has the number `newest`.
+    #[must_use]
+    pub fn new(blocks: Box<dyn Blocks>, newest: u64) -> Self {
+        Self { blocks, newest: watch::Sender::new(newest) }
+    }
+
+    /// The number of the newest message; 0 before the first.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
+    /// The store holds messages up to this one, and they are safe.
+    pub fn appended(&self, newest: u64) {
+        self.newest.send_if_modified(|last| {
+            let is_new = newest > *last;
+            *last = newest.max(*last);
+            is_new
+        });
+    }
+
+    /// The next messages behind `cursor`: a block of them. Blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn page(&self, cursor: u64) -> io::Result<Page> {
+        // What a failed commit may have left is not shown: its numbers are given again.
+        let newest = self.newest();
+        if cursor >= newest {
+            return Ok(Page::default());
+        }
+        let Some((first, block)) = self.blocks.behind(cursor)? else {
+            return Ok(Page { entries: Vec::new(), lost: newest - cursor });
+        };
+        let entries = block.entries(first, cursor)?;
+        let next = entries.first().map_or(newest, |entry| entry.cursor);
+        Ok(Page { entries, lost: next.saturating_sub(cursor).saturating_sub(1) })
+    }
+
+    /// Waits until there is a message behind `cursor`.
+    pub async fn wait_behind(&self, cursor: u64) {
+        // The sender is here, so the channel does not close.
+        let _ = self.newest.subscribe().wait_for(|newest| *newest > cursor).await;
+    }
+}
