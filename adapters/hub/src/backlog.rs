@@ -1,10 +1,10 @@
 //! What waits for the store: gathered from all connections, taken by its one writer a batch at a time.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use devicebound::hub::{DeviceKey, LinkId, Receipt, SequenceNumber};
+use devicebound::hub::{DeviceKey, LinkId, Receipt};
 use tokio::sync::{Notify, oneshot};
 
 use crate::message::Message;
@@ -27,9 +27,8 @@ pub struct Backlog {
 pub struct Gathered {
     /// Telemetry in order of arrival, with what to say once it is stored.
     pub telemetry: Vec<(Message, Acknowledgement)>,
-    /// Devices whose records changed, each with the messages that were enqueued. Which revision is written is seen when
-    /// it is: one write stands for many commits.
-    pub changed: BTreeMap<DeviceKey, Vec<SequenceNumber>>,
+    /// Devices whose records changed. Which revision is written is seen when it is: one write stands for many commits.
+    pub changed: BTreeSet<DeviceKey>,
     /// Client ids whose records are gone.
     pub removed: Vec<String>,
     /// Who wants to hear whether the batch is safe.
@@ -52,8 +51,6 @@ pub enum Acknowledgement {
 pub enum Change {
     /// The record is another one now.
     Record(DeviceKey),
-    /// The record is another one now, and has one more message.
-    Enqueued(DeviceKey, SequenceNumber),
     /// The record of this client id is gone.
     Removal(String),
 }
@@ -127,9 +124,8 @@ impl Gathered {
     fn add(&mut self, change: Change) {
         match change {
             Change::Record(device) => {
-                self.changed.entry(device).or_default();
+                self.changed.insert(device);
             }
-            Change::Enqueued(device, message) => self.changed.entry(device).or_default().push(message),
             Change::Removal(client_id) => self.removed.push(client_id),
         }
     }

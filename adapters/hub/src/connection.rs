@@ -333,8 +333,7 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
-    use crate::state::StateDir;
-    use crate::store::FileStore;
+    use crate::store::MemoryStore;
     use crate::view::View;
 
     /// CONNECT of `d`, keep alive 10 s, user name `h/d`, no password.
@@ -343,10 +342,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_has_arrived_by_a_deadline_is_in_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FileStore::new(&StateDir::open(folder.path()).unwrap(), Default::default());
-        let (engine, _writer) =
-            Engine::start(HubConfig::default(), Box::new(store), View::default()).unwrap();
+        let store = Box::new(MemoryStore::default());
+        let (engine, _writer) = Engine::start(HubConfig::default(), store, View::default()).unwrap();
         let prints = Thumbprints { sha1: "A".repeat(40), sha256: "B".repeat(64) };
         let authentication = Authentication::SelfSigned { primary: prints.sha1.clone(), secondary: None };
         let identity = DeviceIdentity::new("d", "1".to_owned(), authentication).unwrap();

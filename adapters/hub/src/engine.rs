@@ -123,7 +123,7 @@ impl Engine {
             hub.insert(record).map_err(|twice| {
                 Failure::new(
                     format!("the identity `{}` is stored twice", twice.identity.client_id()),
-                    "move one of the two files in the state folder's `devices` away",
+                    "restore the store from a backup",
                 )
             })?;
         }

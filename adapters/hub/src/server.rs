@@ -22,7 +22,6 @@ use crate::Failure;
 use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
-use crate::log::EventLog;
 use crate::service::{self, Peer, Service};
 use crate::store::Store;
 use crate::transport::tls;
@@ -52,11 +51,11 @@ impl Server {
         config: HubConfig,
         policies: Vec<Policy>,
         store: Box<dyn Store>,
-        telemetry: Arc<EventLog>,
         tls: Arc<ServerConfig>,
         view: View,
     ) -> Result<Self, Failure> {
         let host_names = config.host_names.clone();
+        let telemetry = store.telemetry();
         let (engine, writer) = Engine::start(config, store, view)?;
         let service = Service { engine: Arc::clone(&engine), telemetry, policies, host_names };
         Ok(Self {

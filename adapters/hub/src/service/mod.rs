@@ -30,7 +30,7 @@ use serde_json::Value;
 use crate::clock::unix_time;
 use crate::connection;
 use crate::engine::{Core, Engine};
-use crate::log::EventLog;
+use crate::store::TelemetryLog;
 use crate::transport::websocket;
 
 mod error;
@@ -52,7 +52,7 @@ pub struct Service {
     /// The hub.
     pub engine: Arc<Engine>,
     /// What devices sent.
-    pub telemetry: Arc<EventLog>,
+    pub telemetry: Arc<TelemetryLog>,
     /// Who may ask.
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.

@@ -129,7 +129,8 @@ impl Block {
     pub fn entries(&self, first: u64, after: u64) -> io::Result<Vec<Entry>> {
         let mut rest = Rest(self.bytes.get(HEADER..).unwrap_or_default());
         let mut entries = Vec::new();
-        for cursor in (first..).take(self.len() as usize) {
+        for place in 0..self.len() {
+            let cursor = first.saturating_add(u64::from(place));
             let message = rest.message()?;
             if cursor > after {
                 let line = message.to_line(cursor).into();
@@ -145,7 +146,8 @@ struct Rest<'b>(&'b [u8]);
 
 impl<'b> Rest<'b> {
     fn take(&mut self, count: usize) -> io::Result<&'b [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(|| damaged("a message is cut short"))?;
+        let (taken, rest) =
+            self.0.split_at_checked(count).ok_or_else(|| damaged("a message is cut short"))?;
         self.0 = rest;
         Ok(taken)
     }
@@ -163,7 +165,8 @@ impl<'b> Rest<'b> {
     }
 
     fn optional(&mut self) -> io::Result<Option<String>> {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| damaged("a text is not UTF-8"));
+        let text =
+            |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| damaged("a text is not UTF-8"));
         self.bytes()?.map(text).transpose()
     }
 

@@ -24,15 +24,6 @@ pub struct TelemetryLog {
     newest: watch::Sender<u64>,
 }
 
-/// Messages that follow each other.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// In order of arrival; empty when there are no more.
-    pub entries: Vec<Entry>,
-    /// So many messages that were asked for gave way before the first of these.
-    pub lost: u64,
-}
-
 impl TelemetryLog {
     /// The log of a store whose newest message has the number `newest`.
     #[must_use]
@@ -55,22 +46,18 @@ impl TelemetryLog {
         });
     }
 
-    /// The next messages behind `cursor`: a block of them. Blocks.
+    /// The next messages behind `cursor`, at most a block of them; none when there are no more. The first of them has a
+    /// later number where others gave way. Blocks.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn page(&self, cursor: u64) -> io::Result<Page> {
-        // What a failed commit may have left is not shown: its numbers are given again.
+    pub fn page(&self, cursor: u64) -> io::Result<Vec<Entry>> {
         let newest = self.newest();
-        if cursor >= newest {
-            return Ok(Page::default());
-        }
-        let Some((first, block)) = self.blocks.behind(cursor)? else {
-            return Ok(Page { entries: Vec::new(), lost: newest - cursor });
-        };
-        let entries = block.entries(first, cursor)?;
-        let next = entries.first().map_or(newest, |entry| entry.cursor);
-        Ok(Page { entries, lost: next.saturating_sub(cursor).saturating_sub(1) })
+        let Some((first, block)) = self.blocks.behind(cursor)? else { return Ok(Vec::new()) };
+        let mut entries = block.entries(first, cursor)?;
+        // Nothing is shown before the commit has come back: its numbers may have to be given again.
+        entries.retain(|entry| entry.cursor <= newest);
+        Ok(entries)
     }
 
     /// Waits until there is a message behind `cursor`.

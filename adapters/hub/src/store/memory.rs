@@ -121,8 +121,9 @@ struct Shared(Arc<Mutex<Kept>>);
 impl Blocks for Shared {
     fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Block)>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_before =
-            |(first, block): &(u64, Block)| first.saturating_add(u64::from(block.len())) <= cursor.saturating_add(1);
+        let is_before = |(first, block): &(u64, Block)| {
+            first.saturating_add(u64::from(block.len())) <= cursor.saturating_add(1)
+        };
         let index = kept.blocks.partition_point(is_before);
         Ok(kept.blocks.get(index).cloned())
     }

@@ -26,9 +26,11 @@
 
 mod block;
 pub mod disk;
-mod keeper;
+mod ledger;
 mod log;
 pub mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -38,8 +40,8 @@ use devicebound::hub::{DeviceRecord, Revision, SequenceNumber};
 
 pub use block::Block;
 pub use disk::DiskStore;
-pub use keeper::{Keeper, Kept};
-pub use log::{Blocks, Page, TelemetryLog};
+pub use ledger::Ledger;
+pub use log::{Blocks, TelemetryLog};
 pub use memory::MemoryStore;
 
 use crate::Failure;
@@ -121,22 +123,4 @@ pub trait Store: Send + std::fmt::Debug {
 
     /// The telemetry, for readers; they may read while batches are committed.
     fn telemetry(&self) -> Arc<TelemetryLog>;
-}
-
-impl RecordChange {
-    /// The change that makes a record what it is now. `enqueued` are messages that the store may not have yet; for a
-    /// record that it does not have that is all of them.
-    #[must_use]
-    pub fn of(record: &DeviceRecord, expected: Option<Revision>, enqueued: &[SequenceNumber]) -> Self {
-        let is_new = |sequence: &SequenceNumber| expected.is_none() || enqueued.contains(sequence);
-        let entry = |sequence| Some((sequence, record.to_entry(sequence)?));
-        Self {
-            client_id: record.identity.client_id().to_owned(),
-            expected,
-            revision: record.revision(),
-            head: record.to_head(),
-            waiting: record.waiting().collect(),
-            enqueued: record.waiting().filter(is_new).filter_map(entry).collect(),
-        }
-    }
 }

@@ -9,10 +9,12 @@ use redb::backends::FileBackend;
 
 use super::{Disk, DiskStore};
 use crate::Failure;
-use crate::state::{StateDir, sync_parent};
+use crate::state::{Secrecy, StateDir, sync_parent};
 
 /// The name of the file in the state folder.
 pub const FILE: &str = "hub.redb";
+/// Says that there is such a file.
+const MARK: &str = "store";
 
 #[derive(Debug)]
 struct OnDisk {
@@ -30,15 +32,24 @@ impl Disk for OnDisk {
     }
 }
 
-/// A folder that was used before and has no store has lost it: it does not start empty in silence.
-pub(super) fn find_or_make(state: &StateDir, is_first_use: bool) -> Result<Box<dyn Disk>, Failure> {
+/// A folder that has lost its store does not start empty in silence: [`MARK`] tells.
+pub(super) fn find_or_make(state: &StateDir) -> Result<Box<dyn Disk>, Failure> {
     let path = state.file(FILE);
+    let used = state.read(MARK)?.is_some();
+    let lost = |what: String| {
+        let next = "restore the file from a backup, or use an empty state folder, --state DIR, and register the devices again";
+        Failure::new(what, next)
+    };
     if !path.exists() {
-        if !is_first_use {
-            return Err(Failure::new(
-                format!("{} is missing, and the state folder was used before", path.display()),
-                "restore the file from a backup, or use an empty state folder, --state DIR, and register the devices again",
-            ));
+        if used {
+            return Err(lost(format!("{} is missing, and the state folder had one", path.display())));
+        }
+        let devices = state.file("devices");
+        if devices.exists() {
+            return Err(lost(format!(
+                "{} is of a version that kept each device in a file",
+                devices.display()
+            )));
         }
         make(&path).map_err(|error| {
             Failure::new(
@@ -46,6 +57,9 @@ pub(super) fn find_or_make(state: &StateDir, is_first_use: bool) -> Result<Box<d
                 "check the permissions of the folder and the space on its disk",
             )
         })?;
+    }
+    if !used {
+        state.write(MARK, format!("{FILE}\n").as_bytes(), Secrecy::Open)?;
     }
     Ok(Box::new(OnDisk { path }))
 }

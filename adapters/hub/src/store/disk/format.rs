@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use devicebound::hub::{DeviceRecord, SnapshotError};
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError, TableDefinition,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError,
+    TableDefinition,
 };
 
 use super::{Block, Disk};
@@ -127,7 +128,11 @@ pub(super) fn make(backend: Box<dyn StorageBackend>) -> Result<(), Error> {
     transaction.set_two_phase_commit(true);
     transaction.open_table(META)?.insert("layout", LAYOUT)?;
     transaction.open_table(META)?.insert("telemetry", Tally::default().to_bytes().as_slice())?;
-    drop((transaction.open_table(HEADS)?, transaction.open_table(MESSAGES)?, transaction.open_table(BLOCKS)?));
+    drop((
+        transaction.open_table(HEADS)?,
+        transaction.open_table(MESSAGES)?,
+        transaction.open_table(BLOCKS)?,
+    ));
     transaction.commit()?;
     Ok(())
 }
@@ -185,10 +190,9 @@ pub(super) fn load(database: &Database) -> Result<Vec<DeviceRecord>, Error> {
     }
     match messages.next() {
         None => Ok(records),
-        Some(message) => Err(Error::Record {
-            client_id: message?.0.value().0.to_owned(),
-            error: SnapshotError::Messages,
-        }),
+        Some(message) => {
+            Err(Error::Record { client_id: message?.0.value().0.to_owned(), error: SnapshotError::Messages })
+        }
     }
 }
 

@@ -68,12 +68,12 @@ pub struct DiskStore {
 struct Shared(RwLock<Option<Database>>);
 
 impl DiskStore {
-    /// The store of a state folder; made if this is the folder's first use.
+    /// The store of a state folder; made if the folder never had one.
     ///
     /// # Errors
     /// When the file is missing, damaged, of another version or cannot be opened.
-    pub fn at(state: &StateDir, retention: Retention, is_first_use: bool) -> Result<Self, Failure> {
-        Self::open(file::find_or_make(state, is_first_use)?, retention)
+    pub fn at(state: &StateDir, retention: Retention) -> Result<Self, Failure> {
+        Self::open(file::find_or_make(state)?, retention)
     }
 
     /// The store on a disk that [`format`](Self::format) was done on.
@@ -100,7 +100,10 @@ impl DiskStore {
     }
 
     /// Does something with the file, opening it anew after an error. An error closes it.
-    fn with<R>(&mut self, act: impl FnOnce(&Database, Tally) -> redb::Result<R, redb::Error>) -> io::Result<R> {
+    fn with<R>(
+        &mut self,
+        act: impl FnOnce(&Database, Tally) -> redb::Result<R, redb::Error>,
+    ) -> io::Result<R> {
         let mut guard = self.shared.0.write().unwrap_or_else(PoisonError::into_inner);
         if guard.is_none() {
             let database = format::open(&*self.disk).map_err(format::Error::into_io)?;
@@ -191,7 +194,8 @@ fn change_record(
 ) -> Result<bool, redb::Error> {
     use redb::ReadableTable as _;
     let client_id = change.client_id.as_str();
-    let present = heads.get(client_id)?.and_then(|head| format::split_head(head.value()).map(|(revision, _)| revision));
+    let present =
+        heads.get(client_id)?.and_then(|head| format::split_head(head.value()).map(|(revision, _)| revision));
     if present != change.expected.map(|revision| revision.get()) {
         return Ok(false);
     }
