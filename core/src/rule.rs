@@ -167,6 +167,16 @@ rules! {
     ThrottledConnect = "HUB-BUSY", "IoT Hub throttling",
         says "the hub takes at most as many connections as it has room for", mend "try again later, with growing delays";
 
+    Throttled = "HUB-THROTTLED", "IoT Hub throttling; error 429001",
+        says "what a hub's tier and units allow in a second is shared by all devices; above it answers come late, far above it the connection ends",
+        mend "send less often or in larger messages, or run the hub with more units or without --tier";
+    QuotaExceeded = "HUB-QUOTA", "IoT Hub quotas; error 403002",
+        says "a hub's tier and units allow a number of messages a day, counted in blocks of 4 KB; when they are used up, connections end until 00:00 UTC",
+        mend "wait for 00:00 UTC, or run the hub with more units or without --tier";
+    InjectedFault = "HUB-FAULT", "Azure SDKs: end-to-end tests, AzIoTHub_FaultOperationType",
+        says "somebody asked for this connection to be cut",
+        mend "nothing to mend: devicebound fault, or a message with AzIoTHub_FaultOperationType, asked for it";
+
     // The hub's dialect: messages
     PublishQos2 = "HUB-D2C-QOS2", "IoT Hub MQTT: QoS 2 is not supported",
         says "a device publishes at QoS 0 or 1", mend "publish at QoS 1";

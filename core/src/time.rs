@@ -134,6 +134,10 @@ pub enum Timer {
     MethodCall,
     /// Hub: a cloud-to-device message expires.
     MessageExpiry,
+    /// Hub: the end of a delay, as the connection's rate was above its limit or a fault was asked for.
+    Throttle,
+    /// Hub: a fault that was asked for begins or ends.
+    Fault,
     /// Device: the CONNACK.
     ConnAck,
     /// Device: time to send PINGREQ `[MQTT-3.1.2-23]`.

@@ -49,6 +49,14 @@ impl Hub {
                 Target::Link(link) => self.expire_link(now, link, at),
                 Target::Call(call) => self.expire_call(now, call),
                 Target::Mailbox(device) => self.expire_mailbox(now, device, at),
+                Target::Hold(link) => {
+                    self.make_ready(link);
+                    None
+                }
+                Target::Fault(device) => {
+                    self.turn_fault(now, device);
+                    None
+                }
             };
             if expired.is_some() {
                 return expired;

@@ -98,17 +98,19 @@ impl Refusal {
 
 impl Hub {
     /// The usual verdict: user name and client id agree, the identity is registered and enabled, and the token or the
-    /// certificate is its own.
+    /// certificate is its own; and there is no more than the hub's rates and quota allow.
     ///
     /// # Errors
-    /// The first rule that is broken, with return code 5.
+    /// The first rule that is broken, with return code 5; with 3 where the same device may well come later.
     pub fn authenticate(
-        &self,
+        &mut self,
         now: Instant,
         request: &ConnectRequest<'_>,
         certificate: Option<&Thumbprints>,
     ) -> Result<Grant, Refusal> {
-        self.judge(now, &request.connect, certificate).map_err(Refusal::not_authorized)
+        let grant = self.judge(now, &request.connect, certificate).map_err(Refusal::not_authorized)?;
+        self.gate.connect(now, grant.device)?;
+        Ok(grant)
     }
 
     fn judge(

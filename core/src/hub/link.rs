@@ -11,8 +11,9 @@ use super::handshake::Request;
 use super::mailbox::SequenceNumber;
 use super::methods::Calls;
 use super::pending::{Pending, publish};
+use super::timers::{Target, Timers};
 use super::{
-    CallId, Change, Commit, DeviceKey, DeviceSlot, Grant, Limits, Progress, Receipt, Revision, Will,
+    CallId, Change, Commit, DeviceKey, DeviceSlot, Grant, Limits, LinkId, Progress, Receipt, Revision, Will,
 };
 use crate::iothub::topic::{desired_patch_topic, method_request_topic};
 use crate::iothub::{Edition, PropertyBag, Subscription, Subscriptions};
@@ -98,6 +99,8 @@ pub(super) struct Link {
     pub(super) last_heard: Instant,
     /// The machine itself refuses to read, for the store's sake: silence is not the device's fault.
     pub(super) stalled: bool,
+    /// Nothing goes over the connection before this, either way.
+    held_until: Option<Instant>,
     notifications: VecDeque<Notification>,
     calls: VecDeque<CallId>,
 }
@@ -122,6 +125,7 @@ impl Link {
             patience: keep_alive::hub_patience(request.keep_alive),
             last_heard: now,
             stalled: false,
+            held_until: None,
             notifications: VecDeque::new(),
             calls: VecDeque::new(),
         }
@@ -143,6 +147,27 @@ impl Link {
             self.last_heard = now;
         }
         self.silence_ends() <= now
+    }
+
+    /// From now on until `until` nothing goes over the connection, either way.
+    #[cold]
+    pub(super) fn hold(&mut self, timers: &mut Timers, id: LinkId, until: Instant) {
+        let until = self.held_until.map_or(until, |held| held.max(until));
+        self.held_until = Some(until);
+        timers.schedule(until, Target::Hold(id));
+    }
+
+    /// Whether nothing may go over the connection now.
+    #[inline]
+    pub(super) fn is_held(&mut self, now: Instant) -> bool {
+        match self.held_until {
+            None => false,
+            Some(until) if until > now => true,
+            Some(_) => {
+                self.held_until = None;
+                false
+            }
+        }
     }
 
     pub(super) fn has_methods(&self) -> bool {
@@ -186,6 +211,9 @@ impl Link {
         high_water: usize,
         tx: &mut Vec<u8>,
     ) -> Progress {
+        if self.is_held(now) {
+            return Progress::Idle;
+        }
         self.pending.release(device.committed, high_water, tx);
         self.send_notifications(device.committed, high_water, tx);
         self.send_calls(calls, now, high_water, tx);
