@@ -54,3 +54,8 @@ pub const METHOD_CONNECT_TIME_MAX: Duration = Duration::from_secs(300);
 pub const THROTTLE_DELAY_MAX: Duration = Duration::from_secs(30);
 /// Longest delay, and longest duration, of a fault that somebody asked for (own limit).
 pub const FAULT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Takeovers of an identity in a row, each soon after the one before, from which on two clients are fighting over it
+/// (own limit: a device that comes back early takes over once).
+pub const TAKEOVER_FIGHT: u8 = 3;
+/// How soon after a connection began its takeover counts as part of a fight (own limit: SDKs come back within 10 s).
+pub const TAKEOVER_FIGHT_TIME: Duration = Duration::from_secs(15);

@@ -80,6 +80,13 @@ impl UnixTime {
         Self(self.0.saturating_add(millis))
     }
 
+    /// This time moved back by `duration`; the Unix epoch where that is later.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// How long ago `earlier` was; zero where it was not.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -32,6 +32,11 @@ impl Hub {
         self.clock.1.after(now.since(self.clock.0))
     }
 
+    /// The wall-clock time of a moment that has passed.
+    pub(super) fn unix_time_of(&self, now: Instant, moment: Instant) -> UnixTime {
+        self.unix_time(now).before(now.since(moment))
+    }
+
     fn instant(&self, time: UnixTime) -> Instant {
         self.clock.0.after(time.since(self.clock.1))
     }

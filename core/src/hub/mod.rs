@@ -36,6 +36,7 @@ mod deadlines;
 mod fault;
 mod gate;
 mod handshake;
+mod identity;
 mod link;
 mod mailbox;
 mod methods;
@@ -58,11 +59,13 @@ pub use action::{
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
-pub use handshake::{ConnectRequest, Grant, Refusal, Thumbprints};
+pub use handshake::{ConnectRequest, Grant, Refusal};
+pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
 pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
-pub use record::{Authentication, DeviceIdentity, DeviceRecord, Revision};
+pub use record::{Activity, DeviceRecord, Revision};
+pub use registry::Connection;
 pub use snapshot::SnapshotError;
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 
@@ -89,6 +92,8 @@ enum State {
         device: Option<DeviceKey>,
         edition: Option<crate::iothub::Edition>,
         will: Option<Will>,
+        /// When its last packet came, if it ever was live.
+        heard: Option<Instant>,
     },
 }
 
@@ -174,11 +179,19 @@ impl Hub {
         let State::Handshake(handshake) = &mut slot.state else { return None };
         let request = handshake.request.take()?;
         let limits = &self.config.limits;
-        let (opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
-        slot.state = State::Opening(opening);
+        let (mut opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
         let revision = device.record.revision;
         if let Some(previous) = device.link.replace(link) {
-            self.end(previous, CloseReason::Ended(Rule::Takeover));
+            let rule = match self.links.get(previous.0).map(|slot| &slot.state) {
+                Some(State::Opening(Opening { link: other, .. }) | State::Live(other)) => {
+                    opening.link.take_over_from(other)
+                }
+                _ => Rule::Takeover,
+            };
+            self.end(previous, CloseReason::Ended(rule));
+        }
+        if let Some(slot) = self.links.get_mut(link.0) {
+            slot.state = State::Opening(opening);
         }
         self.make_ready(link);
         changed.then_some(Commit { device: grant.device, revision, change: Change::Session })
@@ -331,14 +344,16 @@ impl Hub {
     /// Takes a link away. Its will comes out, unless the device said DISCONNECT `[MQTT-3.14.4-3]`.
     ///
     /// `why` counts only where the machine has not ended the link itself.
-    pub fn close(&mut self, link: LinkId, why: CloseReason) -> Option<Ended> {
+    pub fn close(&mut self, now: Instant, link: LinkId, why: CloseReason) -> Option<Ended> {
         self.end(link, why);
         let LinkSlot { state, timer, .. } = self.links.remove(link.0)?;
         if timer.is_some() {
             let links = &self.links;
             self.timers.forget_link(|link, at| links.get(link.0).is_some_and(|slot| slot.timer == Some(at)));
         }
-        let State::Ended { device, edition, will, .. } = state else { return None };
+        let State::Ended { device, edition, will, heard, .. } = state else { return None };
+        let unix_time = self.unix_time(now);
+        let heard = heard.map(|heard| self.unix_time_of(now, heard));
         let mut was_current = false;
         if let Some(key) = device
             && let Some(slot) = self.devices.get_mut(key.0)
@@ -346,6 +361,9 @@ impl Hub {
         {
             slot.link = None;
             was_current = true;
+            if heard.is_some() {
+                slot.record.activity = Activity { connection_state_updated: Some(unix_time), last: heard };
+            }
             self.schedule_mailbox(key);
         }
         Some(Ended { device, was_current, edition, will })
@@ -354,12 +372,14 @@ impl Hub {
     /// An opening link becomes live when the revision that its CONNACK rests on is safe; says whether it did.
     #[cold]
     fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> bool {
+        let unix_time = self.unix_time(now);
         let Some(slot) = self.links.get_mut(link.0) else { return false };
         let State::Opening(opening) = &slot.state else { return false };
-        let Some(device) = self.devices.get(opening.link.device.0) else { return false };
+        let Some(device) = self.devices.get_mut(opening.link.device.0) else { return false };
         if !opening.is_safe(device.committed) {
             return false;
         }
+        device.record.activity.connection_state_updated = Some(unix_time);
         let between = State::ended(Close::new(CloseReason::Lost));
         if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
             let mut live = opening.open(now, device, &mut self.calls, tx);
@@ -400,17 +420,19 @@ impl LinkSlot {
 
 impl State {
     const fn ended(close: Close) -> Self {
-        Self::Ended { close, device: None, edition: None, will: None }
+        Self::Ended { close, device: None, edition: None, will: None, heard: None }
     }
 
     /// The first end counts.
     fn end(&mut self, close: Close) {
+        let is_live = matches!(self, Self::Live(_));
         let next = match self {
             Self::Ended { .. } => return,
             Self::Handshake(_) => Self::ended(close),
             Self::Opening(Opening { link, .. }) | Self::Live(link) => {
+                let heard = is_live.then_some(link.last_heard);
                 let will = if close.reason() == CloseReason::Disconnected { None } else { link.will.take() };
-                Self::Ended { close, device: Some(link.device), edition: link.edition, will }
+                Self::Ended { close, device: Some(link.device), edition: link.edition, will, heard }
             }
         };
         *self = next;
@@ -429,7 +451,7 @@ mod tests {
         let stays = hub.open(now).expect("there is room");
         for _ in 0..10_000 {
             let link = hub.open(now).expect("there is room");
-            assert!(hub.close(link, CloseReason::Lost).is_some());
+            assert!(hub.close(now, link, CloseReason::Lost).is_some());
         }
         assert!(hub.timers.len() < 200, "{}", hub.timers.len());
         assert_eq!(hub.expire(now.after(limits::CONNECT_TIME)), Some(Expired::Link(stays)));

@@ -122,7 +122,7 @@ impl Service {
         let client_id = client_id(device_id, module_id)?;
         let wish = Wish::read(&json_body(body)?, device_id, module_id)?;
         let if_match = header(headers, "if-match");
-        let key = self.engine.with(|core, _| match (core.hub.find(&client_id), if_match) {
+        let key = self.engine.with(|core, now| match (core.hub.find(&client_id), if_match) {
             (None, None) => register(core, &client_id, device_id, wish),
             (None, Some(_)) => find(core, &client_id),
             (Some(_), None) => {
@@ -133,7 +133,7 @@ impl Service {
             (Some(key), Some(etag)) => {
                 check_etag(core, key, etag)?;
                 // The change is made durable below, with or without the machine's own commit.
-                let _ = core.hub.update_identity(key, |identity| wish.apply(identity));
+                let _ = core.hub.update_identity(now, key, |identity| wish.apply(identity));
                 Ok(key)
             }
         })?;
@@ -323,6 +323,11 @@ fn authentication_to_json(authentication: &Authentication) -> Value {
             "type": "selfSigned",
             "symmetricKey": {"primaryKey": none, "secondaryKey": none},
             "x509Thumbprint": {"primaryThumbprint": primary, "secondaryThumbprint": secondary},
+        }),
+        Authentication::CertificateAuthority => json!({
+            "type": "certificateAuthority",
+            "symmetricKey": {"primaryKey": none, "secondaryKey": none},
+            "x509Thumbprint": {"primaryThumbprint": none, "secondaryThumbprint": none},
         }),
     }
 }
