@@ -185,7 +185,7 @@ impl Service for SocketHub {
         let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
         self.engine.with(|core, _| {
             let device = core.hub.find("dev").expect("it is registered");
-            let _ = core.hub.update_twin(device, update).expect("the patch is good");
+            let _ = core.hub.update_twin(now, device, update).expect("the patch is good");
         });
         self.commit();
     }

@@ -48,6 +48,7 @@ mod registry;
 mod service;
 mod slab;
 mod snapshot;
+mod stamps;
 mod timers;
 mod twin;
 

@@ -1,5 +1,6 @@
 //! A record as JSON text, for a store: written whole, read back with care.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::identity::{Authentication, DeviceIdentity};
 use super::mailbox::{FeedbackRequest, Mailbox, SequenceNumber, Waiting};
 use super::record::{Activity, DeviceRecord, Revision, Session};
+use super::stamps::Stamp;
 use super::twin::Twin;
 use crate::iothub::sas::SymmetricKey;
 use crate::iothub::{Subscription, Subscriptions};
@@ -62,10 +64,13 @@ impl DeviceRecord {
             },
             "twin": {
                 "version": self.twin.version,
+                "etag": self.twin.etag,
                 "desired": self.twin.desired,
                 "desiredVersion": self.twin.desired_version,
+                "desiredStamp": self.twin.desired_stamp.as_ref().map(|stamp| stamp.to_json()),
                 "reported": self.twin.reported,
                 "reportedVersion": self.twin.reported_version,
+                "reportedStamp": self.twin.reported_stamp.as_ref().map(|stamp| stamp.to_json()),
                 "tags": self.twin.tags,
             },
         })
@@ -196,12 +201,24 @@ fn waiting_from_json(value: &Value) -> Result<Waiting, SnapshotError> {
 fn twin_from_json(value: &Value) -> Result<Twin, SnapshotError> {
     Ok(Twin {
         version: number(value, "version")?,
+        etag: number(value, "etag")?,
         desired: object(value, "desired")?,
         desired_version: number(value, "desiredVersion")?,
+        desired_stamp: stamp(value, "desiredStamp")?,
         reported: object(value, "reported")?,
         reported_version: number(value, "reportedVersion")?,
+        reported_stamp: stamp(value, "reportedStamp")?,
         tags: object(value, "tags")?,
     })
+}
+
+fn stamp(value: &Value, name: &'static str) -> Result<Option<Box<Stamp>>, SnapshotError> {
+    match member(value, name)? {
+        Value::Null => Ok(None),
+        stamp => {
+            Stamp::from_json(stamp).map(|stamp| Some(Box::new(stamp))).ok_or(SnapshotError::Member(name))
+        }
+    }
 }
 
 fn member<'v>(value: &'v Value, name: &'static str) -> Result<&'v Value, SnapshotError> {
