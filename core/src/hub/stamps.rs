@@ -51,9 +51,7 @@ impl Stamp {
             match changes.next_if(|(new, _)| *new == &*name) {
                 None => below.push((name, stamp)),
                 Some((_, change)) => {
-                    below.extend(
-                        Self::changed(Some(stamp), change, at, version).map(|stamp| (name, stamp)),
-                    );
+                    below.extend(Self::changed(Some(stamp), change, at, version).map(|stamp| (name, stamp)));
                 }
             }
         }
@@ -153,13 +151,15 @@ mod tests {
     #[test]
     fn a_patch_stamps_what_it_touches_and_all_above_it() {
         let (_, stamp) = stamped(&[r#"{"b":{"x":1,"y":2},"a":1}"#, r#"{"b":{"y":3},"c":[1]}"#]);
-        let expected = json!({"$": 2, "a": {"$": 1}, "b": {"$": 2, "x": {"$": 1}, "y": {"$": 2}}, "c": {"$": 2}});
+        let expected =
+            json!({"$": 2, "a": {"$": 1}, "b": {"$": 2, "x": {"$": 1}, "y": {"$": 2}}, "c": {"$": 2}});
         assert_eq!(versions(&stamp), expected);
     }
 
     #[test]
     fn what_is_gone_leaves_no_stamp() {
-        let patches = [r#"{"a":{"x":1},"b":1,"c":{"y":1}}"#, r#"{"a":2,"b":null,"c":{"y":null,"z":{"n":null}}}"#];
+        let patches =
+            [r#"{"a":{"x":1},"b":1,"c":{"y":1}}"#, r#"{"a":2,"b":null,"c":{"y":null,"z":{"n":null}}}"#];
         let (_, stamp) = stamped(&patches);
         let expected = json!({"$": 2, "a": {"$": 2}, "c": {"$": 2, "z": {"$": 2}}});
         assert_eq!(versions(&stamp), expected);
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn the_metadata_has_the_names_of_the_section_whatever_the_patches() {
         fn names(section: &Map<String, Value>) -> Value {
-            let names = section.iter().map(|(name, value)| {
-                (name.clone(), names(value.as_object().unwrap_or(&Map::new())))
-            });
+            let names = section
+                .iter()
+                .map(|(name, value)| (name.clone(), names(value.as_object().unwrap_or(&Map::new()))));
             Value::Object(names.collect())
         }
         fn stamps(stamp: &Stamp) -> Value {
