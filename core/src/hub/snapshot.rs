@@ -4,6 +4,7 @@
 //! *entry* of its own that never changes: written when the message is enqueued, dropped when the head does not list it
 //! any more. What changes of a message while it waits stands in the head's list.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,8 +13,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
+use super::identity::{Authentication, DeviceIdentity};
 use super::mailbox::{FeedbackRequest, Mailbox, SequenceNumber, Waiting};
-use super::record::{Authentication, DeviceIdentity, DeviceRecord, Revision, Session};
+use super::record::{Activity, DeviceRecord, Revision, Session};
+use super::stamps::Stamp;
 use super::twin::Twin;
 use crate::iothub::sas::SymmetricKey;
 use crate::iothub::{Subscription, Subscriptions};
@@ -58,6 +61,10 @@ impl DeviceRecord {
             "generationId": identity.generation_id,
             "enabled": identity.enabled,
             "statusReason": identity.status_reason,
+            "statusUpdated": identity.status_updated.map(UnixTime::as_millis),
+            "identityVersion": identity.version,
+            "connectionStateUpdated": self.activity.connection_state_updated.map(UnixTime::as_millis),
+            "lastActivity": self.activity.last.map(UnixTime::as_millis),
             "authentication": authentication_to_json(&identity.authentication),
             "modelId": self.model_id,
             "session": self.session.map(|session| subscriptions_to_json(session.subscriptions)),
@@ -67,10 +74,13 @@ impl DeviceRecord {
             },
             "twin": {
                 "version": self.twin.version,
+                "etag": self.twin.etag,
                 "desired": self.twin.desired,
                 "desiredVersion": self.twin.desired_version,
+                "desiredStamp": self.twin.desired_stamp.as_ref().map(|stamp| stamp.to_json()),
                 "reported": self.twin.reported,
                 "reportedVersion": self.twin.reported_version,
+                "reportedStamp": self.twin.reported_stamp.as_ref().map(|stamp| stamp.to_json()),
                 "tags": self.twin.tags,
             },
         })
@@ -103,6 +113,8 @@ impl DeviceRecord {
             .map_err(|_| SnapshotError::Member("clientId"))?;
         identity.enabled = member(&value, "enabled")?.as_bool().ok_or(SnapshotError::Member("enabled"))?;
         identity.status_reason = optional_text(&value, "statusReason")?;
+        identity.status_updated = optional_time(&value, "statusUpdated")?;
+        identity.version = number(&value, "identityVersion")?;
         let session = match member(&value, "session")? {
             Value::Null => None,
             subscriptions => Some(Session { subscriptions: subscriptions_from_json(subscriptions)? }),
@@ -113,6 +125,10 @@ impl DeviceRecord {
             mailbox: mailbox_from_json(member(&value, "mailbox")?, entries)?,
             twin: twin_from_json(member(&value, "twin")?)?,
             model_id: optional_text(&value, "modelId")?,
+            activity: Activity {
+                connection_state_updated: optional_time(&value, "connectionStateUpdated")?,
+                last: optional_time(&value, "lastActivity")?,
+            },
             revision: Revision(number(&value, "revision")?),
         })
     }
@@ -126,6 +142,7 @@ fn authentication_to_json(authentication: &Authentication) -> Value {
         Authentication::SelfSigned { primary, secondary } => {
             json!({"type": "selfSigned", "primary": primary, "secondary": secondary})
         }
+        Authentication::CertificateAuthority => json!({"type": "certificateAuthority"}),
     }
 }
 
@@ -138,6 +155,7 @@ fn authentication_from_json(value: &Value) -> Result<Authentication, SnapshotErr
             primary: text_of(value, "primary")?.to_string(),
             secondary: optional_text(value, "secondary")?,
         }),
+        "certificateAuthority" => Ok(Authentication::CertificateAuthority),
         _ => Err(SnapshotError::Member("type")),
     }
 }
@@ -232,12 +250,24 @@ fn waiting_from_json(progress: &Value, entry: &[u8]) -> Result<Waiting, Snapshot
 fn twin_from_json(value: &Value) -> Result<Twin, SnapshotError> {
     Ok(Twin {
         version: number(value, "version")?,
+        etag: number(value, "etag")?,
         desired: object(value, "desired")?,
         desired_version: number(value, "desiredVersion")?,
+        desired_stamp: stamp(value, "desiredStamp")?,
         reported: object(value, "reported")?,
         reported_version: number(value, "reportedVersion")?,
+        reported_stamp: stamp(value, "reportedStamp")?,
         tags: object(value, "tags")?,
     })
+}
+
+fn stamp(value: &Value, name: &'static str) -> Result<Option<Box<Stamp>>, SnapshotError> {
+    match member(value, name)? {
+        Value::Null => Ok(None),
+        stamp => {
+            Stamp::from_json(stamp).map(|stamp| Some(Box::new(stamp))).ok_or(SnapshotError::Member(name))
+        }
+    }
 }
 
 fn member<'v>(value: &'v Value, name: &'static str) -> Result<&'v Value, SnapshotError> {
@@ -253,6 +283,15 @@ fn optional_text(value: &Value, name: &'static str) -> Result<Option<String>, Sn
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone())),
         _ => Err(SnapshotError::Member(name)),
+    }
+}
+
+fn optional_time(value: &Value, name: &'static str) -> Result<Option<UnixTime>, SnapshotError> {
+    match member(value, name)? {
+        Value::Null => Ok(None),
+        time => {
+            time.as_u64().map(|time| Some(UnixTime::from_millis(time))).ok_or(SnapshotError::Member(name))
+        }
     }
 }
 
