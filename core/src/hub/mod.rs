@@ -52,7 +52,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use config::{HubConfig, Limits};
-pub use handshake::{ConnectRequest, Grant, Refusal, Thumbprints};
+pub use handshake::{ConnectRequest, Grant, Refusal, Thumbprints, device_of};
 pub use link::Telemetry;
 pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
