@@ -35,6 +35,8 @@ use crate::walk::{self, Service, Walk};
 /// The name that the hub's certificate is for.
 pub const HOST: &str = "localhost";
 
+type Serving = JoinHandle<Result<(), Failure>>;
+
 /// A hub and, in front of each of its ports, a relay that can cut.
 #[derive(Debug)]
 pub struct SocketHub {
@@ -45,7 +47,7 @@ pub struct SocketHub {
     /// What came of the last call of a method.
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
-    serving: Option<(oneshot::Sender<()>, JoinHandle<Result<(), Failure>>)>,
+    serving: Option<(oneshot::Sender<()>, Serving)>,
     mqtt: Relay,
     https: Relay,
     state: TempDir,

@@ -1,4 +1,4 @@
-//! The hub as the rest of this crate sees it: several [`Worker`](crate::worker::Worker)s, each on a thread of its own.
+//! The hub as the rest of this crate sees it: several [`Worker`]s, each on a thread of its own.
 //!
 //! A worker owns the machine with the records of its devices, their connections and their calls, and shares nothing of
 //! them: which worker it is follows from the device id alone ([`Engine::place_of`]). Whoever is elsewhere sends it a job.

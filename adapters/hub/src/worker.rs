@@ -1,13 +1,13 @@
 //! One thread's share of the hub, and the one place where what the machine wants becomes what happens.
 //!
 //! A worker owns its machine: connections, service calls and timers of its devices all run on its thread, one after the
-//! other, and no lock is on the way of a packet. Whatever was done with the machine, [`Worker::with`] ends it by waking
+//! other, and no lock is on the way of a packet. Whatever was done with the machine, `Worker::with` ends it by waking
 //! the connections that have become ready and by setting the timer.
 //!
 //! | the machine says | the worker does |
 //! |---|---|
 //! | `Authenticate` | asks the machine for the usual verdict, then `accept` or `refuse` |
-//! | `Telemetry`, a will | encodes it into the block of its [`Backlog`]; says `stored` when the writer has it safe |
+//! | `Telemetry`, a will | encodes it into the block of its backlog; says `stored` when the writer has it safe |
 //! | `Commit` | marks the record in the backlog; says `committed` when the writer has it safe |
 //! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
 //! | `Expired::Link`, `poll_ready` | wakes the connection's task |
