@@ -9,14 +9,16 @@ use devicebound::hub::{
 };
 use devicebound::limits::METHOD_RESPONSE_TIME;
 use devicebound::time::Instant;
+use devicebound_hub::Failure;
 use devicebound_hub::backlog::Change;
-use devicebound_hub::engine::{CallOutcome, Core, Engine};
+use devicebound_hub::engine::Engine;
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::server::Server;
 use devicebound_hub::state::StateDir;
 use devicebound_hub::store::{DiskStore, Retention, Store as _, TelemetryLog};
 use devicebound_hub::transport::{certs, tls};
 use devicebound_hub::view::View;
+use devicebound_hub::worker::{CallOutcome, Core};
 use devicebound_tokio::Tls;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -32,6 +34,8 @@ use crate::walk::{self, Service, Walk};
 /// The name that the hub's certificate is for.
 pub const HOST: &str = "localhost";
 
+type Serving = JoinHandle<Result<(), Failure>>;
+
 /// A hub and, in front of each of its ports, a relay that can cut.
 #[derive(Debug)]
 pub struct SocketHub {
@@ -42,7 +46,7 @@ pub struct SocketHub {
     /// What came of the last call of a method.
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
-    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    serving: Option<(oneshot::Sender<()>, Serving)>,
     mqtt: Relay,
     https: Relay,
     state: TempDir,
@@ -68,6 +72,7 @@ impl SocketHub {
             Box::new(store),
             tls::server_config(certificates).expect("the certificate was made for the key"),
             View::default(),
+            2,
         )
         .expect("an empty folder can be read");
         let engine = Arc::clone(server.engine());

@@ -1,7 +1,9 @@
 //! `devicebound hub`: runs the hub.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -54,8 +56,8 @@ pub(super) struct HubArgs {
     #[arg(long)]
     azure_timing: bool,
     /// Where devices and telemetry are kept
-    #[arg(long, value_enum, default_value_t = Engine::Disk)]
-    store: Engine,
+    #[arg(long, value_enum, default_value_t = StoreKind::Disk)]
+    store: StoreKind,
     /// Telemetry that is older than so many hours gives way; the real service's default is a day
     #[arg(long, value_name = "HOURS", default_value_t = Retention::default().age.as_secs() / 3600)]
     retain_hours: u64,
@@ -65,11 +67,17 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
+    /// No lines for packets
+    #[arg(long)]
+    quiet: bool,
+    /// Threads that devices are spread over [default: one for each core that the hub may use]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZero<usize>>,
 }
 
 /// Where a hub keeps what it acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Engine {
+enum StoreKind {
     /// In the state folder: what was acknowledged survives a crash and a power cut
     Disk,
     /// In memory: all is gone when the hub ends
@@ -86,10 +94,12 @@ impl HubArgs {
             listen: vec![Ipv4Addr::LOCALHOST.into()],
             names: Vec::new(),
             azure_timing: false,
-            store: Engine::Disk,
+            store: StoreKind::Disk,
             retain_hours: Retention::default().age.as_secs() / 3600,
             retain_mb: Retention::default().bytes / MIB,
             json: false,
+            quiet: false,
+            workers: None,
         }
     }
 }
@@ -107,11 +117,11 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text });
+    let view = View::stdout(if args.json { Format::Json } else { Format::Text }, !args.quiet);
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
-    server.run(listeners, stop).await;
+    server.run(listeners, stop).await?;
     state.remove("service.json");
     Ok(())
 }
@@ -146,6 +156,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         store,
         tls::server_config(certificates)?,
         view,
+        args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
     )?;
 
     let demo_key = demo_key(&server).await?;
@@ -157,8 +168,8 @@ fn store(args: &HubArgs, state: &StateDir) -> Result<Box<dyn Store>, Failure> {
     let age = Duration::from_secs(args.retain_hours.saturating_mul(3600));
     let retention = Retention { age, bytes: args.retain_mb.saturating_mul(MIB) };
     Ok(match args.store {
-        Engine::Disk => Box::new(DiskStore::at(state, retention)?),
-        Engine::Memory => Box::new(MemoryStore::new(retention)),
+        StoreKind::Disk => Box::new(DiskStore::at(state, retention)?),
+        StoreKind::Memory => Box::new(MemoryStore::new(retention)),
     })
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::registry::{NEVER, connection_state, etag, status};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
-use crate::engine::Core;
+use crate::worker::Core;
 
 /// PATCH merges, PUT puts in place of what was there; a section that the body does not have stays.
 #[derive(Clone, Copy)]

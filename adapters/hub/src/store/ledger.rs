@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use devicebound::hub::{DeviceKey, DeviceRecord, Revision, SequenceNumber};
+use devicebound::hub::{DeviceRecord, Revision, SequenceNumber};
 
 use super::RecordChange;
 
@@ -12,7 +12,7 @@ use super::RecordChange;
 /// Another process that changed a record is found out by the next commit of it, which the store refuses.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    records: HashMap<DeviceKey, Held>,
+    records: HashMap<Box<str>, Held>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -24,26 +24,29 @@ struct Held {
 
 impl Ledger {
     /// The store holds this record: it was loaded, or reloaded after a commit failed.
-    pub fn holds(&mut self, device: DeviceKey, record: &DeviceRecord) {
-        self.records.insert(device, Held::all_of(record));
+    pub fn holds(&mut self, record: &DeviceRecord) {
+        self.records.insert(record.identity.client_id().into(), Held::all_of(record));
     }
 
-    /// The store is to hold no such record from now on.
-    pub fn forget(&mut self, device: DeviceKey) {
-        self.records.remove(&device);
+    /// The store holds no such record, or will not from now on.
+    pub fn forget(&mut self, client_id: &str) {
+        self.records.remove(client_id);
     }
 
     /// What makes the store's record the present one, which counts as done from now on. If it is not, say so with
     /// [`holds`](Self::holds) or [`forget`](Self::forget).
     #[must_use]
-    pub fn change(&mut self, device: DeviceKey, record: &DeviceRecord) -> RecordChange {
-        let held = self.records.insert(device, Held::all_of(record));
-        let is_new = |sequence: &SequenceNumber| {
-            held.and_then(|held| held.newest).is_none_or(|newest| newest < *sequence)
+    pub fn change(&mut self, record: &DeviceRecord) -> RecordChange {
+        let client_id = record.identity.client_id();
+        let held = match self.records.get_mut(client_id) {
+            Some(held) => Some(std::mem::replace(held, Held::all_of(record))),
+            None => self.records.insert(client_id.into(), Held::all_of(record)),
         };
+        let newest = held.and_then(|held| held.newest);
+        let is_new = |sequence: &SequenceNumber| newest.is_none_or(|newest| newest < *sequence);
         let entry = |sequence| Some((sequence, record.to_entry(sequence)?));
         RecordChange {
-            client_id: record.identity.client_id().to_owned(),
+            client_id: client_id.to_owned(),
             expected: held.map(|held| held.revision),
             revision: record.revision(),
             head: record.to_head(),

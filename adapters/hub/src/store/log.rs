@@ -1,11 +1,16 @@
 //! The telemetry that a store keeps, as readers see it: by cursor, then as it comes.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::Block;
+use crate::block::Block;
 use crate::log::Entry;
+use crate::message::Message;
+
+/// Messages that are made into text at a time: some megabytes of it.
+const PAGE: usize = 4096;
 
 /// Where a store keeps its blocks.
 pub trait Blocks: Send + Sync + std::fmt::Debug {
@@ -13,7 +18,7 @@ pub trait Blocks: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// When it cannot be read.
-    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Block)>>;
+    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Arc<Block>)>>;
 }
 
 /// All telemetry that is kept. Its numbers go on over restarts.
@@ -46,7 +51,7 @@ impl TelemetryLog {
         });
     }
 
-    /// The next messages behind `cursor`, at most a block of them; none when there are no more. The first of them has a
+    /// The next messages behind `cursor`, at most 4096 of one block; none when there are no more. The first of them has a
     /// later number where others gave way. Blocks.
     ///
     /// # Errors
@@ -54,10 +59,15 @@ impl TelemetryLog {
     pub fn page(&self, cursor: u64) -> io::Result<Vec<Entry>> {
         let newest = self.newest();
         let Some((first, block)) = self.blocks.behind(cursor)? else { return Ok(Vec::new()) };
-        let mut entries = block.entries(first, cursor)?;
+        let entry = |(number, message): (u64, Message<'_>)| Entry {
+            cursor: number,
+            device_id: message.sender.device_id.into(),
+            line: message.to_line(number).into(),
+        };
         // Nothing is shown before the commit has come back: its numbers may have to be given again.
-        entries.retain(|entry| entry.cursor <= newest);
-        Ok(entries)
+        let is_wanted =
+            |(number, _): &(u64, Message<'_>)| (cursor.saturating_add(1)..=newest).contains(number);
+        Ok((first..=u64::MAX).zip(block.messages()).filter(is_wanted).take(PAGE).map(entry).collect())
     }
 
     /// Waits until there is a message behind `cursor`.

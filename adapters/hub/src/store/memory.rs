@@ -5,9 +5,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devicebound::hub::{DeviceRecord, Revision, SequenceNumber};
+use devicebound::time::UnixTime;
 
-use super::{Batch, Block, Blocks, Committed, RecordChange, Retention, Store, TelemetryLog};
+use super::{Batch, Blocks, Committed, RecordChange, Retention, Store, TelemetryLog};
 use crate::Failure;
+use crate::block::Block;
 use crate::clock::unix_time;
 
 /// Records and telemetry in memory, with the same rules as on a disk.
@@ -26,10 +28,17 @@ struct Record {
     messages: BTreeMap<SequenceNumber, String>,
 }
 
+#[derive(Debug)]
+struct Piece {
+    /// The cursor of its first message.
+    first: u64,
+    taken: UnixTime,
+    block: Arc<Block>,
+}
+
 #[derive(Debug, Default)]
 struct Kept {
-    /// Each with the cursor of its first message.
-    blocks: VecDeque<(u64, Block)>,
+    blocks: VecDeque<Piece>,
     bytes: u64,
     newest: u64,
 }
@@ -70,20 +79,25 @@ impl Store for MemoryStore {
         Ok(Vec::new())
     }
 
+    fn is_durable(&self) -> bool {
+        false
+    }
+
     fn commit(&mut self, batch: Batch) -> io::Result<Committed> {
         for client_id in &batch.removed {
             self.records.remove(client_id);
         }
         let refused = batch.records.iter().filter(|change| !self.change(change));
         let refused = refused.map(|change| change.client_id.clone()).collect();
+        let taken = unix_time();
         let mut kept = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         for block in batch.blocks.into_iter().filter(|block| !block.is_empty()) {
             let first = kept.newest.saturating_add(1);
-            kept.newest = kept.newest.saturating_add(u64::from(block.len()));
+            kept.newest = kept.newest.saturating_add(u64::from(block.count()));
             kept.bytes = kept.bytes.saturating_add(block.as_bytes().len() as u64);
-            kept.blocks.push_back((first, block));
+            kept.blocks.push_back(Piece { first, taken, block: Arc::new(block) });
         }
-        kept.drop_old(self.retention);
+        kept.drop_old(taken, self.retention);
         let newest = kept.newest;
         drop(kept);
         self.telemetry.appended(newest);
@@ -103,13 +117,13 @@ impl Store for MemoryStore {
 }
 
 impl Kept {
-    fn drop_old(&mut self, retention: Retention) {
-        while let Some((_, oldest)) = self.blocks.front() {
-            let is_old = oldest.newest().after(retention.age) <= unix_time();
+    fn drop_old(&mut self, now: UnixTime, retention: Retention) {
+        while let Some(oldest) = self.blocks.front() {
+            let is_old = oldest.taken.after(retention.age) <= now;
             if !is_old && self.bytes <= retention.bytes {
                 return;
             }
-            self.bytes = self.bytes.saturating_sub(oldest.as_bytes().len() as u64);
+            self.bytes = self.bytes.saturating_sub(oldest.block.as_bytes().len() as u64);
             self.blocks.pop_front();
         }
     }
@@ -119,12 +133,12 @@ impl Kept {
 struct Shared(Arc<Mutex<Kept>>);
 
 impl Blocks for Shared {
-    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Block)>> {
+    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Arc<Block>)>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_before = |(first, block): &(u64, Block)| {
-            first.saturating_add(u64::from(block.len())) <= cursor.saturating_add(1)
+        let is_before = |piece: &Piece| {
+            piece.first.saturating_add(u64::from(piece.block.count())) <= cursor.saturating_add(1)
         };
-        let index = kept.blocks.partition_point(is_before);
-        Ok(kept.blocks.get(index).cloned())
+        let piece = kept.blocks.get(kept.blocks.partition_point(is_before));
+        Ok(piece.map(|piece| (piece.first, Arc::clone(&piece.block))))
     }
 }

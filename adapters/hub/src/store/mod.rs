@@ -2,7 +2,7 @@
 //!
 //! A store knows two kinds of things. *Records*, one per identity, each with a revision: they are compared and
 //! committed, so that of two that would change the same record one is refused. And *telemetry*, which is appended in
-//! [`Block`]s and read back by *cursor*, the number of a message in the order of the whole hub, from 1.
+//! [blocks](Block) and read back by *cursor*, the number of a message in the order of the whole hub, from 1.
 //!
 //! | | |
 //! |---|---|
@@ -24,7 +24,6 @@
 //! What a batch holds is independent of each other there: a batch is atomic on one disk, and no promise rests on that.
 //! Each record is atomic everywhere, because its head lists its messages: an entry that no head lists was never there.
 
-mod block;
 pub mod disk;
 mod ledger;
 mod log;
@@ -38,13 +37,13 @@ use std::time::Duration;
 
 use devicebound::hub::{DeviceRecord, Revision, SequenceNumber};
 
-pub use block::Block;
 pub use disk::DiskStore;
 pub use ledger::Ledger;
 pub use log::{Blocks, TelemetryLog};
 pub use memory::MemoryStore;
 
 use crate::Failure;
+use crate::block::Block;
 
 /// All that has gathered while the store was busy with the batch before.
 #[derive(Debug, Default)]
@@ -107,6 +106,12 @@ pub trait Store: Send + std::fmt::Debug {
     /// # Errors
     /// When one cannot be read: nothing is left out in silence.
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure>;
+
+    /// Whether what is committed outlives the process. If so, a commit may take its time, and nothing is acknowledged
+    /// before it; if not, a commit must be over at once, and nothing waits for it.
+    fn is_durable(&self) -> bool {
+        true
+    }
 
     /// Makes a whole batch safe; on return all of it is, but what was refused. One `fsync` stands for all of it.
     ///

@@ -10,7 +10,6 @@ use devicebound::iothub::sas::{self, SymmetricKey};
 use devicebound::packet::{
     Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, Text, TopicName, Will, decode,
 };
-use devicebound::time::Instant;
 use devicebound_hub::Failure;
 use devicebound_hub::clock::unix_time;
 use devicebound_hub::connection;
@@ -74,13 +73,11 @@ impl Store for TestStore {
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure> {
         let records = self.records.lock().unwrap().clone();
         let mut ledger = Ledger::default();
-        let mut hub = devicebound::Hub::new(HubConfig::default(), Instant::from_secs(0), unix_time());
-        for record in &records {
-            let key = hub.insert(record.clone()).unwrap();
-            let records = vec![ledger.change(key, record)];
-            let batch = Batch { records, ..Batch::default() };
-            assert_eq!(self.inner.lock().unwrap().commit(batch).unwrap(), Committed::default());
-        }
+        let batch = Batch {
+            records: records.iter().map(|record| ledger.change(record)).collect(),
+            ..Batch::default()
+        };
+        assert_eq!(self.inner.lock().unwrap().commit(batch).unwrap(), Committed::default());
         Ok(records)
     }
 
@@ -112,20 +109,19 @@ impl Hub {
     pub(crate) fn start() -> Self {
         let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let (engine, writer) =
-            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default()).unwrap();
+        let (engine, parts) =
+            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default(), 2).unwrap();
+        let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());
-        let timekeeper = Arc::clone(&engine);
-        tokio::spawn(async move { timekeeper.keep_time().await });
+        // On the thread of the test, so that it may hold the clock.
+        parts.workers.into_iter().for_each(|worker| drop(tokio::task::spawn_local(worker.run())));
         Self { engine, store }
     }
 
     /// A transport to the hub whose buffer holds `capacity` bytes.
     pub(crate) fn transport(&self, capacity: usize) -> DuplexStream {
         let (near, far) = tokio::io::duplex(capacity);
-        let engine = Arc::clone(&self.engine);
-        let peer = ([127, 0, 0, 1], 1).into();
-        tokio::spawn(async move { connection::serve(&engine, far, peer, None).await });
+        connection::adopt(&self.engine, far, ([127, 0, 0, 1], 1).into(), None);
         near
     }
 

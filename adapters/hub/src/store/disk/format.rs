@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use devicebound::hub::{DeviceRecord, SnapshotError};
+use devicebound::time::UnixTime;
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError,
     TableDefinition,
 };
 
-use super::{Block, Disk};
+use super::Disk;
 use crate::Failure;
+use crate::block::Block;
 
 /// The layout that this version writes and reads.
 const LAYOUT: &[u8] = b"1";
@@ -222,6 +224,27 @@ pub(super) fn split_head(value: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_le_bytes(*revision), text))
 }
 
+/// How long the value of a block is.
+pub(super) fn block_length(block: &Block) -> usize {
+    block.as_bytes().len().saturating_add(12)
+}
+
+/// The value of a block, into `value` of [`block_length`]: so that it can be found and dropped without being read.
+pub(super) fn write_block(block: &Block, stored: UnixTime, value: &mut [u8]) {
+    let Some((count, rest)) = value.split_at_mut_checked(4) else { return };
+    let Some((time, bytes)) = rest.split_at_mut_checked(8) else { return };
+    count.copy_from_slice(&block.count().to_le_bytes());
+    time.copy_from_slice(&stored.as_millis().to_le_bytes());
+    bytes.copy_from_slice(block.as_bytes());
+}
+
+/// How many messages, when they were stored, and the block.
+pub(super) fn split_block(value: &[u8]) -> Option<(u32, UnixTime, &[u8])> {
+    let (count, rest) = value.split_first_chunk()?;
+    let (stored, bytes) = rest.split_first_chunk()?;
+    Some((u32::from_le_bytes(*count), UnixTime::from_millis(u64::from_le_bytes(*stored)), bytes))
+}
+
 /// What is known of all blocks without looking at them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -251,8 +274,8 @@ impl Tally {
     }
 
     pub(super) fn append(&mut self, block: &Block) {
-        self.newest = self.newest.saturating_add(u64::from(block.len()));
-        self.bytes = self.bytes.saturating_add(block.as_bytes().len() as u64);
+        self.newest = self.newest.saturating_add(u64::from(block.count()));
+        self.bytes = self.bytes.saturating_add(block_length(block) as u64);
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {

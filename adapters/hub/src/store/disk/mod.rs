@@ -8,7 +8,7 @@
 //! | | `telemetry` | number of the newest message, bytes of all blocks, how often the file was opened: three u64 |
 //! | `heads` | client id | revision (u64), then the head of the record as JSON |
 //! | `messages` | client id, sequence number | a waiting cloud message as JSON |
-//! | `blocks` | cursor of the first message | a [`Block`] |
+//! | `blocks` | cursor of the first message | number of messages (u32), when they were stored (u64, ms), then the [`Block`] |
 //!
 //! Numbers are little-endian.
 //!
@@ -28,13 +28,15 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use devicebound::hub::DeviceRecord;
+use devicebound::time::UnixTime;
 use redb::{Database, Durability, ReadableDatabase as _, StorageBackend};
 
 pub use file::FILE;
 use format::{BLOCKS, HEADS, MESSAGES, META, Tally};
 
-use super::{Batch, Block, Blocks, Committed, RecordChange, Retention, Store, TelemetryLog};
+use super::{Batch, Blocks, Committed, RecordChange, Retention, Store, TelemetryLog};
 use crate::Failure;
+use crate::block::Block;
 use crate::clock::unix_time;
 use crate::state::StateDir;
 
@@ -175,11 +177,14 @@ fn write(
             }
         }
         let mut blocks = transaction.open_table(BLOCKS)?;
+        let now = unix_time();
         for block in batch.blocks.iter().filter(|block| !block.is_empty()) {
-            blocks.insert(tally.newest.saturating_add(1), block.as_bytes())?;
+            let first = tally.newest.saturating_add(1);
+            let mut value = blocks.insert_reserve(first, format::block_length(block))?;
+            format::write_block(block, now, value.as_mut());
             tally.append(block);
         }
-        drop_old(&mut blocks, &mut tally, retention)?;
+        drop_old(&mut blocks, &mut tally, now, retention)?;
         transaction.open_table(META)?.insert("telemetry", tally.to_bytes().as_slice())?;
     }
     transaction.commit()?;
@@ -224,16 +229,19 @@ fn change_record(
 fn drop_old(
     blocks: &mut redb::Table<'_, u64, &'static [u8]>,
     tally: &mut Tally,
+    now: UnixTime,
     retention: Retention,
 ) -> Result<(), redb::Error> {
     use redb::ReadableTable as _;
     for _ in 0..DROPPED_AT_ONCE {
         let Some((_, oldest)) = blocks.first()? else { return Ok(()) };
-        let newest = Block::newest_of(oldest.value());
-        if newest.after(retention.age) > unix_time() && tally.bytes <= retention.bytes {
+        let length = oldest.value().len() as u64;
+        let is_young = format::split_block(oldest.value())
+            .is_some_and(|(_, stored, _)| stored.after(retention.age) > now);
+        if is_young && tally.bytes <= retention.bytes {
             return Ok(());
         }
-        tally.bytes = tally.bytes.saturating_sub(oldest.value().len() as u64);
+        tally.bytes = tally.bytes.saturating_sub(length);
         drop(oldest);
         blocks.pop_first()?;
     }
@@ -245,11 +253,16 @@ fn drop_old(
 struct Reader(Arc<Shared>);
 
 impl Blocks for Reader {
-    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Block)>> {
+    fn behind(&self, cursor: u64) -> io::Result<Option<(u64, Arc<Block>)>> {
         let guard = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or_else(closed)?;
         let found = behind(database, cursor).map_err(into_io)?;
-        found.map(|(first, bytes)| Ok((first, Block::from_bytes(bytes)?))).transpose()
+        let block = |(first, bytes)| {
+            let block = Block::from_bytes(bytes);
+            let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            Ok((first, Arc::new(block.map_err(damaged)?)))
+        };
+        found.map(block).transpose()
     }
 }
 
@@ -257,14 +270,15 @@ fn behind(database: &Database, cursor: u64) -> Result<Option<(u64, Vec<u8>)>, re
     let table = database.begin_read()?.open_table(BLOCKS)?;
     let wanted = cursor.saturating_add(1);
     if let Some(block) = table.range(..=wanted)?.next_back() {
-        let (first, bytes) = block?;
-        let count = u64::from(Block::len_of(bytes.value()));
-        if first.value().saturating_add(count) > wanted {
-            return Ok(Some((first.value(), bytes.value().to_vec())));
+        let (first, value) = block?;
+        let (count, _, bytes) = format::split_block(value.value()).unwrap_or_default();
+        if first.value().saturating_add(u64::from(count)) > wanted {
+            return Ok(Some((first.value(), bytes.to_vec())));
         }
     }
     let next = table.range(wanted..)?.next().transpose()?;
-    Ok(next.map(|(first, bytes)| (first.value(), bytes.value().to_vec())))
+    let bytes = |value: &[u8]| format::split_block(value).unwrap_or_default().2.to_vec();
+    Ok(next.map(|(first, value)| (first.value(), bytes(value.value()))))
 }
 
 fn into_io(error: redb::Error) -> io::Error {
