@@ -1,5 +1,7 @@
 //! The identities of a hub and their records.
 
+use core::ops::Bound;
+
 use super::{Change, Commit, DeviceIdentity, DeviceKey, DeviceRecord, DeviceSlot, Hub, State};
 use crate::rule::Rule;
 use crate::session::CloseReason;
@@ -39,6 +41,16 @@ impl Hub {
     /// All records, in the order of their client ids.
     pub fn devices(&self) -> impl Iterator<Item = (DeviceKey, &DeviceRecord)> {
         self.ids.values().filter_map(|key| Some((*key, self.record(*key)?)))
+    }
+
+    /// The records whose client ids come after this one, in their order; from "" on, all of them.
+    pub fn devices_after<'h>(
+        &'h self,
+        client_id: &str,
+    ) -> impl Iterator<Item = (DeviceKey, &'h DeviceRecord)> + use<'h> {
+        let after = (Bound::Excluded(client_id), Bound::Unbounded);
+        let keys = self.ids.range::<str, _>(after).map(|(_, key)| *key);
+        keys.filter_map(|key| Some((key, self.record(key)?)))
     }
 
     /// Whether the device has a live connection.
