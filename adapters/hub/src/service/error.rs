@@ -96,6 +96,12 @@ impl ApiError {
         Self { nested: true, ..self }
     }
 
+    /// Azure's name of the error.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.code.name_and_number().0
+    }
+
     /// The store could not make it safe: nothing has changed.
     #[must_use]
     pub fn store_failed() -> Self {

@@ -33,15 +33,19 @@ use crate::engine::{Core, Engine};
 use crate::log::EventLog;
 use crate::transport::websocket;
 
+mod bulk;
 mod error;
+mod identity;
 mod messages;
 mod methods;
+mod query;
 mod registry;
+mod statistics;
 mod streams;
 mod twins;
 
 pub use error::{ApiError, Code};
-pub use registry::new_identity;
+pub use identity::new_identity;
 
 /// No request has a larger body: a method's payload is at most 128 KB, and JSON may escape each byte of it.
 const BODY_MAX: usize = 1024 * 1024;
@@ -73,8 +77,9 @@ type Shared = State<Arc<Service>>;
 /// The service API and MQTT over WebSocket. Each request carries a [`Peer`] as extension.
 pub fn router(service: Arc<Service>) -> Router {
     let api = Router::new()
-        .route("/devices", get(registry::list))
-        .route("/devices/", get(registry::list))
+        .route("/devices", get(registry::list).post(bulk::update))
+        .route("/devices/", get(registry::list).post(bulk::update))
+        .route("/devices/query", post(query::query))
         .route("/devices/{id}", get(registry::show).put(registry::put).delete(registry::remove))
         .route("/devices/{id}/modules", get(registry::modules))
         .route(
@@ -91,6 +96,8 @@ pub fn router(service: Arc<Service>) -> Router {
         )
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
+        .route("/statistics/devices", get(statistics::devices))
+        .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))

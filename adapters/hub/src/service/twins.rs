@@ -9,14 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use devicebound::hub::{Authentication, DeviceKey, DeviceRecord, Section, TwinUpdate};
 use serde_json::{Map, Value, json};
 
-use super::registry::{NEVER, connection_state, etag, status};
+use super::identity::{NEVER, connection_state, etag, status};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
 use crate::engine::Core;
 
 /// PATCH merges, PUT puts in place of what was there; a section that the body does not have stays.
 #[derive(Clone, Copy)]
-enum Manner {
+pub(super) enum Manner {
     Merge,
     Replace,
 }
@@ -90,11 +90,7 @@ impl Service {
         body: &[u8],
     ) -> Result<Response, ApiError> {
         let body = json_body(body)?;
-        let update = TwinUpdate {
-            desired: section(body.pointer("/properties/desired"), "properties.desired", manner)?,
-            tags: section(body.get("tags"), "tags", manner)?,
-            if_version: header(headers, "if-match").map_or(Ok(None), version)?,
-        };
+        let update = update_of(&body, manner, header(headers, "if-match").map_or(Ok(None), twin_version)?)?;
         let id = client_id.clone();
         let updated = self.engine.at(&client_id, move |core, _| {
             let key = find(core, &id)?;
@@ -107,6 +103,19 @@ impl Service {
         }
         self.twin(client_id).await
     }
+}
+
+/// What a body asks a twin to become, if it has this version.
+pub(super) fn update_of(
+    body: &Value,
+    manner: Manner,
+    if_version: Option<u64>,
+) -> Result<TwinUpdate, ApiError> {
+    Ok(TwinUpdate {
+        desired: section(body.pointer("/properties/desired"), "properties.desired", manner)?,
+        tags: section(body.get("tags"), "tags", manner)?,
+        if_version,
+    })
 }
 
 fn section(value: Option<&Value>, name: &str, manner: Manner) -> Result<Option<Section>, ApiError> {
@@ -133,7 +142,8 @@ fn twin_etag(version: u64) -> String {
     STANDARD.encode(version.to_be_bytes())
 }
 
-fn version(if_match: &str) -> Result<Option<u64>, ApiError> {
+/// The version that an ETag stands for; `None` for `*`.
+pub(super) fn twin_version(if_match: &str) -> Result<Option<u64>, ApiError> {
     let if_match = if_match.trim_matches('"');
     // The Python service SDK quotes the star, too.
     if if_match == "*" {
@@ -150,7 +160,7 @@ fn version(if_match: &str) -> Result<Option<u64>, ApiError> {
     }
 }
 
-fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
+pub(super) fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
     let (identity, twin) = (&record.identity, record.twin());
     let (kind, primary, secondary) = match &identity.authentication {
         Authentication::Sas { .. } => ("sas", None, None),
@@ -197,10 +207,10 @@ mod tests {
     #[test]
     fn an_etag_is_read_back_as_the_version_it_was_made_of() {
         assert_eq!(twin_etag(1), "AAAAAAAAAAE=");
-        assert_eq!(version("\"AAAAAAAAAAE=\"").unwrap(), Some(1));
-        assert_eq!(version("*").unwrap(), None);
-        assert_eq!(version("\"*\"").unwrap(), None);
-        assert!(version("W/\"x\"").is_err());
+        assert_eq!(twin_version("\"AAAAAAAAAAE=\"").unwrap(), Some(1));
+        assert_eq!(twin_version("*").unwrap(), None);
+        assert_eq!(twin_version("\"*\"").unwrap(), None);
+        assert!(twin_version("W/\"x\"").is_err());
     }
 
     #[test]
