@@ -10,9 +10,14 @@ use serde_json::json;
 
 use crate::clock::unix_time;
 
+/// The header that names the error.
+pub(super) const HEADER: &str = "iothub-errorcode";
+
 /// The errors of the service API: Azure's name, Azure's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    /// 400001: no api-version.
+    InvalidProtocolVersion,
     /// 400004.
     ArgumentInvalid,
     /// 401002.
@@ -31,6 +36,8 @@ pub enum Code {
     ModuleNotFound,
     /// 404103.
     DeviceNotOnline,
+    /// 405000: the path has no such method.
+    MethodNotAllowed,
     /// 409001.
     DeviceAlreadyExists,
     /// 409301.
@@ -48,6 +55,7 @@ pub enum Code {
 impl Code {
     const fn name_and_number(self) -> (&'static str, u32) {
         match self {
+            Self::InvalidProtocolVersion => ("InvalidProtocolVersion", 400_001),
             Self::ArgumentInvalid => ("ArgumentInvalid", 400_004),
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
@@ -57,6 +65,7 @@ impl Code {
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
             Self::ModuleNotFound => ("ModuleNotFound", 404_010),
             Self::DeviceNotOnline => ("DeviceNotOnline", 404_103),
+            Self::MethodNotAllowed => ("MethodNotAllowed", 405_000),
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
@@ -134,7 +143,7 @@ impl IntoResponse for ApiError {
         let body =
             Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
         let mut response = (self.code.status(), body).into_response();
-        response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
+        response.headers_mut().insert(HEADER, HeaderValue::from_static(name));
         response
     }
 }
