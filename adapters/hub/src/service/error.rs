@@ -10,9 +10,6 @@ use serde_json::json;
 
 use crate::clock::unix_time;
 
-/// The header that names the error.
-pub(super) const HEADER: &str = "iothub-errorcode";
-
 /// The errors of the service API: Azure's name, Azure's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -143,7 +140,7 @@ impl IntoResponse for ApiError {
         let body =
             Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
         let mut response = (self.code.status(), body).into_response();
-        response.headers_mut().insert(HEADER, HeaderValue::from_static(name));
+        response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
         response
     }
 }

@@ -131,7 +131,10 @@ async fn in_azures_shape(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     let code = match response.status() {
-        _ if response.headers().contains_key(error::HEADER) => return response,
+        // Its own refusals are plain text; what this service says is JSON.
+        _ if response.headers().get("content-type").is_some_and(|kind| kind == "application/json") => {
+            return response;
+        }
         StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::ArgumentInvalid,
         StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
         StatusCode::PAYLOAD_TOO_LARGE => Code::MessageTooLarge,

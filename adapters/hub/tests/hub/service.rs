@@ -1,77 +1,12 @@
 //! The service API, request by request.
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use devicebound::iothub::sas::{self, Policy, Rights};
-use devicebound_hub::clock::unix_time;
-use devicebound_hub::service::{Service, router};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::common::{Hub, connect, key, puback};
-
-/// A service that shows the token of one policy.
-struct Client {
-    hub: Hub,
-    router: Router,
-}
-
-impl Client {
-    fn start() -> Self {
-        let hub = Hub::start();
-        let policies = Rights::DEFAULT_POLICIES
-            .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
-            .to_vec();
-        let service = Service {
-            engine: Arc::clone(&hub.engine),
-            telemetry: Arc::clone(&hub.store.telemetry),
-            policies,
-            host_names: Vec::new(),
-        };
-        Self { hub, router: router(Arc::new(service)) }
-    }
-
-    async fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Value,
-    ) -> (StatusCode, Value) {
-        self.ask_as("iothubowner", method, path, headers, body).await
-    }
-
-    async fn ask_as(
-        &self,
-        policy: &str,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Value,
-    ) -> (StatusCode, Value) {
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let expiry = unix_time().after(std::time::Duration::from_secs(60));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{path}{separator}api-version=2021-04-12"))
-            .header("authorization", sas::sign("localhost", &key(), expiry, Some(policy)));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        let status = response.status();
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
-    }
-}
-
-fn message(body: &Value) -> &str {
-    body["Message"].as_str().unwrap()
-}
+use crate::client::{Client, message};
+use crate::common::{connect, puback};
 
 #[tokio::test]
 async fn a_device_is_registered_changed_and_removed() {
