@@ -124,7 +124,8 @@ fn the_twin_is_read_reported_to_and_notified_about(hub: Hub, transport: &str) {
     sdk.run(json!({"do": "report", "patch": {"battery": 60, "firmware": {"name": "größer", "old": true}}}));
     sdk.run(json!({"do": "report", "patch": {"firmware": {"old": null}}}));
     let reported = &hub.service().get("/twins/MyDevice01")["properties"]["reported"];
-    assert_eq!(*reported, json!({"battery": 60, "firmware": {"name": "größer"}, "$version": 3}));
+    assert_eq!((&reported["battery"], &reported["$version"]), (&json!(60), &json!(3)), "{reported}");
+    assert_eq!(reported["firmware"], json!({"name": "größer"}), "{reported}");
 
     sdk.run(json!({"do": "listen"}));
     hub.service()
@@ -177,7 +178,7 @@ fn a_module_has_a_twin_and_methods_and_telemetry_of_its_own(hub: Hub, transport:
 
     sdk.run(json!({"do": "report", "patch": {"of": "module"}}));
     assert_eq!(hub.service().get("/twins/MyDevice01/modules/mod1")["properties"]["reported"]["of"], "module");
-    assert_eq!(hub.service().get("/twins/MyDevice01")["properties"]["reported"], json!({"$version": 1}));
+    assert!(hub.service().get("/twins/MyDevice01")["properties"]["reported"]["of"].is_null());
 
     sdk.run(json!({"do": "listen"}));
     let answer =

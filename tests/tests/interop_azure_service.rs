@@ -92,8 +92,12 @@ mod scenarios {
         assert_eq!(changed["authentication"]["type"], "sas", "{changed}");
         assert!(changed["authentication"]["symmetricKey"]["primaryKey"].is_string(), "{changed}");
 
+        let made = sdk.call("create_device_with_certificate_authority", json!(["dev3", "enabled"]));
+        assert_eq!(made["authentication"]["type"], "certificateAuthority", "{made}");
+        sdk.call("update_device_with_certificate_authority", json!(["dev3", made["etag"], "disabled"]));
+
         let listed = sdk.call("get_devices", json!([]));
-        assert_eq!(names(&listed, "deviceId"), ["demo", "dev1", "dev2"]);
+        assert_eq!(names(&listed, "deviceId"), ["demo", "dev1", "dev2", "dev3"]);
         assert_eq!(names(&sdk.call("get_devices", json!([1])), "deviceId"), ["demo"]);
 
         assert_eq!(

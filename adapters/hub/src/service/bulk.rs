@@ -7,12 +7,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use devicebound::hub::{DeviceKey, Section, TwinUpdate};
+use devicebound::time::Instant;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::identity::Wish;
 use super::registry::{change, register, unregister};
-use super::twins::{Manner, twin_version, update_of};
+use super::twins::{Manner, if_match, update_of};
 use super::{ApiError, Code, Service, Shared, client_id, find, json_body};
 use crate::backlog::Change;
 use crate::engine::Core;
@@ -68,7 +69,7 @@ impl Service {
             })
         };
         let id = client_id.clone();
-        let acted = self.engine.at(&client_id, move |core, _| act.on(core, &id)).await;
+        let acted = self.engine.at(&client_id, move |core, now| act.on(core, now, &id)).await;
         for change in acted.map_err(|error| failed(&error))? {
             if !self.engine.durable(&client_id, change).await {
                 return Err(failed(&ApiError::store_failed()));
@@ -87,7 +88,7 @@ impl Entry {
             || text("eTag").ok_or_else(|| invalid("an IfMatchETag mode needs the eTag")).map(str::to_owned);
         let any = || "*".to_owned();
         let wish = || Wish::read(entry);
-        let twin = |if_version| update_of(entry, Manner::Replace, if_version);
+        let twin = |if_match| update_of(entry, Manner::Replace, if_match);
         let act = match text("importMode").unwrap_or("createOrUpdate") {
             "create" => Act::Create(wish()?, twin(None)?),
             "update" => Act::Update(wish()?, any()),
@@ -100,7 +101,7 @@ impl Entry {
             "updateTwinIfMatchETag" => {
                 let etag =
                     text("twinETag").ok_or_else(|| invalid("updateTwinIfMatchETag needs the twinETag"))?;
-                Act::UpdateTwin(twin(twin_version(etag)?)?)
+                Act::UpdateTwin(twin(if_match(etag))?)
             }
             other => return Err(invalid(&format!("`{other}` is no importMode"))),
         };
@@ -115,17 +116,17 @@ impl Entry {
 
 impl Act {
     /// Acts on the record; gives what is to be made durable.
-    fn on(self, core: &mut Core, client_id: &str) -> Result<Vec<Change>, ApiError> {
+    fn on(self, core: &mut Core, now: Instant, client_id: &str) -> Result<Vec<Change>, ApiError> {
         let key = match self {
-            Self::Create(wish, twin) => create(core, client_id, wish, twin)?,
+            Self::Create(wish, twin) => create(core, now, client_id, wish, twin)?,
             Self::CreateOrUpdate(wish, twin, etag) => match core.hub.find(client_id) {
-                None => create(core, client_id, wish, twin)?,
-                Some(_) => change(core, client_id, &etag, wish)?,
+                None => create(core, now, client_id, wish, twin)?,
+                Some(_) => change(core, now, client_id, &etag, wish)?,
             },
-            Self::Update(wish, etag) => change(core, client_id, &etag, wish)?,
+            Self::Update(wish, etag) => change(core, now, client_id, &etag, wish)?,
             Self::UpdateTwin(twin) => {
                 let key = find(core, client_id)?;
-                core.hub.update_twin(key, twin)?.device
+                core.hub.update_twin(now, key, twin)?.device
             }
             Self::Delete(etag) => {
                 return Ok(unregister(core, client_id, &etag)?.into_iter().map(Change::Removal).collect());
@@ -136,7 +137,13 @@ impl Act {
 }
 
 /// Registers an identity that has this twin from the start; neither is there if the twin cannot be.
-fn create(core: &mut Core, client_id: &str, wish: Wish, twin: TwinUpdate) -> Result<DeviceKey, ApiError> {
+fn create(
+    core: &mut Core,
+    now: Instant,
+    client_id: &str,
+    wish: Wish,
+    twin: TwinUpdate,
+) -> Result<DeviceKey, ApiError> {
     let key = register(core, client_id, wish)?;
     let is_empty = |section: &Option<Section>| match section {
         None => true,
@@ -145,7 +152,7 @@ fn create(core: &mut Core, client_id: &str, wish: Wish, twin: TwinUpdate) -> Res
     if is_empty(&twin.desired) && is_empty(&twin.tags) {
         return Ok(key);
     }
-    core.hub.update_twin(key, twin).map(|commit| commit.device).map_err(|error| {
+    core.hub.update_twin(now, key, twin).map(|commit| commit.device).map_err(|error| {
         core.hub.remove(key);
         error.into()
     })

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use devicebound::hub::{Authentication, DeviceIdentity, DeviceKey, DeviceRecord};
 use devicebound::iothub::sas::SymmetricKey;
+use devicebound::time::{Instant, UnixTime};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{ApiError, Code};
 use crate::clock::unix_time;
@@ -45,6 +45,7 @@ pub(super) struct Wish {
 enum WishedAuthentication {
     Sas { primary: Option<SymmetricKey>, secondary: Option<SymmetricKey> },
     SelfSigned { primary: String, secondary: Option<String> },
+    CertificateAuthority,
 }
 
 impl Wish {
@@ -89,6 +90,7 @@ impl Wish {
             Some(WishedAuthentication::SelfSigned { primary, secondary }) => {
                 Authentication::SelfSigned { primary, secondary }
             }
+            Some(WishedAuthentication::CertificateAuthority) => Authentication::CertificateAuthority,
             Some(WishedAuthentication::Sas { primary, secondary }) => {
                 let (old_primary, old_secondary) = match &identity.authentication {
                     Authentication::Sas { primary, secondary } => {
@@ -148,7 +150,10 @@ fn authentication(value: &Value) -> Result<Option<WishedAuthentication>, ApiErro
             primary: keys.0.map(parse_key).transpose()?,
             secondary: keys.1.map(parse_key).transpose()?,
         },
-        "selfSigned" if has_keys => return Err(invalid("selfSigned has thumbprints and no symmetricKey")),
+        "selfSigned" | "certificateAuthority" if has_keys => {
+            return Err(invalid(&format!("{kind} has no symmetricKey")));
+        }
+        "certificateAuthority" => WishedAuthentication::CertificateAuthority,
         "selfSigned" => {
             let primary = thumbprints.0.or(thumbprints.1);
             let primary =
@@ -159,7 +164,9 @@ fn authentication(value: &Value) -> Result<Option<WishedAuthentication>, ApiErro
             }
         }
         other => {
-            let message = format!("this hub has the authentication types sas and selfSigned, not `{other}`");
+            let message = format!(
+                "the authentication types are sas, selfSigned and certificateAuthority, not `{other}`"
+            );
             return Err(invalid(&message));
         }
     };
@@ -192,7 +199,7 @@ fn thumbprint(text: &str) -> Result<String, ApiError> {
 }
 
 pub(super) fn check_etag(core: &Core, key: DeviceKey, if_match: &str) -> Result<(), ApiError> {
-    let current = core.hub.record(key).map(|record| etag(&record.identity));
+    let current = core.hub.record(key).map(|record| record.identity.etag());
     let if_match = if_match.trim_matches('"');
     // The Python service SDK quotes the star, too.
     if if_match == "*" || current.as_deref() == Some(if_match) {
@@ -204,49 +211,75 @@ pub(super) fn check_etag(core: &Core, key: DeviceKey, if_match: &str) -> Result<
     ))
 }
 
-/// Changes with the registry entry and with nothing else.
-pub(super) fn etag(identity: &DeviceIdentity) -> String {
-    let mut digest = Sha256::new();
-    digest.update(&identity.generation_id);
-    digest.update([u8::from(identity.enabled)]);
-    digest.update(identity.status_reason.as_deref().unwrap_or_default());
-    digest.update(authentication_to_json(&identity.authentication).to_string());
-    STANDARD.encode(digest.finalize().get(..8).unwrap_or_default())
+fn authentication_to_json(authentication: &Authentication) -> Value {
+    let (keys, thumbprints) = match authentication {
+        Authentication::Sas { primary, secondary } => {
+            ((Some(primary.to_base64()), Some(secondary.to_base64())), (None, None))
+        }
+        Authentication::SelfSigned { primary, secondary } => {
+            ((None, None), (Some(primary), secondary.as_ref()))
+        }
+        Authentication::CertificateAuthority => ((None, None), (None, None)),
+    };
+    json!({
+        "type": kind_of(authentication),
+        "symmetricKey": {"primaryKey": keys.0, "secondaryKey": keys.1},
+        "x509Thumbprint": {"primaryThumbprint": thumbprints.0, "secondaryThumbprint": thumbprints.1},
+    })
 }
 
-fn authentication_to_json(authentication: &Authentication) -> Value {
-    let none = Value::Null;
+/// Azure's name of a way to prove oneself.
+pub(super) const fn kind_of(authentication: &Authentication) -> &'static str {
     match authentication {
-        Authentication::Sas { primary, secondary } => json!({
-            "type": "sas",
-            "symmetricKey": {"primaryKey": primary.to_base64(), "secondaryKey": secondary.to_base64()},
-            "x509Thumbprint": {"primaryThumbprint": none, "secondaryThumbprint": none},
-        }),
-        Authentication::SelfSigned { primary, secondary } => json!({
-            "type": "selfSigned",
-            "symmetricKey": {"primaryKey": none, "secondaryKey": none},
-            "x509Thumbprint": {"primaryThumbprint": primary, "secondaryThumbprint": secondary},
-        }),
+        Authentication::Sas { .. } => "sas",
+        Authentication::SelfSigned { .. } => "selfSigned",
+        Authentication::CertificateAuthority => "certificateAuthority",
     }
 }
 
-pub(super) fn connection_state(core: &Core, key: DeviceKey) -> &'static str {
-    if core.hub.is_connected(key) { "Connected" } else { "Disconnected" }
-}
-
+/// Azure's name of an identity's status.
 pub(super) const fn status(identity: &DeviceIdentity) -> &'static str {
     if identity.enabled { "enabled" } else { "disabled" }
 }
 
-pub(super) fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
+/// Whether the device is connected.
+pub(super) fn connection_state(core: &Core, key: DeviceKey) -> &'static str {
+    if core.hub.is_connected(key) { "Connected" } else { "Disconnected" }
+}
+
+/// When something about an identity changed, as text.
+#[derive(Clone, Debug)]
+pub(super) struct Moments {
+    pub(super) connection_state: &'static str,
+    pub(super) connection_state_updated: String,
+    pub(super) status_updated: String,
+    pub(super) last_activity: String,
+}
+
+impl Moments {
+    pub(super) fn of(core: &Core, now: Instant, key: DeviceKey, record: &DeviceRecord) -> Self {
+        let text = |time: Option<UnixTime>| time.map_or_else(|| NEVER.to_owned(), |time| time.to_string());
+        let connection = core.hub.connection(now, key);
+        Self {
+            connection_state: connection_state(core, key),
+            connection_state_updated: text(connection.and_then(|connection| connection.state_updated)),
+            status_updated: text(record.identity.status_updated()),
+            last_activity: text(connection.and_then(|connection| connection.last_activity)),
+        }
+    }
+}
+
+/// The identity as the registry shows it.
+pub(super) fn to_json(core: &Core, now: Instant, key: DeviceKey, record: &DeviceRecord) -> Value {
     let identity = &record.identity;
+    let moments = Moments::of(core, now, key, record);
     let mut value = json!({
         "deviceId": identity.identity().device_id(),
         "generationId": identity.generation_id,
-        "etag": etag(identity),
-        "connectionState": connection_state(core, key),
-        "connectionStateUpdatedTime": NEVER,
-        "lastActivityTime": NEVER,
+        "etag": identity.etag(),
+        "connectionState": moments.connection_state,
+        "connectionStateUpdatedTime": moments.connection_state_updated,
+        "lastActivityTime": moments.last_activity,
         "cloudToDeviceMessageCount": record.waiting().len(),
         "authentication": authentication_to_json(&identity.authentication),
     });
@@ -259,7 +292,7 @@ pub(super) fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Val
         None => {
             members.insert("status".to_owned(), status(identity).into());
             members.insert("statusReason".to_owned(), identity.status_reason.clone().into());
-            members.insert("statusUpdatedTime".to_owned(), NEVER.into());
+            members.insert("statusUpdatedTime".to_owned(), moments.status_updated.into());
             members.insert("capabilities".to_owned(), json!({"iotEdge": false}));
         }
     }

@@ -23,7 +23,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use devicebound::hub::{DeviceKey, Thumbprints};
+use devicebound::hub::{ClientCertificate, DeviceKey};
 use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use serde_json::Value;
@@ -73,7 +73,7 @@ pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
     /// What certificate it showed.
-    pub certificate: Option<Thumbprints>,
+    pub certificate: Option<ClientCertificate>,
 }
 
 type Shared = State<Arc<Service>>;

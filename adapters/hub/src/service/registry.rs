@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use devicebound::hub::{DeviceKey, DeviceRecord};
+use devicebound::time::Instant;
 use serde_json::Value;
 
 use super::identity::{Wish, check_etag, to_json};
@@ -22,11 +23,11 @@ pub(super) async fn list(State(service): Shared, Query(query): Query<HashMap<Str
     // Whatever is not a number of that range means as many as there may be.
     let top = query.get("top").and_then(|top| top.parse().ok());
     let top = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
-    let listed = service.engine.everywhere(move |core, _| {
+    let listed = service.engine.everywhere(move |core, now| {
         let devices =
             core.hub.devices().filter(|(_, record)| record.identity.identity().module_id().is_none());
         let listed = |(key, record): (DeviceKey, &DeviceRecord)| {
-            (record.identity.client_id().to_owned(), to_json(core, key, record))
+            (record.identity.client_id().to_owned(), to_json(core, now, key, record))
         };
         devices.take(top).map(listed).collect::<Vec<_>>()
     });
@@ -41,10 +42,10 @@ pub(super) async fn modules(
     Path(device_id): Path<String>,
 ) -> Result<Response, ApiError> {
     let client_id = client_id(&device_id, None)?;
-    let listed = service.engine.at(&client_id, move |core, _| {
+    let listed = service.engine.at(&client_id, move |core, now| {
         find(core, &device_id)?;
         let modules = modules_of(core, &device_id);
-        Ok::<Vec<Value>, ApiError>(modules.map(|(key, record)| to_json(core, key, record)).collect())
+        Ok::<Vec<Value>, ApiError>(modules.map(|(key, record)| to_json(core, now, key, record)).collect())
     });
     Ok(Json(listed.await?).into_response())
 }
@@ -100,10 +101,10 @@ pub(super) async fn remove_module(
 impl Service {
     async fn identity(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
-        let shown = self.engine.at(&client_id, move |core, _| {
+        let shown = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;
             let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
-            Ok(json_with_etag(to_json(core, key, record)))
+            Ok(json_with_etag(to_json(core, now, key, record)))
         });
         shown.await
     }
@@ -130,9 +131,9 @@ impl Service {
         let wish = Wish::read(&body)?;
         let if_match = header(headers, "if-match").map(str::to_owned);
         let id = client_id.clone();
-        let put = self.engine.at(&client_id, move |core, _| match if_match {
+        let put = self.engine.at(&client_id, move |core, now| match if_match {
             None => register(core, &id, wish),
-            Some(etag) => change(core, &id, &etag, wish),
+            Some(etag) => change(core, now, &id, &etag, wish),
         });
         let key = put.await?;
         if !self.engine.durable(&client_id, Change::Record(key)).await {
@@ -170,6 +171,7 @@ pub(super) fn register(core: &mut Core, client_id: &str, wish: Wish) -> Result<D
 /// Changes an identity that has this ETag. The record is to be made durable.
 pub(super) fn change(
     core: &mut Core,
+    now: Instant,
     client_id: &str,
     etag: &str,
     wish: Wish,
@@ -179,7 +181,7 @@ pub(super) fn change(
     let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
     let wish = wish.prepare(&record.identity)?;
     // Whoever asked makes the change durable, with or without the machine's own commit.
-    let _ = core.hub.update_identity(key, |identity| wish.apply(identity));
+    let _ = core.hub.update_identity(now, key, |identity| wish.apply(identity));
     Ok(key)
 }
 

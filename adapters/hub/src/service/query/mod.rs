@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use devicebound::time::Instant;
 use serde_json::{Map, Value, json};
 
 use self::condition::Row as _;
@@ -136,9 +137,9 @@ impl Service {
         let left = query.top.map_or(u64::MAX, |top| top.saturating_sub(cursor.sent));
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(size);
         let after = cursor.after.clone();
-        let found = self.engine.everywhere(move |core, _| {
+        let found = self.engine.everywhere(move |core, now| {
             // One more than fits, which tells whether there is another page.
-            let rows = matching(core, &query, &after).take(most.saturating_add(1));
+            let rows = matching(core, now, &query, &after).take(most.saturating_add(1));
             rows.map(|(id, row)| (id.to_owned(), row.selected(&query.select))).collect::<Vec<_>>()
         });
         let mut found: Vec<(String, Value)> = found.await.into_iter().flatten().collect();
@@ -156,7 +157,7 @@ impl Service {
     /// The rows of a query that counts.
     async fn groups(&self, query: Arc<Query>) -> Result<Vec<Value>, ApiError> {
         let asked = Arc::clone(&query);
-        let counted = self.engine.everywhere(move |core, _| count(core, &asked));
+        let counted = self.engine.everywhere(move |core, now| count(core, now, &asked));
         let mut groups = Groups::new();
         for (key, (values, count)) in counted.await.into_iter().flatten() {
             let group = groups.entry(key).or_insert((values, 0));
@@ -178,9 +179,9 @@ impl Service {
 type Groups = BTreeMap<String, (Vec<Option<Value>>, u64)>;
 
 /// Counts the twins that live in one place. One group too many is enough to refuse the query.
-fn count(core: &Core, query: &Query) -> Groups {
+fn count(core: &Core, now: Instant, query: &Query) -> Groups {
     let mut groups = Groups::new();
-    for (_, row) in matching(core, query, "") {
+    for (_, row) in matching(core, now, query, "") {
         let value = |path: &condition::Path| row.value(path).map(|value| value.into_owned());
         let values: Vec<Option<Value>> = query.group_by.iter().map(value).collect();
         let key: String = values
@@ -214,12 +215,13 @@ fn group_row(query: &Query, values: &[Option<Value>], count: u64) -> Value {
 /// The twins of one place for which the condition holds, behind a client id and in the order of client ids.
 fn matching<'c>(
     core: &'c Core,
+    now: Instant,
     query: &'c Query,
     after: &'c str,
 ) -> impl Iterator<Item = (&'c str, TwinRow<'c>)> {
     core.hub.devices_after(after).filter_map(move |(key, record)| {
         let is_module = record.identity.identity().module_id().is_some();
-        let row = TwinRow::new(core, key, record);
+        let row = TwinRow::new(core, now, key, record);
         let wanted = is_module == (query.from == Collection::Modules)
             && query.filter.as_ref().is_none_or(|filter| filter.holds(&row) == Some(true));
         wanted.then(|| (record.identity.client_id(), row))

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use devicebound::hub::{DeviceKey, DeviceRecord};
+use devicebound::time::Instant;
 use serde_json::{Map, Value};
 
 use super::condition::Row;
@@ -15,18 +16,19 @@ use crate::service::twins;
 /// One record. What most conditions ask for is borrowed from it; for the rest the whole twin is written out once.
 pub(super) struct TwinRow<'c> {
     core: &'c Core,
+    now: Instant,
     key: DeviceKey,
     record: &'c DeviceRecord,
     whole: OnceCell<Value>,
 }
 
 impl<'c> TwinRow<'c> {
-    pub(super) const fn new(core: &'c Core, key: DeviceKey, record: &'c DeviceRecord) -> Self {
-        Self { core, key, record, whole: OnceCell::new() }
+    pub(super) const fn new(core: &'c Core, now: Instant, key: DeviceKey, record: &'c DeviceRecord) -> Self {
+        Self { core, now, key, record, whole: OnceCell::new() }
     }
 
     fn whole(&self) -> &Value {
-        self.whole.get_or_init(|| twins::to_json(self.core, self.key, self.record))
+        self.whole.get_or_init(|| twins::to_json(self.core, self.now, self.key, self.record))
     }
 
     /// What a row of the answer holds of this twin.
