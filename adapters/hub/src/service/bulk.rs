@@ -16,7 +16,7 @@ use super::registry::{change, register, unregister};
 use super::twins::{Manner, if_match, update_of};
 use super::{ApiError, Code, Service, Shared, client_id, find, json_body};
 use crate::backlog::Change;
-use crate::engine::Core;
+use crate::worker::Core;
 
 /// Entries of one request (IoT Hub quotas).
 const ENTRIES_MAX: usize = 100;

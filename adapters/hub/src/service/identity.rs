@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{ApiError, Code};
 use crate::clock::unix_time;
-use crate::engine::Core;
 use crate::policies;
+use crate::worker::Core;
 
 /// What Azure writes for a moment that has not come yet.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";

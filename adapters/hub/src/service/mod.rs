@@ -29,9 +29,10 @@ use devicebound::iothub::{IdError, Identity};
 use serde_json::Value;
 
 use crate::connection;
-use crate::engine::{Core, Engine};
+use crate::engine::Engine;
 use crate::log::EventLog;
 use crate::transport::websocket;
+use crate::worker::Core;
 
 mod access;
 mod bulk;
@@ -117,7 +118,7 @@ async fn upgrade(
 ) -> Response {
     let engine = Arc::clone(&service.engine);
     websocket::accept(upgrade, move |socket| async move {
-        connection::serve(&engine, socket, peer.address, peer.certificate).await;
+        connection::adopt(&engine, socket, peer.address, peer.certificate);
     })
 }
 

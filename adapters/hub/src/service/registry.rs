@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::identity::{Wish, check_etag, to_json};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
-use crate::engine::Core;
+use crate::worker::Core;
 
 /// How many devices one answer lists at most, as in Azure.
 const LIST_MAX: usize = 1000;

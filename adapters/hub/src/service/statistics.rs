@@ -6,7 +6,7 @@ use devicebound::hub::{DeviceKey, DeviceRecord};
 use serde_json::{Value, json};
 
 use super::Shared;
-use crate::engine::Core;
+use crate::worker::Core;
 
 pub(super) async fn devices(State(service): Shared) -> Json<Value> {
     let counts = service.engine.everywhere(|core, _| {

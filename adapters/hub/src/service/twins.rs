@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::identity::{Moments, kind_of, status};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
-use crate::engine::Core;
+use crate::worker::Core;
 
 /// PATCH merges, PUT puts in place of what was there; a section that the body does not have stays.
 #[derive(Clone, Copy)]

@@ -24,7 +24,7 @@ use self::condition::Row as _;
 use self::parse::{Collection, Query, Select, What, parse};
 use self::row::TwinRow;
 use super::{ApiError, Code, Service, Shared, header, json_body};
-use crate::engine::Core;
+use crate::worker::Core;
 
 mod condition;
 mod lexer;

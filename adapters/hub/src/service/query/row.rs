@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::condition::Row;
 use super::parse::{Item, Select, What};
-use crate::engine::Core;
 use crate::service::identity::{connection_state, status};
 use crate::service::twins;
+use crate::worker::Core;
 
 /// One record. What most conditions ask for is borrowed from it; for the rest the whole twin is written out once.
 pub(super) struct TwinRow<'c> {
