@@ -15,11 +15,13 @@
 #![deny(missing_docs)]
 
 pub mod backlog;
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod connection;
 pub mod engine;
 mod failure;
+mod lines;
 pub mod listen;
 pub mod log;
 pub mod message;

@@ -10,15 +10,14 @@ use std::thread;
 use devicebound::explain::{Sender, explain};
 use devicebound::iothub::Identity;
 use devicebound::packet::{Decoded, decode};
-use devicebound::session::{Close, CloseReason};
+use devicebound::session::Close;
 use serde_json::{Value, json};
 
 use crate::clock::unix_time;
+use crate::lines;
 
 /// Lines that may wait to be printed; a terminal that is slower than the hub loses lines, not the hub its time.
 const LINES_MAX: usize = 4096;
-/// So many of the offending bytes are shown.
-const OFFENDING_MAX: usize = 48;
 
 /// How the view is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +80,12 @@ impl View {
         let Ok(Decoded::Packet(packet)) = decode(&mut input, usize::MAX) else { return };
         let identity = who.client_id.and_then(|client_id| Identity::from_client_id(client_id).ok());
         let text = explain(&packet, sender, identity).to_string();
-        let (arrow, direction) = match sender {
-            Sender::Device => ("──▶", "toHub"),
-            Sender::Hub => ("◀──", "toDevice"),
+        let direction = match sender {
+            Sender::Device => "toHub",
+            Sender::Hub => "toDevice",
         };
         printer.tell(
-            || format!("{} {:24} {arrow} {text}", time_of_day(), who.name()),
+            || lines::packet(&time_of_day(), &who.name(), sender, &text),
             || {
                 let name = format!("{:?}", packet.packet_type()).to_uppercase();
                 who.json(
@@ -101,23 +100,12 @@ impl View {
     pub fn closed(&self, who: Who<'_>, close: &Close, offending: &[u8]) {
         let Some(printer) = &self.printer else { return };
         let rule = close.rule();
-        let orderly = close.reason() == CloseReason::Disconnected;
         printer.tell(
-            || {
-                let mut text =
-                    format!("{} {:24} ─╳─ {}: {}", time_of_day(), who.name(), close.reason(), rule.says());
-                if !offending.is_empty() {
-                    text.push_str(&format!("\n{:37} bytes: {}", "", shown(offending)));
-                }
-                if !orderly {
-                    text.push_str(&format!("\n{:37} mend:  {} ({})", "", rule.mend(), rule.source()));
-                }
-                text
-            },
+            || lines::closed(&time_of_day(), &who.name(), close, offending),
             || {
                 let details = json!({
                     "rule": rule.id(), "reason": close.reason().to_string(), "says": rule.says(),
-                    "mend": rule.mend(), "source": rule.source(), "bytes": hex(offending),
+                    "mend": rule.mend(), "source": rule.source(), "bytes": lines::hex(offending),
                 });
                 who.json("closed", details)
             },
@@ -208,24 +196,6 @@ fn print(lines: &Receiver<String>) {
 fn time_of_day() -> String {
     let time = unix_time().to_string();
     time.get(11..23).unwrap_or_default().to_owned()
-}
-
-/// The bytes in hex, and as text where they are text.
-fn shown(bytes: &[u8]) -> String {
-    let text: String = bytes
-        .iter()
-        .take(OFFENDING_MAX)
-        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' })
-        .collect();
-    format!("{}  {text}", hex(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text: Vec<String> = bytes.iter().take(OFFENDING_MAX).map(|byte| format!("{byte:02x}")).collect();
-    if bytes.len() > OFFENDING_MAX {
-        text.push(format!("… {} more", bytes.len() - OFFENDING_MAX));
-    }
-    text.join(" ")
 }
 
 /// What usually is behind an error of the TLS handshake.

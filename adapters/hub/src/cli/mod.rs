@@ -11,6 +11,7 @@ use crate::state::StateDir;
 mod client;
 mod demo;
 mod device;
+mod explain;
 mod hub;
 mod messages;
 mod sas;
@@ -48,6 +49,8 @@ enum Command {
     Telemetry(telemetry::TelemetryCommand),
     /// Make a SAS token for a device
     Sas(sas::SasArgs),
+    /// Say what a rule means and how to mend a breach, or what a capture means and where it breaks a rule
+    Explain(explain::ExplainArgs),
 }
 
 /// Which hub a sub-command talks to: by default the one that runs on the default state folder.
@@ -97,6 +100,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Method(command) => messages::run_method(command),
         Command::Telemetry(command) => telemetry::run(command),
         Command::Sas(args) => sas::run(&args),
+        Command::Explain(args) => explain::run(&args),
     }
 }
 

@@ -96,10 +96,13 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn start() -> Self {
+        Self::start_with(View::default())
+    }
+
+    pub(crate) fn start_with(view: View) -> Self {
         let store = MemoryStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let (engine, writer) =
-            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default()).unwrap();
+        let (engine, writer) = Engine::start(HubConfig::default(), Box::new(store.clone()), view).unwrap();
         thread::spawn(move || writer.run());
         let timekeeper = Arc::clone(&engine);
         tokio::spawn(async move { timekeeper.keep_time().await });
