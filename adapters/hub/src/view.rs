@@ -1,4 +1,7 @@
 //! The live view: a line for each packet with its meaning, and for each end of a connection the rule, the bytes, the fix.
+//!
+//! The same ends, without the packets, go to the structured log (`--log`), which is there instead of the view and not
+//! beside it: one thing is told once.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -10,8 +13,9 @@ use std::thread;
 use devicebound::explain::{Sender, explain};
 use devicebound::iothub::Identity;
 use devicebound::packet::{Decoded, decode};
-use devicebound::session::Close;
+use devicebound::session::{Close, CloseReason};
 use serde_json::{Value, json};
+use tracing::{Level, enabled, info, warn};
 
 use crate::clock::unix_time;
 use crate::lines;
@@ -37,6 +41,8 @@ pub struct View {
 #[derive(Debug)]
 struct Printer {
     format: Format,
+    /// The banner and nothing else: a log tells the rest.
+    banner_alone: bool,
     lines: SyncSender<String>,
     /// Lines that found no room since the last that did.
     lost: AtomicU64,
@@ -60,22 +66,40 @@ impl View {
         view
     }
 
+    /// A view that prints the [`banner`](Self::banner) to standard output, and leaves the rest to the log.
+    #[must_use]
+    pub fn banner_alone(format: Format) -> Self {
+        let (view, printed) = Self::of(format, true);
+        thread::spawn(move || print(&printed));
+        view
+    }
+
     /// A view whose lines somebody else takes.
     #[must_use]
     pub fn lines(format: Format) -> (Self, Receiver<String>) {
+        Self::of(format, false)
+    }
+
+    fn of(format: Format, banner_alone: bool) -> (Self, Receiver<String>) {
         let (lines, taken) = sync_channel(LINES_MAX);
-        (Self { printer: Some(Arc::new(Printer { format, lines, lost: AtomicU64::new(0) })) }, taken)
+        let printer = Printer { format, banner_alone, lines, lost: AtomicU64::new(0) };
+        (Self { printer: Some(Arc::new(printer)) }, taken)
+    }
+
+    /// The printer of what happens, if anybody looks.
+    fn watched(&self) -> Option<&Printer> {
+        self.printer.as_deref().filter(|printer| !printer.banner_alone)
     }
 
     /// Whether anybody looks.
     #[must_use]
-    pub const fn is_on(&self) -> bool {
-        self.printer.is_some()
+    pub fn is_on(&self) -> bool {
+        self.watched().is_some()
     }
 
     /// A whole packet went one way or the other.
     pub fn packet(&self, who: Who<'_>, sender: Sender, bytes: &[u8]) {
-        let Some(printer) = &self.printer else { return };
+        let Some(printer) = self.watched() else { return };
         let mut input = bytes;
         let Ok(Decoded::Packet(packet)) = decode(&mut input, usize::MAX) else { return };
         let identity = who.client_id.and_then(|client_id| Identity::from_client_id(client_id).ok());
@@ -98,7 +122,8 @@ impl View {
 
     /// A connection is over. `offending` are the bytes that are to blame, if any.
     pub fn closed(&self, who: Who<'_>, close: &Close, offending: &[u8]) {
-        let Some(printer) = &self.printer else { return };
+        log_close(who, close, offending);
+        let Some(printer) = self.watched() else { return };
         let rule = close.rule();
         printer.tell(
             || lines::closed(&time_of_day(), &who.name(), close, offending),
@@ -121,7 +146,8 @@ impl View {
 
     /// Something that is not about one packet.
     pub fn note(&self, event: &str, text: &str) {
-        let Some(printer) = &self.printer else { return };
+        warn!(event, "{text}");
+        let Some(printer) = self.watched() else { return };
         printer.tell(
             || format!("{} {text}", time_of_day()),
             || json!({"event": event, "time": unix_time().to_string(), "text": text}),
@@ -130,13 +156,10 @@ impl View {
 
     /// A client gave up on TLS, or spoke something else.
     pub fn tls_failed(&self, peer: SocketAddr, error: &io::Error) {
-        if self.printer.is_none() {
-            return;
+        if self.is_on() || enabled!(Level::WARN) {
+            let advice = tls_advice(&error.to_string());
+            self.note("tlsFailed", &format!("TLS with {peer} failed: {error}; {advice}"));
         }
-        self.note(
-            "tlsFailed",
-            &format!("TLS with {peer} failed: {error}; {}", tls_advice(&error.to_string())),
-        );
     }
 }
 
@@ -180,6 +203,30 @@ impl Who<'_> {
             line.extend(details);
         }
         line
+    }
+}
+
+/// The end of a connection as fields: what is in order is information, all else a warning.
+fn log_close(who: Who<'_>, close: &Close, offending: &[u8]) {
+    let rule = close.rule();
+    macro_rules! log {
+        ($level:ident) => {
+            $level!(
+                event = "closed",
+                rule = rule.id(),
+                says = rule.says(),
+                mend = rule.mend(),
+                source = rule.source(),
+                bytes = lines::hex(offending),
+                device = who.client_id,
+                peer = %who.peer,
+                "{}", close.reason()
+            )
+        };
+    }
+    match close.reason() {
+        CloseReason::Disconnected => log!(info),
+        _ => log!(warn),
     }
 }
 

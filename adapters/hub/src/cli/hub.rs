@@ -10,6 +10,7 @@ use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
 
+use super::log::{self, LogFormat};
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -56,6 +57,9 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
+    /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
+    #[arg(long, value_enum, default_value_t = LogFormat::Off)]
+    log: LogFormat,
 }
 
 impl HubArgs {
@@ -69,6 +73,7 @@ impl HubArgs {
             names: Vec::new(),
             azure_timing: false,
             json: false,
+            log: LogFormat::Off,
         }
     }
 }
@@ -86,7 +91,9 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text });
+    let format = if args.json { Format::Json } else { Format::Text };
+    let log = log::start(args.log)?;
+    let view = if log.is_some() { View::banner_alone(format) } else { View::stdout(format) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());

@@ -13,10 +13,13 @@ mod demo;
 mod device;
 mod explain;
 mod hub;
+mod log;
 mod messages;
+mod operations;
 mod sas;
 mod telemetry;
 mod twin;
+mod watch;
 
 /// An Azure IoT Hub on your own machine: MQTT 3.1.1 over TLS and WebSocket, with a live view that says why.
 #[derive(Debug, Parser)]
@@ -47,6 +50,9 @@ enum Command {
     /// Watch what devices send
     #[command(subcommand)]
     Telemetry(telemetry::TelemetryCommand),
+    /// Watch what begins, fails and ends at the hub, and why
+    #[command(subcommand)]
+    Operations(operations::OperationsCommand),
     /// Make a SAS token for a device
     Sas(sas::SasArgs),
     /// Say what a rule means and how to mend a breach, or what a capture means and where it breaks a rule
@@ -99,6 +105,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::C2d(command) => messages::run_cloud_to_device(command),
         Command::Method(command) => messages::run_method(command),
         Command::Telemetry(command) => telemetry::run(command),
+        Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
         Command::Explain(args) => explain::run(&args),
     }

@@ -7,7 +7,7 @@
 //! | `GET`, `PATCH`, `PUT /twins/{id}`, `…/modules/{id}` | ServiceConnect |
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
-//! | `GET /messages/events`, `/messages/operationsMonitoringEvents` | ServiceConnect |
+//! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
 //! Every request shows a SAS token of a policy with that right. `api-version` is taken and not looked at: there is one
 //! shape.
@@ -33,6 +33,7 @@ use crate::engine::{Core, Engine};
 use crate::log::EventLog;
 use crate::transport::websocket;
 
+mod audit;
 mod error;
 mod messages;
 mod methods;
@@ -92,9 +93,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
         .route("/messages/events", get(streams::telemetry))
+        .route("/operations", get(streams::operations))
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(from_fn_with_state(Arc::clone(&service), authorize));
+        .layer(from_fn_with_state(Arc::clone(&service), authorize))
+        .layer(from_fn_with_state(Arc::clone(&service), audit::record));
     Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
 }
 
