@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use devicebound::hub::{CloudMessage, DeviceRecord, HubConfig, MethodRequest, Section, TwinUpdate};
+use devicebound::hub::{
+    CloudMessage, DeviceKey, DeviceRecord, HubConfig, MethodRequest, Section, TwinUpdate,
+};
 use devicebound::limits::METHOD_RESPONSE_TIME;
+use devicebound::time::Instant;
 use devicebound_hub::backlog::Change;
-use devicebound_hub::engine::{CallOutcome, Engine};
+use devicebound_hub::engine::{CallOutcome, Core, Engine};
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::log::EventLog;
 use devicebound_hub::server::Server;
@@ -69,7 +72,9 @@ impl SocketHub {
         )
         .expect("an empty folder can be read");
         let engine = Arc::clone(server.engine());
-        engine.with(|core, _| core.hub.insert(record).ok()).expect("it is the first one");
+        let client_id = record.identity.client_id().to_owned();
+        let inserted = engine.at(&client_id, |core, _| core.hub.insert(record).ok());
+        runtime.block_on(inserted).expect("it is the first one");
 
         let ports = Ports { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], mqtt: 0, https: Some(0) };
         let listeners = runtime.block_on(listen::bind(&ports)).expect("there are free ports");
@@ -151,12 +156,23 @@ impl SocketHub {
         self.runtime.block_on(outcome).expect("the hub forgets no call")
     }
 
+    /// Does something with the device `dev`.
+    fn at_device<R: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Core, Instant, DeviceKey) -> R + Send + 'static,
+    ) -> R {
+        self.runtime.block_on(self.engine.at("dev", |core, now| {
+            let device = core.hub.find("dev").expect("it is registered");
+            act(core, now, device)
+        }))
+    }
+
     /// Makes what was done to the record of `dev` safe; whoever waits for that hears of it.
     fn commit(&self) {
         let engine = Arc::clone(&self.engine);
         self.runtime.spawn(async move {
-            let device = engine.with(|core, _| core.hub.find("dev")).expect("it is registered");
-            engine.durable(Change::Record(device)).await
+            let device = engine.at("dev", |core, _| core.hub.find("dev")).await.expect("it is registered");
+            engine.durable("dev", Change::Record(device)).await
         });
     }
 }
@@ -173,8 +189,7 @@ impl Drop for SocketHub {
 impl Service for SocketHub {
     fn send(&mut self, payload: &str) {
         let message = CloudMessage { payload: payload.as_bytes().to_vec(), ..CloudMessage::default() };
-        self.engine.with(|core, now| {
-            let device = core.hub.find("dev").expect("it is registered");
+        self.at_device(move |core, now, device| {
             let _ = core.hub.enqueue(now, device, message).expect("the queue has room");
         });
         self.commit();
@@ -183,8 +198,7 @@ impl Service for SocketHub {
     fn patch_desired(&mut self, patch: Value) {
         let patch = patch.as_object().cloned().expect("a patch is an object");
         let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
-        self.engine.with(|core, _| {
-            let device = core.hub.find("dev").expect("it is registered");
+        self.at_device(move |core, _, device| {
             let _ = core.hub.update_twin(device, update).expect("the patch is good");
         });
         self.commit();
@@ -197,8 +211,7 @@ impl Service for SocketHub {
             response_timeout: METHOD_RESPONSE_TIME.1,
             connect_timeout: Duration::ZERO,
         };
-        self.outcome = Some(self.engine.with(|core, now| {
-            let device = core.hub.find("dev").expect("it is registered");
+        self.outcome = Some(self.at_device(move |core, now, device| {
             let call = core.hub.invoke(now, device, request).expect("the device listens");
             Engine::expect_outcome(core, call)
         }));
@@ -220,10 +233,8 @@ impl Walk<SocketHub> {
         let mut hub = self.service;
         assert_eq!(hub.stored(), walk::TELEMETRY);
         assert_eq!(hub.outcome(), Ok((200, br#""now""#.to_vec())));
-        let waiting = hub.engine.with(|core, _| {
-            let device = core.hub.find("dev").expect("it is registered");
-            core.hub.record(device).expect("it is registered").waiting().len()
-        });
+        let waiting = hub
+            .at_device(|core, _, device| core.hub.record(device).expect("it is registered").waiting().len());
         assert_eq!(waiting, 0, "the cloud message was completed");
     }
 }

@@ -142,7 +142,7 @@ impl Engine {
     }
 
     /// Does something with the machine, then what follows from it for other connections and for the timer.
-    pub fn with<R>(&self, act: impl FnOnce(&mut Core, Instant) -> R) -> R {
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Core, Instant) -> R) -> R {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let result = act(&mut core, self.clock.now());
         while let Some(link) = core.hub.poll_ready() {
@@ -158,8 +158,26 @@ impl Engine {
         result
     }
 
-    /// Makes a change durable before it is answered for; false if that failed.
-    pub async fn durable(&self, change: Change) -> bool {
+    /// Does something where the record of this client id lives: device id, for a module device id, slash, module id. A
+    /// device's modules live where it does.
+    pub async fn at<R: Send + 'static>(
+        &self,
+        _client_id: &str,
+        act: impl FnOnce(&mut Core, Instant) -> R + Send + 'static,
+    ) -> R {
+        self.with(act)
+    }
+
+    /// Does something in every place where records live, and gives what came of each. No two places have the same device.
+    pub async fn everywhere<R: Send + 'static>(
+        &self,
+        act: impl Fn(&mut Core, Instant) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        vec![self.with(act)]
+    }
+
+    /// Makes a change of what is kept of this client id durable before it is answered for; false if that failed.
+    pub async fn durable(&self, _client_id: &str, change: Change) -> bool {
         self.backlog.change_durably(change).await.unwrap_or(false)
     }
 

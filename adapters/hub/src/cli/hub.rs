@@ -156,23 +156,24 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
 /// The key of the device `demo`, which is registered if it is the first start.
 async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
     let engine = server.engine();
-    let is_first_start = engine.with(|core, _| core.hub.devices().next().is_none());
-    if is_first_start {
+    let empty = engine.everywhere(|core, _| core.hub.devices().next().is_none()).await;
+    if empty.into_iter().all(|empty| empty) {
         let failed = |cause: String| Failure::new(cause, "check the state folder and start again");
         let identity = new_identity(DEMO).map_err(|error| failed(error.to_string()))?;
-        let key = engine.with(|core, _| core.hub.insert(DeviceRecord::new(identity)).ok());
+        let key = engine.at(DEMO, |core, _| core.hub.insert(DeviceRecord::new(identity)).ok()).await;
         let key = key.ok_or_else(|| failed(format!("{DEMO} is registered twice")))?;
-        if !engine.durable(Change::Record(key)).await {
+        if !engine.durable(DEMO, Change::Record(key)).await {
             return Err(failed(format!("cannot store the device {DEMO}")));
         }
     }
-    Ok(engine.with(|core, _| {
+    let demo_key = engine.at(DEMO, |core, _| {
         let record = core.hub.record(core.hub.find(DEMO)?)?;
         match &record.identity.authentication {
             Authentication::Sas { primary, .. } => Some(primary.clone()),
             Authentication::SelfSigned { .. } => None,
         }
-    }))
+    });
+    Ok(demo_key.await)
 }
 
 /// What is told when the hub is ready.

@@ -28,12 +28,14 @@ pub(super) async fn send(
 ) -> Result<StatusCode, ApiError> {
     let client_id = client_id(&device_id, None)?;
     let message = message(&headers, query.as_deref().unwrap_or_default(), &body)?;
-    let key = service.engine.with(|core, now| {
-        let key = find(core, &client_id)?;
+    let id = client_id.clone();
+    let enqueued = service.engine.at(&client_id, move |core, now| {
+        let key = find(core, &id)?;
         let (_, commit) = core.hub.enqueue(now, key, message)?;
         Ok::<_, ApiError>(commit.device)
-    })?;
-    if !service.engine.durable(Change::Record(key)).await {
+    });
+    let key = enqueued.await?;
+    if !service.engine.durable(&client_id, Change::Record(key)).await {
         return Err(ApiError::store_failed());
     }
     Ok(StatusCode::NO_CONTENT)
@@ -44,12 +46,14 @@ pub(super) async fn purge(
     Path(device_id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let client_id = client_id(&device_id, None)?;
-    let (key, purged) = service.engine.with(|core, _| {
-        let key = find(core, &client_id)?;
+    let id = client_id.clone();
+    let purged = service.engine.at(&client_id, move |core, _| {
+        let key = find(core, &id)?;
         let (purged, commit) = core.hub.purge(key).ok_or_else(ApiError::store_failed)?;
         Ok::<_, ApiError>((commit.device, purged))
-    })?;
-    if !service.engine.durable(Change::Record(key)).await {
+    });
+    let (key, purged) = purged.await?;
+    if !service.engine.durable(&client_id, Change::Record(key)).await {
         return Err(ApiError::store_failed());
     }
     Ok(Json(json!({"deviceId": device_id, "moduleId": null, "totalMessagesPurged": purged})))

@@ -31,11 +31,13 @@ pub(super) async fn invoke_module(
 impl Service {
     async fn invoke(&self, client_id: &str, body: &[u8]) -> Result<Json<Value>, ApiError> {
         let request = method_request(&json_body(body)?)?;
-        let outcome = self.engine.with(|core, now| {
-            let key = find(core, client_id)?;
+        let id = client_id.to_owned();
+        let called = self.engine.at(client_id, move |core, now| {
+            let key = find(core, &id)?;
             let call = core.hub.invoke(now, key, request)?;
             Ok::<_, ApiError>(Engine::expect_outcome(core, call))
-        })?;
+        });
+        let outcome = called.await?;
         // The machine ends every call; only a hub that stops forgets one.
         let outcome =
             outcome.await.map_err(|_| ApiError::new(Code::ServiceUnavailable, "the hub is stopping"))?;

@@ -30,11 +30,17 @@ const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 pub(super) async fn list(State(service): Shared, Query(query): Query<HashMap<String, String>>) -> Response {
     let top = query.get("top").and_then(|top| top.parse().ok());
     let top = top.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
-    let devices: Vec<Value> = service.engine.with(|core, _| {
+    let listed = service.engine.everywhere(move |core, _| {
         let devices =
             core.hub.devices().filter(|(_, record)| record.identity.identity().module_id().is_none());
-        devices.take(top).map(|(key, record)| to_json(core, key, record)).collect()
+        let listed = |(key, record): (DeviceKey, &DeviceRecord)| {
+            (record.identity.client_id().to_owned(), to_json(core, key, record))
+        };
+        devices.take(top).map(listed).collect::<Vec<_>>()
     });
+    let mut devices: Vec<(String, Value)> = listed.await.into_iter().flatten().collect();
+    devices.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let devices: Vec<Value> = devices.into_iter().take(top).map(|(_, device)| device).collect();
     Json(devices).into_response()
 }
 
@@ -42,30 +48,32 @@ pub(super) async fn modules(
     State(service): Shared,
     Path(device_id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let modules: Vec<Value> = service.engine.with(|core, _| {
-        find(core, &client_id(&device_id, None)?)?;
+    let client_id = client_id(&device_id, None)?;
+    let id = client_id.clone();
+    let listed = service.engine.at(&client_id, move |core, _| {
+        find(core, &id)?;
         let of_device = |(_, record): &(DeviceKey, &DeviceRecord)| {
             let identity = record.identity.identity();
             identity.device_id() == device_id && identity.module_id().is_some()
         };
         let modules = core.hub.devices().filter(of_device);
-        Ok::<_, ApiError>(modules.map(|(key, record)| to_json(core, key, record)).collect())
-    })?;
-    Ok(Json(modules).into_response())
+        Ok::<Vec<Value>, ApiError>(modules.map(|(key, record)| to_json(core, key, record)).collect())
+    });
+    Ok(Json(listed.await?).into_response())
 }
 
 pub(super) async fn show(
     State(service): Shared,
     Path(device_id): Path<String>,
 ) -> Result<Response, ApiError> {
-    service.identity(&client_id(&device_id, None)?)
+    service.identity(client_id(&device_id, None)?).await
 }
 
 pub(super) async fn show_module(
     State(service): Shared,
     Path((device_id, module_id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    service.identity(&client_id(&device_id, Some(&module_id))?)
+    service.identity(client_id(&device_id, Some(&module_id))?).await
 }
 
 pub(super) async fn put(
@@ -103,12 +111,14 @@ pub(super) async fn remove_module(
 }
 
 impl Service {
-    fn identity(&self, client_id: &str) -> Result<Response, ApiError> {
-        self.engine.with(|core, _| {
-            let key = find(core, client_id)?;
+    async fn identity(&self, client_id: String) -> Result<Response, ApiError> {
+        let id = client_id.clone();
+        let shown = self.engine.at(&client_id, move |core, _| {
+            let key = find(core, &id)?;
             let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
             Ok(json_with_etag(to_json(core, key, record)))
-        })
+        });
+        shown.await
     }
 
     /// Registers without If-Match, changes with it.
@@ -121,42 +131,46 @@ impl Service {
     ) -> Result<Response, ApiError> {
         let client_id = client_id(device_id, module_id)?;
         let wish = Wish::read(&json_body(body)?, device_id, module_id)?;
-        let if_match = header(headers, "if-match");
-        let key = self.engine.with(|core, _| match (core.hub.find(&client_id), if_match) {
-            (None, None) => register(core, &client_id, device_id, wish),
-            (None, Some(_)) => find(core, &client_id),
-            (Some(_), None) => {
-                let code =
-                    if module_id.is_some() { Code::ModuleAlreadyExists } else { Code::DeviceAlreadyExists };
-                Err(ApiError::new(code, format!("`{client_id}` is registered; send If-Match to change it")))
-            }
-            (Some(key), Some(etag)) => {
-                check_etag(core, key, etag)?;
-                // The change is made durable below, with or without the machine's own commit.
-                let _ = core.hub.update_identity(key, |identity| wish.apply(identity));
-                Ok(key)
-            }
-        })?;
-        if !self.engine.durable(Change::Record(key)).await {
+        let if_match = header(headers, "if-match").map(str::to_owned);
+        let (id, device_id) = (client_id.clone(), device_id.to_owned());
+        let put =
+            self.engine.at(&client_id, move |core, _| match (core.hub.find(&id), if_match.as_deref()) {
+                (None, None) => register(core, &id, &device_id, wish),
+                (None, Some(_)) => find(core, &id),
+                (Some(_), None) => {
+                    let code =
+                        if id == device_id { Code::DeviceAlreadyExists } else { Code::ModuleAlreadyExists };
+                    Err(ApiError::new(code, format!("`{id}` is registered; send If-Match to change it")))
+                }
+                (Some(key), Some(etag)) => {
+                    check_etag(core, key, etag)?;
+                    // The change is made durable below, with or without the machine's own commit.
+                    let _ = core.hub.update_identity(key, |identity| wish.apply(identity));
+                    Ok(key)
+                }
+            });
+        let key = put.await?;
+        if !self.engine.durable(&client_id, Change::Record(key)).await {
             return Err(ApiError::store_failed());
         }
-        self.identity(&client_id)
+        self.identity(client_id).await
     }
 
     async fn remove_identity(&self, client_id: &str, if_match: Option<&str>) -> Result<StatusCode, ApiError> {
-        let removed = self.engine.with(|core, _| {
-            let key = find(core, client_id)?;
-            check_etag(core, key, if_match.unwrap_or("*"))?;
-            let modules_begin = format!("{client_id}/");
+        let (id, etag) = (client_id.to_owned(), if_match.unwrap_or("*").to_owned());
+        let removal = self.engine.at(client_id, move |core, _| {
+            let key = find(core, &id)?;
+            check_etag(core, key, &etag)?;
+            let modules_begin = format!("{id}/");
             let is_module = |(key, record): (DeviceKey, &DeviceRecord)| {
                 record.identity.client_id().starts_with(&modules_begin).then_some(key)
             };
             let modules: Vec<DeviceKey> = core.hub.devices().filter_map(is_module).collect();
             let gone = modules.into_iter().chain([key]).filter_map(|key| core.hub.remove(key));
             Ok::<Vec<String>, ApiError>(gone.map(|record| record.identity.client_id().to_owned()).collect())
-        })?;
-        for client_id in removed {
-            if !self.engine.durable(Change::Removal(client_id)).await {
+        });
+        for gone in removal.await? {
+            if !self.engine.durable(client_id, Change::Removal(gone)).await {
                 return Err(ApiError::store_failed());
             }
         }

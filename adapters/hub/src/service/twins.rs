@@ -25,14 +25,14 @@ pub(super) async fn show(
     State(service): Shared,
     Path(device_id): Path<String>,
 ) -> Result<Response, ApiError> {
-    service.twin(&client_id(&device_id, None)?)
+    service.twin(client_id(&device_id, None)?).await
 }
 
 pub(super) async fn show_module(
     State(service): Shared,
     Path((device_id, module_id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    service.twin(&client_id(&device_id, Some(&module_id))?)
+    service.twin(client_id(&device_id, Some(&module_id))?).await
 }
 
 pub(super) async fn patch(
@@ -41,7 +41,7 @@ pub(super) async fn patch(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    service.update_twin(&client_id(&device_id, None)?, Manner::Merge, &headers, &body).await
+    service.update_twin(client_id(&device_id, None)?, Manner::Merge, &headers, &body).await
 }
 
 pub(super) async fn patch_module(
@@ -50,7 +50,7 @@ pub(super) async fn patch_module(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    service.update_twin(&client_id(&device_id, Some(&module_id))?, Manner::Merge, &headers, &body).await
+    service.update_twin(client_id(&device_id, Some(&module_id))?, Manner::Merge, &headers, &body).await
 }
 
 pub(super) async fn replace(
@@ -59,7 +59,7 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    service.update_twin(&client_id(&device_id, None)?, Manner::Replace, &headers, &body).await
+    service.update_twin(client_id(&device_id, None)?, Manner::Replace, &headers, &body).await
 }
 
 pub(super) async fn replace_module(
@@ -68,21 +68,23 @@ pub(super) async fn replace_module(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    service.update_twin(&client_id(&device_id, Some(&module_id))?, Manner::Replace, &headers, &body).await
+    service.update_twin(client_id(&device_id, Some(&module_id))?, Manner::Replace, &headers, &body).await
 }
 
 impl Service {
-    fn twin(&self, client_id: &str) -> Result<Response, ApiError> {
-        self.engine.with(|core, _| {
-            let key = find(core, client_id)?;
+    async fn twin(&self, client_id: String) -> Result<Response, ApiError> {
+        let id = client_id.clone();
+        let shown = self.engine.at(&client_id, move |core, _| {
+            let key = find(core, &id)?;
             let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
             Ok(json_with_etag(to_json(core, key, record)))
-        })
+        });
+        shown.await
     }
 
     async fn update_twin(
         &self,
-        client_id: &str,
+        client_id: String,
         manner: Manner,
         headers: &HeaderMap,
         body: &[u8],
@@ -93,15 +95,17 @@ impl Service {
             tags: section(body.get("tags"), "tags", manner)?,
             if_version: header(headers, "if-match").map_or(Ok(None), version)?,
         };
-        let key = self.engine.with(|core, _| {
-            let key = find(core, client_id)?;
+        let id = client_id.clone();
+        let updated = self.engine.at(&client_id, move |core, _| {
+            let key = find(core, &id)?;
             let commit = core.hub.update_twin(key, update)?;
             Ok::<_, ApiError>(commit.device)
-        })?;
-        if !self.engine.durable(Change::Record(key)).await {
+        });
+        let key = updated.await?;
+        if !self.engine.durable(&client_id, Change::Record(key)).await {
             return Err(ApiError::store_failed());
         }
-        self.twin(client_id)
+        self.twin(client_id).await
     }
 }
 
