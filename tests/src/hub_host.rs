@@ -468,7 +468,7 @@ impl HubHost {
         }
         self.line(link).closed = Some(close);
         self.closes.push(close);
-        let ended = self.hub.close(link, close.reason());
+        let ended = self.hub.close(self.now, link, close.reason());
         if let Some(will) = ended.as_ref().and_then(devicebound::hub::Ended::will) {
             self.store(will);
         }

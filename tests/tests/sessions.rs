@@ -466,7 +466,8 @@ impl Harness {
                 self.host.commit(commit);
             }
             "disable_device" => {
-                let commit = self.host.hub.update_identity(key, |identity| identity.enabled = false);
+                let commit =
+                    self.host.hub.update_identity(self.host.now, key, |identity| identity.enabled = false);
                 self.host.commit(commit.expect("the device is there"));
             }
             "delete_device" => {

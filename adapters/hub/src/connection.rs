@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use devicebound::Rule;
 use devicebound::explain::Sender;
-use devicebound::hub::{Event, Thumbprints, Wait};
+use devicebound::hub::{ClientCertificate, Event, Wait};
 use devicebound::packet::{Decoded, decode};
 use devicebound::session::{Close, CloseReason};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,7 +26,7 @@ const READ_STEP: usize = 16 * 1024;
 const KEPT: usize = 64 * 1024;
 
 /// Serves one connection until its end. `certificate` is what the client showed in the TLS handshake.
-pub async fn serve<S>(engine: &Engine, socket: S, peer: SocketAddr, certificate: Option<Thumbprints>)
+pub async fn serve<S>(engine: &Engine, socket: S, peer: SocketAddr, certificate: Option<ClientCertificate>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -347,7 +347,11 @@ mod tests {
         let store = FileStore::new(&StateDir::open(folder.path()).unwrap(), Default::default());
         let (engine, _writer) =
             Engine::start(HubConfig::default(), Box::new(store), View::default()).unwrap();
-        let prints = Thumbprints { sha1: "A".repeat(40), sha256: "B".repeat(64) };
+        let prints = ClientCertificate {
+            sha1: "A".repeat(40),
+            sha256: "B".repeat(64),
+            ..ClientCertificate::default()
+        };
         let authentication = Authentication::SelfSigned { primary: prints.sha1.clone(), secondary: None };
         let identity = DeviceIdentity::new("d", "1".to_owned(), authentication).unwrap();
         engine.with(|core, _| core.hub.insert(DeviceRecord::new(identity)).unwrap());

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use devicebound::Rule;
 use devicebound::hub::{
-    Action, CallFailure, CallId, Commit, Event, Expired, Full, Hub, HubConfig, LinkId, Progress, Telemetry,
-    Thumbprints, Wait,
+    Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, HubConfig, LinkId,
+    Progress, Telemetry, Wait,
 };
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::Instant;
@@ -80,7 +80,7 @@ struct Signal {
 pub struct Link {
     id: LinkId,
     signal: Arc<Signal>,
-    certificate: Option<Thumbprints>,
+    certificate: Option<ClientCertificate>,
     /// Known from the moment that CONNECT was accepted.
     sender: Option<Arc<Sender>>,
 }
@@ -187,7 +187,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Full`], and while the hub stops.
-    pub fn open(&self, certificate: Option<Thumbprints>) -> Result<Link, Full> {
+    pub fn open(&self, certificate: Option<ClientCertificate>) -> Result<Link, Full> {
         let signal = Arc::new(Signal::default());
         let id = self.with(|core, now| {
             if core.stopping {
@@ -307,9 +307,9 @@ impl Engine {
 
     /// The connection is over: its will, if there is one, becomes telemetry.
     pub fn close(&self, link: &Link, why: CloseReason) {
-        let ended = self.with(|core, _| {
+        let ended = self.with(|core, now| {
             core.links.remove(&link.id);
-            core.hub.close(link.id, why)
+            core.hub.close(now, link.id, why)
         });
         if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
             self.store(link, &will);

@@ -29,7 +29,7 @@ impl Sender {
         let identity = record.identity.identity();
         let kind = match record.identity.authentication {
             Authentication::Sas { .. } => "sas",
-            Authentication::SelfSigned { .. } => "x509",
+            Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => "x509",
         };
         let scope = if identity.module_id().is_some() { "module" } else { "device" };
         Self {

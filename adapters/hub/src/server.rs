@@ -136,7 +136,7 @@ async fn handshake(
     let _ = socket.set_nodelay(true);
     match tokio::time::timeout(CONNECT_TIME, tls.accept(socket)).await {
         Ok(Ok(socket)) => {
-            let certificate = tls::thumbprints(socket.get_ref().1);
+            let certificate = tls::client_certificate(socket.get_ref().1);
             Some((socket, Peer { address, certificate }))
         }
         Ok(Err(error)) => {

@@ -7,8 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
+use super::identity::{Authentication, DeviceIdentity};
 use super::mailbox::{FeedbackRequest, Mailbox, SequenceNumber, Waiting};
-use super::record::{Authentication, DeviceIdentity, DeviceRecord, Revision, Session};
+use super::record::{Activity, DeviceRecord, Revision, Session};
 use super::twin::Twin;
 use crate::iothub::sas::SymmetricKey;
 use crate::iothub::{Subscription, Subscriptions};
@@ -16,7 +17,7 @@ use crate::packet::{QoS, TopicName};
 use crate::time::UnixTime;
 
 /// The layout that this version writes and reads.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 /// Why a stored record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,10 @@ impl DeviceRecord {
             "generationId": identity.generation_id,
             "enabled": identity.enabled,
             "statusReason": identity.status_reason,
+            "statusUpdated": identity.status_updated.map(UnixTime::as_millis),
+            "identityVersion": identity.version,
+            "connectionStateUpdated": self.activity.connection_state_updated.map(UnixTime::as_millis),
+            "lastActivity": self.activity.last.map(UnixTime::as_millis),
             "authentication": authentication_to_json(&identity.authentication),
             "modelId": self.model_id,
             "session": self.session.map(|session| subscriptions_to_json(session.subscriptions)),
@@ -82,6 +87,8 @@ impl DeviceRecord {
             .map_err(|_| SnapshotError::Member("clientId"))?;
         identity.enabled = member(&value, "enabled")?.as_bool().ok_or(SnapshotError::Member("enabled"))?;
         identity.status_reason = optional_text(&value, "statusReason")?;
+        identity.status_updated = optional_time(&value, "statusUpdated")?;
+        identity.version = number(&value, "identityVersion")?;
         let session = match member(&value, "session")? {
             Value::Null => None,
             subscriptions => Some(Session { subscriptions: subscriptions_from_json(subscriptions)? }),
@@ -92,6 +99,10 @@ impl DeviceRecord {
             mailbox: mailbox_from_json(member(&value, "mailbox")?)?,
             twin: twin_from_json(member(&value, "twin")?)?,
             model_id: optional_text(&value, "modelId")?,
+            activity: Activity {
+                connection_state_updated: optional_time(&value, "connectionStateUpdated")?,
+                last: optional_time(&value, "lastActivity")?,
+            },
             revision: Revision(number(&value, "revision")?),
         })
     }
@@ -105,6 +116,7 @@ fn authentication_to_json(authentication: &Authentication) -> Value {
         Authentication::SelfSigned { primary, secondary } => {
             json!({"type": "selfSigned", "primary": primary, "secondary": secondary})
         }
+        Authentication::CertificateAuthority => json!({"type": "certificateAuthority"}),
     }
 }
 
@@ -117,6 +129,7 @@ fn authentication_from_json(value: &Value) -> Result<Authentication, SnapshotErr
             primary: text_of(value, "primary")?.to_string(),
             secondary: optional_text(value, "secondary")?,
         }),
+        "certificateAuthority" => Ok(Authentication::CertificateAuthority),
         _ => Err(SnapshotError::Member("type")),
     }
 }
@@ -204,6 +217,15 @@ fn optional_text(value: &Value, name: &'static str) -> Result<Option<String>, Sn
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone())),
         _ => Err(SnapshotError::Member(name)),
+    }
+}
+
+fn optional_time(value: &Value, name: &'static str) -> Result<Option<UnixTime>, SnapshotError> {
+    match member(value, name)? {
+        Value::Null => Ok(None),
+        time => {
+            time.as_u64().map(|time| Some(UnixTime::from_millis(time))).ok_or(SnapshotError::Member(name))
+        }
     }
 }
 

@@ -4,17 +4,25 @@ use std::time::Duration;
 
 use devicebound::Rule;
 use devicebound::hub::{
-    Action, Authentication, Commit, ConnectRequest, DeviceIdentity, DeviceRecord, Event, Expired, Grant, Hub,
+    Action, Authentication, Commit, ConnectRequest, DeviceIdentity, DeviceRecord, Event, Expired, Hub,
     HubConfig, LinkId, Progress, Wait,
 };
-use devicebound::iothub::sas::{SasToken, SymmetricKey};
-use devicebound::iothub::{Edition, Username};
+use devicebound::iothub::Username;
+use devicebound::iothub::sas::{self, SasToken, SymmetricKey};
 use devicebound::packet::{Connect, ConnectReturnCode, Credentials, Packet, Text};
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 
 /// More steps than any packet takes: what is not done by then is no longer waited for.
 const STEPS_MAX: usize = 10_000;
+
+/// Until when the tokens are good that stand in for those of the capture.
+const FOREVER: UnixTime = UnixTime::from_secs(u32::MAX as u64);
+
+/// The key of the device here; its own is not known.
+fn key() -> SymmetricKey {
+    SymmetricKey::from_bytes(&[0; 32])
+}
 
 /// A hub with one connection.
 #[derive(Debug)]
@@ -141,26 +149,39 @@ impl Judge {
     /// Takes the CONNECT, and gives the refusal that a hub would have answered, as far as that can be told.
     fn connect(&mut self, link: LinkId, request: &ConnectRequest<'_>) -> Option<Close> {
         let client_id = request.connect.client_id.as_str();
-        let key = SymmetricKey::from_bytes(&[0; 32]);
-        let keys = Authentication::Sas { primary: key.clone(), secondary: key };
+        let keys = Authentication::Sas { primary: key(), secondary: key() };
         let refused = |rule| Close::new(CloseReason::Refused(ConnectReturnCode::NotAuthorized, rule));
         let Ok(identity) = DeviceIdentity::new(client_id, String::new(), keys) else {
             return Some(refused(Rule::ClientId));
         };
-        let device = self.hub.insert(DeviceRecord::new(identity)).ok()?;
+        self.hub.insert(DeviceRecord::new(identity)).ok()?;
         let breach = self.breach(request);
-        let edition = request.connect.credentials.and_then(|credentials| {
-            Edition::of(
-                Username::parse(credentials.username.as_str(), client_id).ok()?.api_version().as_deref(),
-            )
-        });
-        let commit = self.hub.accept(self.now, link, Grant { device, expires: None, edition });
-        commit.into_iter().for_each(|commit| self.commit(commit));
+        self.wave_through(link, request);
         breach.map(refused)
     }
 
+    /// Accepts the CONNECT as if it had shown a token that is good.
+    fn wave_through(&mut self, link: LinkId, request: &ConnectRequest<'_>) {
+        let client_id = request.connect.client_id.as_str();
+        let shown = request.connect.credentials.map(|credentials| credentials.username.as_str());
+        let usual = format!("hub/{client_id}/");
+        let username = shown.filter(|name| Username::parse(name, client_id).is_ok()).unwrap_or(&usual);
+        let host = username.split('/').next().unwrap_or_default();
+        let (device, module) =
+            client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
+        let module = module.map(|module| format!("/modules/{module}")).unwrap_or_default();
+        let token = sas::sign(&format!("{host}/devices/{device}{module}"), &key(), FOREVER, None);
+        let Ok(username) = Text::new(username) else { return };
+        let credentials = Some(Credentials { username, password: Some(token.as_bytes()) });
+        let request = ConnectRequest { connect: Connect { credentials, ..request.connect } };
+        if let Ok(grant) = self.hub.authenticate(self.now, &request, None) {
+            let commit = self.hub.accept(self.now, link, grant);
+            commit.into_iter().for_each(|commit| self.commit(commit));
+        }
+    }
+
     /// What is wrong with a CONNECT, whatever the keys are.
-    fn breach(&self, request: &ConnectRequest<'_>) -> Option<Rule> {
+    fn breach(&mut self, request: &ConnectRequest<'_>) -> Option<Rule> {
         match self.hub.authenticate(self.now, request, None) {
             Ok(_) => None,
             Err(refusal) => match refusal.rule() {

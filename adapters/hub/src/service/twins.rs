@@ -157,6 +157,7 @@ fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
         Authentication::SelfSigned { primary, secondary } => {
             ("selfSigned", Some(primary), secondary.as_ref())
         }
+        Authentication::CertificateAuthority => ("certificateAuthority", None, None),
     };
     let mut value = json!({
         "deviceId": identity.identity().device_id(),
