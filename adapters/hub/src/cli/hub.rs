@@ -150,7 +150,14 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
     };
     let (clock_skew, expiry_grace) =
         if args.azure_timing { (AZURE_SKEW, AZURE_GRACE) } else { (Duration::ZERO, Duration::ZERO) };
-    HubConfig { host_names, policies: policies.to_vec(), clock_skew, expiry_grace, ..HubConfig::default() }
+    HubConfig {
+        host_names,
+        policies: policies.to_vec(),
+        clock_skew,
+        expiry_grace,
+        fault_injection: true,
+        ..HubConfig::default()
+    }
 }
 
 /// The key of the device `demo`, which is registered if it is the first start.

@@ -12,6 +12,7 @@ mod client;
 mod demo;
 mod device;
 mod explain;
+mod fault;
 mod hub;
 mod log;
 mod messages;
@@ -55,6 +56,8 @@ enum Command {
     Operations(operations::OperationsCommand),
     /// Make a SAS token for a device
     Sas(sas::SasArgs),
+    /// Let something go wrong for a device, to see how it bears that
+    Fault(fault::FaultArgs),
     /// Say what a rule means and how to mend a breach, or what a capture means and where it breaks a rule
     Explain(explain::ExplainArgs),
 }
@@ -107,6 +110,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Telemetry(command) => telemetry::run(command),
         Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
+        Command::Fault(args) => fault::run(&args),
         Command::Explain(args) => explain::run(&args),
     }
 }

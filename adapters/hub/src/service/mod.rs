@@ -7,6 +7,7 @@
 //! | `GET`, `PATCH`, `PUT /twins/{id}`, `…/modules/{id}` | ServiceConnect |
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
+//! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
 //! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
 //! Every request shows a SAS token of a policy with that right. `api-version` is taken and not looked at: there is one
@@ -35,6 +36,7 @@ use crate::transport::websocket;
 
 mod audit;
 mod error;
+mod faults;
 mod messages;
 mod methods;
 mod registry;
@@ -93,6 +95,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
         .route("/messages/events", get(streams::telemetry))
+        .route("/faults/{id}", post(faults::inject))
+        .route("/faults/{id}/modules/{module}", post(faults::inject_module))
         .route("/operations", get(streams::operations))
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))

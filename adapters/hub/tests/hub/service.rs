@@ -290,3 +290,17 @@ async fn every_request_leaves_an_event_and_a_refused_one_says_who_asked() {
     );
     assert_eq!(events[3]["sharedAccessPolicy"], "device");
 }
+
+#[tokio::test]
+async fn a_fault_cuts_the_device_that_it_is_for_and_no_other() {
+    let client = Client::start();
+    let mut device = client.hub.connected(&connect()).await;
+    let fault = json!({"fault": "kill-tcp"});
+    let (status, _) = client.ask("POST", "/faults/demo", &[], fault.clone()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(device.receive().await, None);
+    let (status, _) = client.ask("POST", "/faults/nobody", &[], fault).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = client.ask("POST", "/faults/demo", &[], json!({"fault": "earthquake"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
