@@ -25,6 +25,7 @@ mod lines;
 pub mod listen;
 pub mod log;
 pub mod message;
+pub mod metrics;
 pub mod operations;
 pub mod policies;
 pub mod server;
