@@ -51,6 +51,9 @@ pub(super) struct AddArgs {
     /// A second thumbprint, for the next certificate
     #[arg(long, value_name = "HEX", requires = "thumbprint")]
     secondary_thumbprint: Option<String>,
+    /// Know the device by a client certificate of an authority that the hub trusts, whose common name is the id
+    #[arg(long, conflicts_with_all = ["primary_key", "thumbprint"])]
+    certificate_authority: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -87,6 +90,7 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
             "type": "sas",
             "symmetricKey": {"primaryKey": primary, "secondaryKey": args.secondary_key},
         }),
+        (None, None) if args.certificate_authority => json!({"type": "certificateAuthority"}),
         (None, None) => json!({"type": "sas"}),
     };
     let (device, module) = match args.id.split_once('/') {

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Failure;
 use crate::state::StateDir;
 
+mod cert;
 mod client;
 mod demo;
 mod device;
@@ -56,6 +57,9 @@ enum Command {
     Operations(operations::OperationsCommand),
     /// Make a SAS token for a device
     Sas(sas::SasArgs),
+    /// Make certificates for devices
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Let something go wrong for a device, to see how it bears that
     Fault(fault::FaultArgs),
     /// Say what a rule means and how to mend a breach, or what a capture means and where it breaks a rule
@@ -110,6 +114,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Telemetry(command) => telemetry::run(command),
         Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
+        Command::Cert(command) => cert::run(command),
         Command::Fault(args) => fault::run(&args),
         Command::Explain(args) => explain::run(&args),
     }
