@@ -462,7 +462,11 @@ impl Harness {
             "desired" => {
                 let patch = step["patch"].as_object().cloned().expect("patch is an object");
                 let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
-                let commit = self.host.hub.update_twin(key, update).map_err(|error| error.to_string())?;
+                let commit = self
+                    .host
+                    .hub
+                    .update_twin(self.host.now, key, update)
+                    .map_err(|error| error.to_string())?;
                 self.host.commit(commit);
             }
             "disable_device" => {

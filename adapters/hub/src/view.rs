@@ -36,6 +36,7 @@ pub enum Format {
 #[derive(Clone, Debug, Default)]
 pub struct View {
     printer: Option<Arc<Printer>>,
+    packets: bool,
 }
 
 #[derive(Debug)]
@@ -58,12 +59,12 @@ pub struct Who<'a> {
 }
 
 impl View {
-    /// A view that prints to standard output.
+    /// A view that prints to standard output; without `packets`, only what is not about a single one.
     #[must_use]
-    pub fn stdout(format: Format) -> Self {
+    pub fn stdout(format: Format, packets: bool) -> Self {
         let (view, printed) = Self::lines(format);
         thread::spawn(move || print(&printed));
-        view
+        Self { packets, ..view }
     }
 
     /// A view that prints the [`banner`](Self::banner) to standard output, and leaves the rest to the log.
@@ -83,7 +84,7 @@ impl View {
     fn of(format: Format, banner_alone: bool) -> (Self, Receiver<String>) {
         let (lines, taken) = sync_channel(LINES_MAX);
         let printer = Printer { format, banner_alone, lines, lost: AtomicU64::new(0) };
-        (Self { printer: Some(Arc::new(printer)) }, taken)
+        (Self { printer: Some(Arc::new(printer)), packets: !banner_alone }, taken)
     }
 
     /// The printer of what happens, if anybody looks.
@@ -91,10 +92,10 @@ impl View {
         self.printer.as_deref().filter(|printer| !printer.banner_alone)
     }
 
-    /// Whether anybody looks.
+    /// Whether anybody looks at packets. Without, none is copied for it, nor explained.
     #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.watched().is_some()
+    pub const fn shows_packets(&self) -> bool {
+        self.packets
     }
 
     /// A whole packet went one way or the other.
@@ -156,7 +157,7 @@ impl View {
 
     /// A client gave up on TLS, or spoke something else.
     pub fn tls_failed(&self, peer: SocketAddr, error: &io::Error) {
-        if self.is_on() || enabled!(Level::WARN) {
+        if self.watched().is_some() || enabled!(Level::WARN) {
             let advice = tls_advice(&error.to_string());
             self.note("tlsFailed", &format!("TLS with {peer} failed: {error}; {advice}"));
         }

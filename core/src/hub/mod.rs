@@ -48,6 +48,7 @@ mod registry;
 mod service;
 mod slab;
 mod snapshot;
+mod stamps;
 mod timers;
 mod twin;
 
@@ -59,7 +60,7 @@ pub use action::{
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
-pub use handshake::{ConnectRequest, Grant, Refusal};
+pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
 pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};

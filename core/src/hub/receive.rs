@@ -239,7 +239,7 @@ impl Link {
             self.answer_twin(Until::Nothing, 429, rid, None, &throttled(&context));
             return Action::Done(PacketType::Publish);
         }
-        match device.record.twin.report(patch, if_version) {
+        match device.record.twin.report(patch, if_version, context.unix_time()) {
             Ok(version) => {
                 let revision = device.record.change();
                 let until = Until::Committed(revision);

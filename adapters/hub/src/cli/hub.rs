@@ -1,8 +1,10 @@
 //! `devicebound hub`: runs the hub.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -57,6 +59,12 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
+    /// No lines for packets
+    #[arg(long)]
+    quiet: bool,
+    /// Threads that devices are spread over [default: one for each core that the hub may use]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZero<usize>>,
     /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
     #[arg(long, value_enum, default_value_t = LogFormat::Off)]
     log: LogFormat,
@@ -73,6 +81,8 @@ impl HubArgs {
             names: Vec::new(),
             azure_timing: false,
             json: false,
+            quiet: false,
+            workers: None,
             log: LogFormat::Off,
         }
     }
@@ -93,11 +103,11 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let format = if args.json { Format::Json } else { Format::Text };
     let log = log::start(args.log)?;
-    let view = if log.is_some() { View::banner_alone(format) } else { View::stdout(format) };
+    let view = if log.is_some() { View::banner_alone(format) } else { View::stdout(format, !args.quiet) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
-    server.run(listeners, stop).await;
+    server.run(listeners, stop).await?;
     state.remove("service.json");
     Ok(())
 }
@@ -134,6 +144,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         telemetry,
         tls::server_config(certificates)?,
         view,
+        args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
     )?;
 
     let demo_key = demo_key(&server).await?;

@@ -30,9 +30,10 @@ use serde_json::Value;
 
 use crate::clock::unix_time;
 use crate::connection;
-use crate::engine::{Core, Engine};
+use crate::engine::Engine;
 use crate::log::EventLog;
 use crate::transport::websocket;
+use crate::worker::Core;
 
 mod audit;
 mod error;
@@ -112,7 +113,7 @@ async fn upgrade(
 ) -> Response {
     let engine = Arc::clone(&service.engine);
     websocket::accept(upgrade, move |socket| async move {
-        connection::serve(&engine, socket, peer.address, peer.certificate).await;
+        connection::adopt(&engine, socket, peer.address, peer.certificate);
     })
 }
 

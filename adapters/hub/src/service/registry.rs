@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
 use crate::clock::unix_time;
-use crate::engine::Core;
 use crate::policies;
+use crate::worker::Core;
 
 /// What Azure writes for a moment that has not come yet.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -189,7 +189,7 @@ fn segments_out_of_order_twice_and_cut_anywhere_make_the_same_packets() {
 }
 
 /// What the live view says about the same bytes.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn explain_uses_the_words_of_the_live_view() {
     let (view, printed) = View::lines(Format::Text);
     let hub = Hub::start_with(view);

@@ -72,7 +72,7 @@ fn message(body: &Value) -> &str {
     body["Message"].as_str().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_device_is_registered_changed_and_removed() {
     let client = Client::start();
     let body = json!({"deviceId": "new", "status": "enabled"});
@@ -102,7 +102,7 @@ async fn a_device_is_registered_changed_and_removed() {
     assert!(message(&body).starts_with("ErrorCode:DeviceNotFound;"), "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn modules_belong_to_a_device_and_go_with_it() {
     let client = Client::start();
     let (status, _) = client.ask("PUT", "/devices/none/modules/m", &[], json!({})).await;
@@ -119,7 +119,7 @@ async fn modules_belong_to_a_device_and_go_with_it() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
     let client = Client::start();
     for (body, reason) in [
@@ -141,7 +141,7 @@ async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "a slash is for modules");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn every_request_needs_a_token_with_the_right() {
     let client = Client::start();
     for (policy, method, path, expected) in [
@@ -162,7 +162,7 @@ async fn every_request_needs_a_token_with_the_right() {
     assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_twin_is_changed_by_those_who_have_read_it() {
     let client = Client::start();
     let (_, twin) = client.ask("GET", "/twins/demo", &[], Value::Null).await;
@@ -182,7 +182,7 @@ async fn a_twin_is_changed_by_those_who_have_read_it() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn fifty_messages_wait_for_a_device_and_no_more() {
     let client = Client::start();
     let path = "/devices/demo/messages/deviceBound";
@@ -199,7 +199,7 @@ async fn fifty_messages_wait_for_a_device_and_no_more() {
     assert_eq!(purged["totalMessagesPurged"], 50);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_method_reaches_the_device_and_its_answer_comes_back() {
     let client = Client::start();
     let call = json!({"methodName": "reboot", "payload": {"delay": 3}});
@@ -229,7 +229,7 @@ async fn a_method_reaches_the_device_and_its_answer_comes_back() {
     assert_eq!((status, outcome), (StatusCode::OK, json!({"status": 201, "payload": {"ok": true}})));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_method_that_is_not_answered_times_out() {
     let client = Client::start();
     let mut device = client.hub.connected(&connect()).await;
@@ -241,7 +241,7 @@ async fn a_method_that_is_not_answered_times_out() {
     assert!(message(&body).contains("504101"), "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn nothing_is_answered_for_that_could_not_be_stored() {
     let client = Client::start();
     client.hub.store.fail();
@@ -251,7 +251,7 @@ async fn nothing_is_answered_for_that_could_not_be_stored() {
     assert_eq!(status, StatusCode::NOT_FOUND, "the device is not there either");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_unknown_path_is_said_to_be_one() {
     let client = Client::start();
     let (status, body) = client.ask("GET", "/jobs/v2", &[], Value::Null).await;
@@ -259,7 +259,7 @@ async fn an_unknown_path_is_said_to_be_one() {
     assert!(message(&body).contains("/jobs/v2"), "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn every_request_leaves_an_event_and_a_refused_one_says_who_asked() {
     let client = Client::start();
     client.ask("PUT", "/devices/pump", &[], json!({"deviceId": "pump"})).await;
@@ -291,7 +291,7 @@ async fn every_request_leaves_an_event_and_a_refused_one_says_who_asked() {
     assert_eq!(events[3]["sharedAccessPolicy"], "device");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_fault_cuts_the_device_that_it_is_for_and_no_other() {
     let client = Client::start();
     let mut device = client.hub.connected(&connect()).await;
