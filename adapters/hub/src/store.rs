@@ -9,15 +9,15 @@ use devicebound::hub::{DeviceRecord, SnapshotError};
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
+use crate::block::Block;
 use crate::log::EventLog;
-use crate::message::Message;
 use crate::state::{Secrecy, StateDir, replace, sync_parent};
 
 /// All that has gathered while the store was busy with the batch before.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Telemetry, in order of arrival.
-    pub telemetry: Vec<Message>,
+    pub blocks: Vec<Block>,
     /// Client ids whose records are gone; done before `records`.
     pub removed: Vec<String>,
     /// Records as they are now; each contains all earlier changes of its device.
@@ -31,6 +31,12 @@ pub trait Store: Send + std::fmt::Debug {
     /// # Errors
     /// When one cannot be read: nothing is left out in silence.
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure>;
+
+    /// Whether what is written outlives the process. If so, a write may take its time, and nothing is acknowledged before
+    /// it; if not, a write must be over at once, and nothing waits for it.
+    fn is_durable(&self) -> bool {
+        true
+    }
 
     /// Makes a whole batch safe; on return all of it is. One `fsync` may stand for all of it.
     ///
@@ -105,9 +111,7 @@ impl Store for FileStore {
             let path = self.path(record.identity.client_id());
             replace(&path, text_of(record).as_bytes(), Secrecy::Secret)?;
         }
-        for message in &batch.telemetry {
-            self.telemetry.append(Arc::clone(&message.sender.device_id), |cursor| message.to_line(cursor));
-        }
+        batch.blocks.into_iter().for_each(|block| self.telemetry.append_block(block));
         Ok(())
     }
 

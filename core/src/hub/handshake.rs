@@ -27,6 +27,18 @@ pub(super) struct Handshake {
     pub(super) request: Option<Request>,
 }
 
+/// Which device the first packet of a connection names, so that its bytes can be brought to where that device's record
+/// is. `None` while the packet is not whole, and for what names no device: any [`Hub`] can judge that.
+#[must_use]
+pub fn device_of(mut received: &[u8]) -> Option<&str> {
+    match decode(&mut received, CONNECT_MAX) {
+        Ok(Decoded::Packet(Packet::Connect(connect))) => {
+            Identity::from_client_id(connect.client_id.as_str()).ok().map(Identity::device_id)
+        }
+        Ok(_) | Err(_) => None,
+    }
+}
+
 /// What is kept of a CONNECT while its verdict is out.
 #[derive(Debug)]
 pub(super) struct Request {

@@ -62,7 +62,7 @@ pub use action::{
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
 pub use feedback::{Feedback, FeedbackRequest, Outcome};
-pub use handshake::{ConnectRequest, Grant, Refusal};
+pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
 pub use mailbox::{CloudMessage, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage};

@@ -6,9 +6,7 @@ use devicebound::hub::ClientCertificate;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, ServerConnection, SignatureScheme,
-};
+use rustls::{CommonState, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +43,7 @@ pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Fa
 
 /// The certificate that the client showed in a finished handshake. No chain is looked at: it is known by its thumbprints.
 #[must_use]
-pub fn client_certificate(connection: &ServerConnection) -> Option<ClientCertificate> {
+pub fn client_certificate(connection: &CommonState) -> Option<ClientCertificate> {
     let certificate = connection.peer_certificates()?.first()?;
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02X}")).collect();
     Some(ClientCertificate {
