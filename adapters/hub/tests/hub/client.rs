@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
 use devicebound_hub::clock::unix_time;
-use devicebound_hub::store::Store as _;
 use devicebound_hub::service::{Service, router};
+use devicebound_hub::store::Store as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
