@@ -41,6 +41,8 @@ pub enum Code {
     ModuleAlreadyExists,
     /// 412001.
     PreconditionFailed,
+    /// 412002.
+    MessageLockLost,
     /// 413001.
     MessageTooLarge,
     /// 503001: the store failed.
@@ -66,6 +68,7 @@ impl Code {
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
+            Self::MessageLockLost => ("MessageLockLost", 412_002),
             Self::MessageTooLarge => ("MessageTooLarge", 413_001),
             Self::ServiceUnavailable => ("ServiceUnavailable", 503_001),
             Self::GatewayTimeout => ("GatewayTimeout", 504_101),

@@ -8,6 +8,7 @@
 //! | `GET`, `PATCH`, `PUT /twins/{id}`, `…/modules/{id}` | ServiceConnect |
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
+//! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
 //! | `GET /messages/events`, `/messages/operationsMonitoringEvents` | ServiceConnect |
 //!
 //! Every request shows a SAS token of a policy with that right, and names an `api-version`; which one does not matter: there
@@ -37,6 +38,7 @@ use crate::worker::Core;
 mod access;
 mod bulk;
 mod error;
+mod feedback;
 mod identity;
 mod messages;
 mod methods;
@@ -47,6 +49,7 @@ mod streams;
 mod twins;
 
 pub use error::{ApiError, Code};
+pub use feedback::Readers;
 pub use identity::new_identity;
 
 /// No request has a larger body: a method's payload is at most 128 KB, and JSON may escape each byte of it.
@@ -66,6 +69,8 @@ pub struct Service {
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
     pub host_names: Vec<String>,
+    /// Who reads feedback.
+    pub feedback: Readers,
 }
 
 /// The other end of an HTTPS connection.
@@ -101,6 +106,9 @@ pub fn router(service: Arc<Service>) -> Router {
         )
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
+        .route("/messages/serviceBound/feedback", get(feedback::receive))
+        .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
+        .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
