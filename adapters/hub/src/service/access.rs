@@ -1,4 +1,4 @@
-//! Who may ask for what: every request shows a SAS token, and names the version of the API that it means.
+//! Who may ask for what: every request shows a SAS token, or the certificate of a device, and names the version of the API that it means.
 
 use std::time::Duration;
 
@@ -7,20 +7,35 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use devicebound::Rule;
-use devicebound::iothub::sas::{Demand, Rights, SasToken};
+use devicebound::iothub::sas::{Demand, Rights, SasToken, SymmetricKey};
+use percent_encoding::percent_decode_str;
 
-use super::{ApiError, Code, Service, Shared, header};
+use super::{ApiError, Code, Peer, Service, Shared, header};
 use crate::clock::unix_time;
 
 pub(super) async fn authorize(State(service): Shared, request: Request, next: Next) -> Response {
-    let (method, uri) = (request.method(), request.uri());
-    let allowed = service
-        .check_token(header(request.headers(), "authorization"), uri.path(), needed_right(method, uri.path()))
-        .and_then(|()| check_version(uri.path(), uri.query().unwrap_or_default()));
-    match allowed {
+    match service.check(&request).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
+}
+
+/// The device that sends or receives messages itself, which the other requests are not for.
+fn asking_device(method: &Method, path: &str) -> Option<String> {
+    let mut segments = path.trim_end_matches('/').split('/').skip(1);
+    let (Some("devices"), Some(device_id), Some("messages")) =
+        (segments.next(), segments.next(), segments.next())
+    else {
+        return None;
+    };
+    let of_device = match (segments.next()?, segments.next()) {
+        ("events", None) => true,
+        // The service sends with POST; with a lock behind it, the path is the device's in any case.
+        (place, lock) => {
+            place.eq_ignore_ascii_case("deviceBound") && (lock.is_some() || method == Method::GET)
+        }
+    };
+    of_device.then(|| percent_decode_str(device_id).decode_utf8_lossy().into_owned())
 }
 
 /// The right that a policy needs for a request.
@@ -48,7 +63,33 @@ fn check_version(path: &str, query: &str) -> Result<(), ApiError> {
 }
 
 impl Service {
-    fn check_token(&self, token: Option<&str>, path: &str, right: Rights) -> Result<(), ApiError> {
+    fn check(&self, request: &Request) -> impl Future<Output = Result<(), ApiError>> + Send + use<'_> {
+        let (method, path) = (request.method(), request.uri().path());
+        let token = header(request.headers(), "authorization").map(str::to_owned);
+        let version = check_version(path, request.uri().query().unwrap_or_default());
+        let device_id = asking_device(method, path);
+        let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
+        let right = needed_right(method, path);
+        let target = percent_decode_str(path).decode_utf8_lossy().into_owned();
+        async move {
+            match device_id {
+                Some(device_id) => {
+                    self.check_device(&device_id, token.as_deref(), certificate.as_ref()).await?
+                }
+                None => self.check_token(token.as_deref(), &target, right, &[])?,
+            }
+            version
+        }
+    }
+
+    /// Checks a token for a path of this hub. `keys` are those of the device that the path is about, if it asks itself.
+    pub(super) fn check_token(
+        &self,
+        token: Option<&str>,
+        path: &str,
+        right: Rights,
+        keys: &[&SymmetricKey],
+    ) -> Result<(), ApiError> {
         let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
         let missing =
             "the Authorization header is missing: send a token made from the service connection string";
@@ -63,13 +104,8 @@ impl Service {
         {
             return Err(broken(Rule::HostName));
         }
-        let demand = Demand {
-            target: &format!("{host}{path}"),
-            keys: &[],
-            right,
-            now: unix_time(),
-            skew: Duration::ZERO,
-        };
+        let demand =
+            Demand { target: &format!("{host}{path}"), keys, right, now: unix_time(), skew: Duration::ZERO };
         let policy = |name: &str| self.policies.iter().find(|policy| policy.name == name);
         token.verify(&demand, policy).map(|_| ()).map_err(|error| broken(error.rule()))
     }
@@ -99,6 +135,22 @@ mod tests {
             (Method::GET, "/messages/serviceBound/feedback", Rights::SERVICE_CONNECT),
         ] {
             assert_eq!(needed_right(&method, path), right, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_device_asks_for_its_own_messages_and_sends_telemetry() {
+        for (method, path, device_id) in [
+            (Method::POST, "/devices/a/messages/events", Some("a")),
+            (Method::GET, "/devices/a%23b/messages/deviceBound", Some("a#b")),
+            (Method::DELETE, "/devices/a/messages/devicebound/1-2", Some("a")),
+            (Method::POST, "/devices/a/messages/deviceBound/1-2/abandon", Some("a")),
+            (Method::POST, "/devices/a/messages/deviceBound", None),
+            (Method::GET, "/devices/a", None),
+            (Method::GET, "/messages/events", None),
+            (Method::DELETE, "/devices/a/commands", None),
+        ] {
+            assert_eq!(asking_device(&method, path).as_deref(), device_id, "{method} {path}");
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Code {
     QueueFull,
     /// 403009.
     InvalidMessageExpiryTime,
+    /// 403012.
+    DeviceDisabled,
     /// 403800.
     TooManyCalls,
     /// 404000: no such path.
@@ -59,6 +61,7 @@ impl Code {
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
+            Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),

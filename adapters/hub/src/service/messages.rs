@@ -19,7 +19,7 @@ use crate::clock::unix_time;
 
 /// Application properties come in headers with this prefix. HTTP knows no case in header names, so they arrive in lower
 /// case; the query parameter `properties` takes a property bag, which keeps the case.
-const PROPERTY: &str = "iothub-app-";
+pub(super) const PROPERTY: &str = "iothub-app-";
 
 pub(super) async fn send(
     State(service): Shared,

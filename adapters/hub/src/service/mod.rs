@@ -11,8 +11,8 @@
 //! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
 //! | `GET /messages/events`, `/messages/operationsMonitoringEvents` | ServiceConnect |
 //!
-//! Every request shows a SAS token of a policy with that right, and names an `api-version`; which one does not matter: there
-//! is one shape. Errors have the names and numbers of Azure.
+//! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
+//! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use crate::worker::Core;
 
 mod access;
 mod bulk;
+mod device;
 mod error;
 mod feedback;
 mod identity;
@@ -96,8 +97,13 @@ pub fn router(service: Arc<Service>) -> Router {
             "/devices/{id}/modules/{module}",
             get(registry::show_module).put(registry::put_module).delete(registry::remove_module),
         )
-        .route("/devices/{id}/messages/deviceBound", post(messages::send))
-        .route("/devices/{id}/messages/devicebound", post(messages::send))
+        .route("/devices/{id}/messages/deviceBound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/devicebound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/deviceBound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/devicebound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/deviceBound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/devicebound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/events", post(device::send))
         .route("/devices/{id}/commands", delete(messages::purge))
         .route("/twins/{id}", get(twins::show).patch(twins::patch).put(twins::replace))
         .route(

@@ -4,6 +4,7 @@
 mod client;
 mod common;
 mod connection;
+mod device_http;
 mod feedback;
 mod program;
 mod registry;
