@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use devicebound::hub::{CallFailure, EnqueueError, InvokeError, TwinUpdateError};
 use serde_json::json;
 
+use super::audit::Failed;
 use crate::clock::unix_time;
 
 /// The errors of the service API: Azure's name, Azure's number.
@@ -146,6 +147,7 @@ impl IntoResponse for ApiError {
         let body =
             Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
         let mut response = (self.code.status(), body).into_response();
+        response.extensions_mut().insert(Failed { number, message: self.message });
         response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
         response
     }

@@ -9,7 +9,8 @@
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
 //! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
-//! | `GET /messages/events`, `/messages/operationsMonitoringEvents` | ServiceConnect |
+//! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
+//! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
 //! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
 //! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
@@ -36,9 +37,11 @@ use crate::transport::websocket;
 use crate::worker::Core;
 
 mod access;
+mod audit;
 mod bulk;
 mod device;
 mod error;
+mod faults;
 mod feedback;
 mod identity;
 mod messages;
@@ -118,10 +121,14 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
+        .route("/faults/{id}", post(faults::inject))
+        .route("/faults/{id}/modules/{module}", post(faults::inject_module))
+        .route("/operations", get(streams::operations))
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(Arc::clone(&service), access::authorize))
-        .layer(from_fn(in_azures_shape));
+        .layer(from_fn(in_azures_shape))
+        .layer(from_fn_with_state(Arc::clone(&service), audit::record));
     Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
 }
 
