@@ -203,8 +203,8 @@ impl Service for SocketHub {
     fn patch_desired(&mut self, patch: Value) {
         let patch = patch.as_object().cloned().expect("a patch is an object");
         let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
-        self.at_device(move |core, _, device| {
-            let _ = core.hub.update_twin(device, update).expect("the patch is good");
+        self.at_device(move |core, now, device| {
+            let _ = core.hub.update_twin(now, device, update).expect("the patch is good");
         });
         self.commit();
     }

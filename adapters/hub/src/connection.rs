@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use devicebound::Rule;
 use devicebound::explain::Sender;
-use devicebound::hub::{self, Event, Thumbprints, Wait};
+use devicebound::hub::{self, ClientCertificate, Event, Wait};
 use devicebound::packet::{Decoded, decode};
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::Instant;
@@ -32,7 +32,7 @@ struct Arrival<P> {
     transport: P,
     peer: SocketAddr,
     /// What the client showed in the TLS handshake.
-    certificate: Option<Box<Thumbprints>>,
+    certificate: Option<Box<ClientCertificate>>,
     /// What it has said already.
     rx: Vec<u8>,
     /// When the transport was there.
@@ -40,7 +40,7 @@ struct Arrival<P> {
 }
 
 /// Serves a connection over any stream of bytes, on a worker, until its end. `certificate` is what the client showed.
-pub fn adopt<S>(engine: &Engine, socket: S, peer: SocketAddr, certificate: Option<Thumbprints>)
+pub fn adopt<S>(engine: &Engine, socket: S, peer: SocketAddr, certificate: Option<ClientCertificate>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -55,7 +55,7 @@ pub(crate) async fn serve<T: Transport>(
     worker: Rc<Worker>,
     transport: T,
     peer: SocketAddr,
-    certificate: Option<Thumbprints>,
+    certificate: Option<ClientCertificate>,
     rx: Vec<u8>,
 ) {
     let began = worker.engine.clock.now();
@@ -375,7 +375,11 @@ mod tests {
         let (_, mut parts) =
             Engine::start(HubConfig::default(), Box::new(store), View::default(), 1).unwrap();
         let worker = parts.workers.remove(0).grow().0;
-        let prints = Thumbprints { sha1: "A".repeat(40), sha256: "B".repeat(64) };
+        let prints = ClientCertificate {
+            sha1: "A".repeat(40),
+            sha256: "B".repeat(64),
+            ..ClientCertificate::default()
+        };
         let authentication = Authentication::SelfSigned { primary: prints.sha1.clone(), secondary: None };
         let identity = DeviceIdentity::new("d", "1".to_owned(), authentication).unwrap();
         worker.with(|core, _| core.hub.insert(DeviceRecord::new(identity)).unwrap());

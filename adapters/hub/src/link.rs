@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use devicebound::Rule;
-use devicebound::hub::{LinkId, Thumbprints};
+use devicebound::hub::{ClientCertificate, LinkId};
 use devicebound::time::Instant;
 
 use crate::message::Sender;
@@ -27,7 +27,7 @@ pub(crate) struct Link {
     /// When the transport was there, for whoever takes the connection over.
     pub(crate) began: Instant,
     /// What the client showed; of no use once CONNECT was accepted.
-    pub(crate) certificate: Option<Box<Thumbprints>>,
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
     /// Known from the moment that CONNECT was accepted.
     pub(crate) sender: Option<Box<Sender>>,
 }

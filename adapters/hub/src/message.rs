@@ -42,7 +42,7 @@ impl Sender {
         let identity = record.identity.identity();
         let auth_type = match record.identity.authentication {
             Authentication::Sas { .. } => "sas",
-            Authentication::SelfSigned { .. } => "x509",
+            Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => "x509",
         };
         Self::new(&SenderFields {
             device_id: identity.device_id(),

@@ -181,14 +181,14 @@ async fn handshake(
     socket: TcpStream,
     tls: Arc<ServerConfig>,
     peer: SocketAddr,
-) -> Option<(TlsSocket, Option<devicebound::hub::Thumbprints>, Vec<u8>)> {
+) -> Option<(TlsSocket, Option<devicebound::hub::ClientCertificate>, Vec<u8>)> {
     let mut socket = TlsSocket::new(socket, tls).ok()?;
     let mut rx = Vec::new();
     let done =
         std::future::poll_fn(|cx| socket.poll_handshake(cx, &mut worker.buffers.borrow_mut(), &mut rx));
     match tokio::time::timeout(CONNECT_TIME, done).await {
         Ok(Ok(())) => {
-            let certificate = tls::thumbprints(socket.state());
+            let certificate = tls::client_certificate(socket.state());
             Some((socket, certificate, rx))
         }
         Ok(Err(error)) => {
@@ -207,7 +207,7 @@ async fn accept_https(listener: TcpListener, tls: TlsAcceptor, engine: Arc<Engin
         tokio::spawn(async move {
             match tokio::time::timeout(CONNECT_TIME, tls.accept(socket)).await {
                 Ok(Ok(socket)) => {
-                    let certificate = tls::thumbprints(socket.get_ref().1);
+                    let certificate = tls::client_certificate(socket.get_ref().1);
                     serve_https(router, socket, Peer { address, certificate }).await;
                 }
                 Ok(Err(error)) => engine.view.tls_failed(address, &error),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use devicebound::hub::DeviceRecord;
+use devicebound::hub::{DeviceRecord, SnapshotError};
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
@@ -94,7 +94,7 @@ impl Store for FileStore {
                 continue;
             }
             let text = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-            records.push(DeviceRecord::from_json(&text).map_err(|error| unreadable(&path, &error))?);
+            records.push(record_from(&text).map_err(|error| unreadable(&path, &error))?);
         }
         Ok(records)
     }
@@ -109,7 +109,7 @@ impl Store for FileStore {
         }
         for record in &batch.records {
             let path = self.path(record.identity.client_id());
-            replace(&path, record.to_json().as_bytes(), Secrecy::Secret)?;
+            replace(&path, text_of(record).as_bytes(), Secrecy::Secret)?;
         }
         batch.blocks.into_iter().for_each(|block| self.telemetry.append_block(block));
         Ok(())
@@ -117,11 +117,22 @@ impl Store for FileStore {
 
     fn reload(&mut self, client_id: &str) -> io::Result<Option<DeviceRecord>> {
         match fs::read(self.path(client_id)) {
-            Ok(text) => DeviceRecord::from_json(&text).map(Some).map_err(io::Error::other),
+            Ok(text) => record_from(&text).map(Some).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The head on the first line, then a line for each message.
+fn text_of(record: &DeviceRecord) -> String {
+    let entries = record.waiting().filter_map(|sequence| record.to_entry(sequence));
+    std::iter::once(record.to_head()).chain(entries).collect::<Vec<_>>().join("\n")
+}
+
+fn record_from(text: &[u8]) -> Result<DeviceRecord, SnapshotError> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    DeviceRecord::from_parts(lines.next().unwrap_or_default(), lines)
 }
 
 #[cfg(test)]

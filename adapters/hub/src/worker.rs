@@ -22,8 +22,8 @@ use std::task::{Context, Waker};
 
 use devicebound::Rule;
 use devicebound::hub::{
-    Action, CallFailure, CallId, Commit, Event, Expired, Full, Hub, LinkId, Progress, Telemetry, Thumbprints,
-    Wait,
+    Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
+    Telemetry, Wait,
 };
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
@@ -221,7 +221,11 @@ impl Worker {
     ///
     /// # Errors
     /// [`Full`], and while the hub stops.
-    pub(crate) fn open(&self, began: Instant, certificate: Option<Box<Thumbprints>>) -> Result<Link, Full> {
+    pub(crate) fn open(
+        &self,
+        began: Instant,
+        certificate: Option<Box<ClientCertificate>>,
+    ) -> Result<Link, Full> {
         let signal = Rc::new(Signal::default());
         let id = self.with(|core, _| {
             if core.stopping {
@@ -305,9 +309,9 @@ impl Worker {
 
     /// The connection is over: its will, if there is one, becomes telemetry.
     pub(crate) fn close(&self, link: &Link, why: CloseReason) {
-        self.with(|core, _| {
+        self.with(|core, now| {
             core.links.remove(&link.id);
-            let ended = core.hub.close(link.id, why);
+            let ended = core.hub.close(now, link.id, why);
             if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
                 core.telemetry(link, &will, unix_time());
             }

@@ -174,7 +174,7 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
         let record = core.hub.record(core.hub.find(DEMO)?)?;
         match &record.identity.authentication {
             Authentication::Sas { primary, .. } => Some(primary.clone()),
-            Authentication::SelfSigned { .. } => None,
+            Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => None,
         }
     });
     Ok(demo_key.await)

@@ -22,7 +22,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use devicebound::hub::{DeviceKey, Thumbprints};
+use devicebound::hub::{ClientCertificate, DeviceKey};
 use devicebound::iothub::sas::{Demand, Policy, Rights, SasToken};
 use devicebound::iothub::{IdError, Identity};
 use serde_json::Value;
@@ -66,7 +66,7 @@ pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
     /// What certificate it showed.
-    pub certificate: Option<Thumbprints>,
+    pub certificate: Option<ClientCertificate>,
 }
 
 type Shared = State<Arc<Service>>;
