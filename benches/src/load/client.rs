@@ -127,9 +127,13 @@ impl Client {
         loop {
             let count = match &mut self.tls {
                 Some(tls) => {
-                    let Some(count) = would_block(tls.read_tls(&mut self.tcp))? else { return Ok(acknowledged) };
+                    let Some(count) = would_block(tls.read_tls(&mut self.tcp))? else {
+                        return Ok(acknowledged);
+                    };
                     tls.process_new_packets().map_err(io::Error::other)?;
-                    while let Some(count) = would_block(tls.reader().read(scratch))?.filter(|count| *count > 0) {
+                    while let Some(count) =
+                        would_block(tls.reader().read(scratch))?.filter(|count| *count > 0)
+                    {
                         let bytes = scratch.get(..count).unwrap_or_default();
                         self.rest.extend_from_slice(bytes);
                     }
@@ -203,7 +207,8 @@ impl InFlight {
 
 fn publish(topic: &str, payload: usize) -> io::Result<(Vec<u8>, usize)> {
     let payload = vec![b'x'; payload];
-    let qos = PublishQoS::AtLeastOnce { packet_id: PacketId::new(1).ok_or(io::ErrorKind::Other)?, dup: false };
+    let qos =
+        PublishQoS::AtLeastOnce { packet_id: PacketId::new(1).ok_or(io::ErrorKind::Other)?, dup: false };
     let topic = TopicName::new(topic).map_err(|_| io::Error::other("this is no topic name"))?;
     let mut bytes = Vec::new();
     Packet::Publish(Publish { qos, retain: false, topic, payload: &payload })

@@ -61,9 +61,7 @@ impl Crowd {
         let mut connected = 0;
         while connected < plan.connections {
             let now = Instant::now();
-            while crowd.clients.len() < plan.connections
-                && crowd.clients.len() - connected < CONNECTING_MAX
-            {
+            while crowd.clients.len() < plan.connections && crowd.clients.len() - connected < CONNECTING_MAX {
                 let number = crowd.clients.len();
                 let registry = crowd.poll.registry();
                 crowd.clients.push(Client::start(way, number, plan.payload, plan.window, registry, now)?);

@@ -6,4 +6,5 @@
 pub mod client;
 pub mod drive;
 pub mod process;
+pub mod server;
 pub mod target;

@@ -88,8 +88,7 @@ pub fn tls_config(ca: &Path) -> io::Result<ClientConfig> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config =
-        builder.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
+    let mut config = builder.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
     // Each connection is a new one to the server.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
@@ -116,13 +115,16 @@ impl Way {
         let username = format!("{}/{client_id}/?api-version=2021-04-12", self.host);
         let no_text = |_| io::Error::other("this is no MQTT text");
         let username = Text::new(&username).map_err(no_text)?;
-        let credentials = self
-            .token
-            .as_ref()
-            .map(|token| Credentials { username, password: Some(token.as_bytes()) });
+        let credentials =
+            self.token.as_ref().map(|token| Credentials { username, password: Some(token.as_bytes()) });
         let client_id = Text::new(&client_id).map_err(no_text)?;
-        let packet =
-            Packet::Connect(Connect { clean_session: true, keep_alive: 1200, client_id, will: None, credentials });
+        let packet = Packet::Connect(Connect {
+            clean_session: true,
+            keep_alive: 1200,
+            client_id,
+            will: None,
+            credentials,
+        });
         let mut bytes = Vec::new();
         packet.encode(&mut bytes).map_err(io::Error::other)?;
         Ok(bytes)
