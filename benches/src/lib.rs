@@ -1,7 +1,5 @@
 //! What the benches share: the workloads, and a way to time them that gives the time of one packet.
 
-#[cfg(feature = "load")]
-pub mod load;
 pub mod workloads;
 
 use std::time::{Duration, Instant};
