@@ -60,6 +60,12 @@ impl Hub {
         self.ids.values().filter_map(|key| Some((*key, self.record(*key)?)))
     }
 
+    /// How many records there are.
+    #[must_use]
+    pub fn device_count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Whether the device has a live connection.
     #[must_use]
     pub fn is_connected(&self, device: DeviceKey) -> bool {

@@ -8,6 +8,7 @@
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
 //! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
+//! | `GET /metrics`, for Prometheus (not Azure's) | ServiceConnect; none from this machine |
 //! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
 //! Every request shows a SAS token of a policy with that right. `api-version` is taken and not looked at: there is one
@@ -38,6 +39,7 @@ use crate::worker::Core;
 mod audit;
 mod error;
 mod faults;
+mod measures;
 mod messages;
 mod methods;
 mod registry;
@@ -103,7 +105,12 @@ pub fn router(service: Arc<Service>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(Arc::clone(&service), authorize))
         .layer(from_fn_with_state(Arc::clone(&service), audit::record));
-    Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
+    Router::new()
+        .route(websocket::PATH, get(upgrade))
+        .route(measures::PATH, get(measures::metrics))
+        .merge(api)
+        .fallback(unknown)
+        .with_state(service)
 }
 
 async fn upgrade(
