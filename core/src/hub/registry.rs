@@ -66,6 +66,16 @@ impl Hub {
         self.ids.len()
     }
 
+    /// The records whose client ids come after this one, in their order; from "" on, all of them.
+    pub fn devices_after<'h>(
+        &'h self,
+        client_id: &str,
+    ) -> impl Iterator<Item = (DeviceKey, &'h DeviceRecord)> + use<'h> {
+        let after = (Bound::Excluded(client_id), Bound::Unbounded);
+        let keys = self.ids.range::<str, _>(after).map(|(_, key)| *key);
+        keys.filter_map(|key| Some((key, self.record(key)?)))
+    }
+
     /// Whether the device has a live connection.
     #[must_use]
     pub fn is_connected(&self, device: DeviceKey) -> bool {

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 mod capture;
+mod client;
 mod common;
 mod connection;
 mod program;
+mod registry;
 mod service;
 mod sockets;
+mod told;
