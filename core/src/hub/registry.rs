@@ -40,6 +40,7 @@ impl Hub {
         let key = DeviceKey(self.devices.insert(slot).expect("2^32 records do not fit into memory"));
         self.ids.insert(client_id, key);
         self.schedule_mailbox(key);
+        self.look_for_feedback(key);
         Ok(key)
     }
 
@@ -165,6 +166,7 @@ impl Hub {
     /// Takes a record away and cuts its connection.
     pub fn remove(&mut self, device: DeviceKey) -> Option<DeviceRecord> {
         let slot = self.devices.remove(device.0)?;
+        self.has_feedback.remove(&device);
         self.ids.remove(slot.record.identity.client_id());
         for call in &slot.calls {
             self.calls.abandon(*call);

@@ -85,7 +85,7 @@ fn make(args: &DeviceArgs) -> Result<(), Failure> {
     let register = if args.self_signed {
         format!("devicebound device add {} --thumbprint {sha256}", args.id)
     } else {
-        format!("devicebound device add {} --signed-by-authority", args.id)
+        format!("devicebound device add {} --certificate-authority", args.id)
     };
     let module = identity.module_id().map(|module| format!("ModuleId={module};")).unwrap_or_default();
     println!("certificate        {}", certificate_path.display());
