@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::opening::Opening;
 use super::timers::Target;
-use super::{CallId, Change, Commit, DeviceKey, Expired, Hub, LinkId, SequenceNumber, State};
+use super::{CallId, Change, Commit, DeviceKey, Expired, Hub, LinkId, Outcome, SequenceNumber, State};
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::time::{Deadline, Instant, UnixTime};
@@ -22,6 +22,7 @@ impl Hub {
             }
             for (slot, device) in self.devices.iter_mut().filter(|(_, device)| device.mailbox_timer.is_some())
             {
+                device.record.mailbox.shift_locks(expected, unix_time);
                 device.mailbox_timer = Some(now);
                 self.timers.schedule(now, Target::Mailbox(DeviceKey(slot)));
             }
@@ -30,6 +31,11 @@ impl Hub {
 
     pub(super) fn unix_time(&self, now: Instant) -> UnixTime {
         self.clock.1.after(now.since(self.clock.0))
+    }
+
+    /// The wall-clock time of a moment that has passed.
+    pub(super) fn unix_time_of(&self, now: Instant, moment: Instant) -> UnixTime {
+        self.unix_time(now).before(now.since(moment))
     }
 
     fn instant(&self, time: UnixTime) -> Instant {
@@ -49,6 +55,14 @@ impl Hub {
                 Target::Link(link) => self.expire_link(now, link, at),
                 Target::Call(call) => self.expire_call(now, call),
                 Target::Mailbox(device) => self.expire_mailbox(now, device, at),
+                Target::Hold(link) => {
+                    self.make_ready(link);
+                    None
+                }
+                Target::Fault(device) => {
+                    self.turn_fault(now, device);
+                    None
+                }
             };
             if expired.is_some() {
                 return expired;
@@ -91,10 +105,21 @@ impl Hub {
         let unsent = self.unsent(device);
         let slot = self.devices.get_mut(device.0).filter(|slot| slot.mailbox_timer == Some(at))?;
         slot.mailbox_timer = None;
-        let expired = slot.record.mailbox.expire(unix_time, unsent);
-        let revision = if expired { slot.record.change() } else { slot.record.revision };
+        let before = slot.record.revision;
+        if slot.record.mailbox.unlock(unix_time) {
+            slot.record.change();
+            if let Some(link) = slot.link {
+                self.make_ready(link);
+            }
+        }
+        let slot = self.devices.get_mut(device.0)?;
+        while let Some(message) = slot.record.mailbox.expire(unix_time, unsent) {
+            slot.record.settle(message, Outcome::Expired, || unix_time);
+        }
+        let revision = slot.record.revision;
         self.schedule_mailbox(device);
-        expired.then_some(Expired::DeadLettered(Commit { device, revision, change: Change::DeadLettered }))
+        let commit = Commit { device, revision, change: Change::DeadLettered };
+        (revision != before).then_some(Expired::DeadLettered(commit))
     }
 
     pub(super) fn schedule_link(&mut self, link: LinkId) {
@@ -123,7 +148,7 @@ impl Hub {
     pub(super) fn schedule_mailbox(&mut self, device: DeviceKey) {
         let unsent = self.unsent(device);
         let Some(slot) = self.devices.get(device.0) else { return };
-        let Some(expiry) = slot.record.mailbox.next_expiry(unsent) else { return };
+        let Some(expiry) = slot.record.mailbox.next_change(unsent) else { return };
         let at = self.instant(expiry);
         if let Some(slot) = self.devices.get_mut(device.0)
             && slot.mailbox_timer.is_none_or(|scheduled| at < scheduled)
@@ -134,7 +159,7 @@ impl Hub {
     }
 
     /// The first message that the present connection of the device has not been sent; without one, all are unsent.
-    fn unsent(&self, device: DeviceKey) -> SequenceNumber {
+    pub(super) fn unsent(&self, device: DeviceKey) -> SequenceNumber {
         let link = self.devices.get(device.0).and_then(|slot| slot.link);
         match link.and_then(|link| self.links.get(link.0)).map(|slot| &slot.state) {
             Some(State::Live(live)) => live.unsent,

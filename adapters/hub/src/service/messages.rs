@@ -47,9 +47,9 @@ pub(super) async fn purge(
 ) -> Result<Json<Value>, ApiError> {
     let client_id = client_id(&device_id, None)?;
     let id = client_id.clone();
-    let purged = service.engine.at(&client_id, move |core, _| {
+    let purged = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
-        let (purged, commit) = core.hub.purge(key).ok_or_else(ApiError::store_failed)?;
+        let (purged, commit) = core.hub.purge(now, key).ok_or_else(ApiError::store_failed)?;
         Ok::<_, ApiError>((commit.device, purged))
     });
     let (key, purged) = purged.await?;
