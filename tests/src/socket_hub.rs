@@ -9,8 +9,9 @@ use devicebound::hub::{
 };
 use devicebound::limits::METHOD_RESPONSE_TIME;
 use devicebound::time::Instant;
+use devicebound_hub::Failure;
 use devicebound_hub::backlog::Change;
-use devicebound_hub::engine::{CallOutcome, Core, Engine};
+use devicebound_hub::engine::Engine;
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::log::EventLog;
 use devicebound_hub::server::Server;
@@ -18,6 +19,7 @@ use devicebound_hub::state::StateDir;
 use devicebound_hub::store::FileStore;
 use devicebound_hub::transport::{certs, tls};
 use devicebound_hub::view::View;
+use devicebound_hub::worker::{CallOutcome, Core};
 use devicebound_tokio::Tls;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,6 +35,8 @@ use crate::walk::{self, Service, Walk};
 /// The name that the hub's certificate is for.
 pub const HOST: &str = "localhost";
 
+type Serving = JoinHandle<Result<(), Failure>>;
+
 /// A hub and, in front of each of its ports, a relay that can cut.
 #[derive(Debug)]
 pub struct SocketHub {
@@ -43,7 +47,7 @@ pub struct SocketHub {
     /// What came of the last call of a method.
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
-    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    serving: Option<(oneshot::Sender<()>, Serving)>,
     mqtt: Relay,
     https: Relay,
     state: TempDir,
@@ -69,6 +73,7 @@ impl SocketHub {
             Arc::clone(&telemetry),
             tls::server_config(certificates).expect("the certificate was made for the key"),
             View::default(),
+            2,
         )
         .expect("an empty folder can be read");
         let engine = Arc::clone(server.engine());
@@ -198,8 +203,8 @@ impl Service for SocketHub {
     fn patch_desired(&mut self, patch: Value) {
         let patch = patch.as_object().cloned().expect("a patch is an object");
         let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
-        self.at_device(move |core, _, device| {
-            let _ = core.hub.update_twin(device, update).expect("the patch is good");
+        self.at_device(move |core, now, device| {
+            let _ = core.hub.update_twin(now, device, update).expect("the patch is good");
         });
         self.commit();
     }

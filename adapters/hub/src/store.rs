@@ -5,19 +5,19 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use devicebound::hub::DeviceRecord;
+use devicebound::hub::{DeviceRecord, SnapshotError};
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
+use crate::block::Block;
 use crate::log::EventLog;
-use crate::message::Message;
 use crate::state::{Secrecy, StateDir, replace, sync_parent};
 
 /// All that has gathered while the store was busy with the batch before.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Telemetry, in order of arrival.
-    pub telemetry: Vec<Message>,
+    pub blocks: Vec<Block>,
     /// Client ids whose records are gone; done before `records`.
     pub removed: Vec<String>,
     /// Records as they are now; each contains all earlier changes of its device.
@@ -31,6 +31,12 @@ pub trait Store: Send + std::fmt::Debug {
     /// # Errors
     /// When one cannot be read: nothing is left out in silence.
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure>;
+
+    /// Whether what is written outlives the process. If so, a write may take its time, and nothing is acknowledged before
+    /// it; if not, a write must be over at once, and nothing waits for it.
+    fn is_durable(&self) -> bool {
+        true
+    }
 
     /// Makes a whole batch safe; on return all of it is. One `fsync` may stand for all of it.
     ///
@@ -88,7 +94,7 @@ impl Store for FileStore {
                 continue;
             }
             let text = fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-            records.push(DeviceRecord::from_json(&text).map_err(|error| unreadable(&path, &error))?);
+            records.push(record_from(&text).map_err(|error| unreadable(&path, &error))?);
         }
         Ok(records)
     }
@@ -103,21 +109,30 @@ impl Store for FileStore {
         }
         for record in &batch.records {
             let path = self.path(record.identity.client_id());
-            replace(&path, record.to_json().as_bytes(), Secrecy::Secret)?;
+            replace(&path, text_of(record).as_bytes(), Secrecy::Secret)?;
         }
-        for message in &batch.telemetry {
-            self.telemetry.append(Arc::clone(&message.sender.device_id), |cursor| message.to_line(cursor));
-        }
+        batch.blocks.into_iter().for_each(|block| self.telemetry.append_block(block));
         Ok(())
     }
 
     fn reload(&mut self, client_id: &str) -> io::Result<Option<DeviceRecord>> {
         match fs::read(self.path(client_id)) {
-            Ok(text) => DeviceRecord::from_json(&text).map(Some).map_err(io::Error::other),
+            Ok(text) => record_from(&text).map(Some).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The head on the first line, then a line for each message.
+fn text_of(record: &DeviceRecord) -> String {
+    let entries = record.waiting().filter_map(|sequence| record.to_entry(sequence));
+    std::iter::once(record.to_head()).chain(entries).collect::<Vec<_>>().join("\n")
+}
+
+fn record_from(text: &[u8]) -> Result<DeviceRecord, SnapshotError> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    DeviceRecord::from_parts(lines.next().unwrap_or_default(), lines)
 }
 
 #[cfg(test)]

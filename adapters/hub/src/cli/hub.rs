@@ -1,8 +1,10 @@
 //! `devicebound hub`: runs the hub.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -56,6 +58,12 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
+    /// No lines for packets
+    #[arg(long)]
+    quiet: bool,
+    /// Threads that devices are spread over [default: one for each core that the hub may use]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZero<usize>>,
 }
 
 impl HubArgs {
@@ -69,6 +77,8 @@ impl HubArgs {
             names: Vec::new(),
             azure_timing: false,
             json: false,
+            quiet: false,
+            workers: None,
         }
     }
 }
@@ -86,11 +96,11 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text });
+    let view = View::stdout(if args.json { Format::Json } else { Format::Text }, !args.quiet);
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
-    server.run(listeners, stop).await;
+    server.run(listeners, stop).await?;
     state.remove("service.json");
     Ok(())
 }
@@ -127,6 +137,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         telemetry,
         tls::server_config(certificates)?,
         view,
+        args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
     )?;
 
     let demo_key = demo_key(&server).await?;
@@ -163,7 +174,7 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
         let record = core.hub.record(core.hub.find(DEMO)?)?;
         match &record.identity.authentication {
             Authentication::Sas { primary, .. } => Some(primary.clone()),
-            Authentication::SelfSigned { .. } => None,
+            Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => None,
         }
     });
     Ok(demo_key.await)

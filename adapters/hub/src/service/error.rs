@@ -13,6 +13,8 @@ use crate::clock::unix_time;
 /// The errors of the service API: Azure's name, Azure's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    /// 400001: no api-version.
+    InvalidProtocolVersion,
     /// 400004.
     ArgumentInvalid,
     /// 401002.
@@ -31,6 +33,8 @@ pub enum Code {
     ModuleNotFound,
     /// 404103.
     DeviceNotOnline,
+    /// 405000: the path has no such method.
+    MethodNotAllowed,
     /// 409001.
     DeviceAlreadyExists,
     /// 409301.
@@ -48,6 +52,7 @@ pub enum Code {
 impl Code {
     const fn name_and_number(self) -> (&'static str, u32) {
         match self {
+            Self::InvalidProtocolVersion => ("InvalidProtocolVersion", 400_001),
             Self::ArgumentInvalid => ("ArgumentInvalid", 400_004),
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
@@ -57,6 +62,7 @@ impl Code {
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
             Self::ModuleNotFound => ("ModuleNotFound", 404_010),
             Self::DeviceNotOnline => ("DeviceNotOnline", 404_103),
+            Self::MethodNotAllowed => ("MethodNotAllowed", 405_000),
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
@@ -94,6 +100,12 @@ impl ApiError {
     #[must_use]
     pub fn nested(self) -> Self {
         Self { nested: true, ..self }
+    }
+
+    /// Azure's name of the error.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.code.name_and_number().0
     }
 
     /// The store could not make it safe: nothing has changed.
@@ -172,7 +184,7 @@ impl From<TwinUpdateError> for ApiError {
     fn from(error: TwinUpdateError) -> Self {
         let code = match error {
             TwinUpdateError::UnknownDevice => Code::DeviceNotFound,
-            TwinUpdateError::VersionMismatch => Code::PreconditionFailed,
+            TwinUpdateError::EtagMismatch => Code::PreconditionFailed,
             TwinUpdateError::Document(_) => Code::ArgumentInvalid,
         };
         Self::new(code, error.to_string())

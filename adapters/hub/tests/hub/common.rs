@@ -76,9 +76,7 @@ impl Store for MemoryStore {
         if self.failing.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        for message in &batch.telemetry {
-            self.telemetry.append(Arc::clone(&message.sender.device_id), |cursor| message.to_line(cursor));
-        }
+        batch.blocks.into_iter().for_each(|block| self.telemetry.append_block(block));
         Ok(())
     }
 
@@ -98,20 +96,19 @@ impl Hub {
     pub(crate) fn start() -> Self {
         let store = MemoryStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let (engine, writer) =
-            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default()).unwrap();
+        let (engine, parts) =
+            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default(), 2).unwrap();
+        let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());
-        let timekeeper = Arc::clone(&engine);
-        tokio::spawn(async move { timekeeper.keep_time().await });
+        // On the thread of the test, so that it may hold the clock.
+        parts.workers.into_iter().for_each(|worker| drop(tokio::task::spawn_local(worker.run())));
         Self { engine, store }
     }
 
     /// A transport to the hub whose buffer holds `capacity` bytes.
     pub(crate) fn transport(&self, capacity: usize) -> DuplexStream {
         let (near, far) = tokio::io::duplex(capacity);
-        let engine = Arc::clone(&self.engine);
-        let peer = ([127, 0, 0, 1], 1).into();
-        tokio::spawn(async move { connection::serve(&engine, far, peer, None).await });
+        connection::adopt(&self.engine, far, ([127, 0, 0, 1], 1).into(), None);
         near
     }
 

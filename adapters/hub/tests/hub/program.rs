@@ -111,6 +111,16 @@ fn the_tools_do_the_jobs_of_a_device_explorer() {
         &["c2d", "send", "pump", "hello", "-p", "Größe=1 2", "--ttl", "5m", "--ack", "full"],
     ));
     assert!(printed(&tool(state, &["device", "show", "pump"])).contains(r#""cloudToDeviceMessageCount": 1"#));
+    assert!(printed(&tool(state, &["c2d", "purge", "pump"])).contains("took away 1 messages"));
+    let found =
+        printed(&tool(state, &["device", "query", "SELECT deviceId FROM devices WHERE tags.site = 'north'"]));
+    assert_eq!(found, "{\"deviceId\":\"pump\"}\n");
+    let keys = printed(&tool(state, &["device", "keys", "pump"]));
+    let renewed = printed(&tool(state, &["device", "keys", "pump", "--renew", "primary"]));
+    let line = |text: &str, number| text.lines().nth(number).unwrap_or_default().to_owned();
+    assert!(keys.contains(connection_string.trim()), "{keys}");
+    assert_ne!(line(&keys, 0), line(&renewed, 0));
+    assert_eq!(line(&keys, 1), line(&renewed, 1), "the other key stays");
     assert!(
         printed(&tool(state, &["sas", "pump", "--ttl", "15m"]))
             .starts_with("SharedAccessSignature sr=localhost%2F")

@@ -50,6 +50,7 @@ impl Sockets {
             Arc::clone(&store.telemetry),
             tls::server_config(certificates).unwrap(),
             View::default(),
+            2,
         )
         .unwrap();
         let ports = Ports { addresses: vec![[127, 0, 0, 1].into()], mqtt: 0, https: Some(0) };

@@ -1,0 +1,115 @@
+//! Who may ask for what: every request shows a SAS token, and names the version of the API that it means.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use devicebound::Rule;
+use devicebound::iothub::sas::{Demand, Rights, SasToken};
+
+use super::{ApiError, Code, Service, Shared, header};
+use crate::clock::unix_time;
+
+pub(super) async fn authorize(State(service): Shared, request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method(), request.uri());
+    let allowed = service
+        .check_token(header(request.headers(), "authorization"), uri.path(), needed_right(method, uri.path()))
+        .and_then(|()| check_version(uri.path(), uri.query().unwrap_or_default()));
+    match allowed {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The right that a policy needs for a request.
+fn needed_right(method: &Method, path: &str) -> Rights {
+    let mut segments = path.trim_end_matches('/').split('/').skip(1);
+    let reading = method == Method::GET;
+    match (segments.next(), segments.next(), segments.next()) {
+        (Some("devices"), Some("query"), None) => Rights::SERVICE_CONNECT,
+        (Some("devices"), _, None | Some("modules")) if reading => Rights::REGISTRY_READ,
+        (Some("devices"), _, None | Some("modules")) => Rights::REGISTRY_WRITE,
+        (Some("statistics"), ..) => Rights::REGISTRY_READ,
+        _ => Rights::SERVICE_CONNECT,
+    }
+}
+
+/// All versions have one shape here; Azure refuses requests that name none, and so does this hub, so that a program that
+/// works here works there. The streams are this hub's own.
+fn check_version(path: &str, query: &str) -> Result<(), ApiError> {
+    const OWN: [&str; 2] = ["/messages/events", "/messages/operationsMonitoringEvents"];
+    let names_one = |pair: &str| pair.strip_prefix("api-version=").is_some_and(|version| !version.is_empty());
+    if OWN.contains(&path) || query.split('&').any(names_one) {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::InvalidProtocolVersion, "append ?api-version=2021-04-12 to the path"))
+}
+
+impl Service {
+    fn check_token(&self, token: Option<&str>, path: &str, right: Rights) -> Result<(), ApiError> {
+        let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
+        let missing =
+            "the Authorization header is missing: send a token made from the service connection string";
+        let token = token.ok_or_else(|| refuse(missing.to_owned()))?;
+        let broken = |rule: Rule| refuse(format!("{rule}: {}; {}", rule.says(), rule.mend()));
+        let token = SasToken::parse(token).map_err(|error| broken(error.rule()))?;
+        let resource = token.resource();
+        let host = resource.split('/').next().unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        if !self.host_names.is_empty()
+            && !self.host_names.iter().any(|known| known.eq_ignore_ascii_case(name))
+        {
+            return Err(broken(Rule::HostName));
+        }
+        let demand = Demand {
+            target: &format!("{host}{path}"),
+            keys: &[],
+            right,
+            now: unix_time(),
+            skew: Duration::ZERO,
+        };
+        let policy = |name: &str| self.policies.iter().find(|policy| policy.name == name);
+        token.verify(&demand, policy).map(|_| ()).map_err(|error| broken(error.rule()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_needs_the_right_that_azure_asks_for() {
+        for (method, path, right) in [
+            (Method::GET, "/devices", Rights::REGISTRY_READ),
+            (Method::GET, "/devices/", Rights::REGISTRY_READ),
+            (Method::POST, "/devices", Rights::REGISTRY_WRITE),
+            (Method::POST, "/devices/query", Rights::SERVICE_CONNECT),
+            (Method::GET, "/devices/a", Rights::REGISTRY_READ),
+            (Method::GET, "/devices/a/modules/b", Rights::REGISTRY_READ),
+            (Method::PUT, "/devices/a", Rights::REGISTRY_WRITE),
+            (Method::DELETE, "/devices/a/modules/b", Rights::REGISTRY_WRITE),
+            (Method::POST, "/devices/a/messages/deviceBound", Rights::SERVICE_CONNECT),
+            (Method::DELETE, "/devices/a/commands", Rights::SERVICE_CONNECT),
+            (Method::GET, "/statistics/devices", Rights::REGISTRY_READ),
+            (Method::GET, "/statistics/service", Rights::REGISTRY_READ),
+            (Method::GET, "/twins/a", Rights::SERVICE_CONNECT),
+            (Method::GET, "/messages/events", Rights::SERVICE_CONNECT),
+            (Method::GET, "/messages/serviceBound/feedback", Rights::SERVICE_CONNECT),
+        ] {
+            assert_eq!(needed_right(&method, path), right, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_request_names_the_version_of_the_api() {
+        for query in ["api-version=2021-04-12", "top=3&api-version=2030-01-01"] {
+            assert!(check_version("/devices", query).is_ok(), "{query}");
+        }
+        for query in ["", "api-version=", "top=3", "x-api-version=1"] {
+            assert!(check_version("/devices", query).is_err(), "{query}");
+        }
+        assert!(check_version("/messages/events", "").is_ok());
+    }
+}
