@@ -14,7 +14,7 @@ use devicebound_blocking::{Client, Machine, Tls};
 use crate::hub::{Hub, Service};
 
 /// Telemetry that a device has under way.
-const WINDOW: usize = 8;
+const WINDOW: usize = 4;
 /// Cloud messages under way for all devices: few enough that no queue is ever full.
 const CLOUD_MESSAGES: u64 = 100;
 /// A device looks this often whether it is to stop.
