@@ -383,8 +383,7 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
-    use crate::state::StateDir;
-    use crate::store::FileStore;
+    use crate::store::MemoryStore;
 
     /// CONNECT of `d`, keep alive 10 s, user name `h/d`, no password.
     const CONNECT: &[u8] = b"\x10\x12\x00\x04MQTT\x04\x82\x00\x0a\x00\x01d\x00\x03h/d";
@@ -392,10 +391,8 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn what_has_arrived_by_a_deadline_is_in_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FileStore::new(&StateDir::open(folder.path()).unwrap(), Default::default());
-        let (_, mut parts) =
-            Engine::start(HubConfig::default(), Box::new(store), View::default(), 1).unwrap();
+        let store = Box::new(MemoryStore::default());
+        let (_, mut parts) = Engine::start(HubConfig::default(), store, View::default(), 1).unwrap();
         let worker = parts.workers.remove(0).grow().0;
         let prints = ClientCertificate {
             sha1: "A".repeat(40),
