@@ -154,8 +154,8 @@ impl Seed {
 
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
-        let backlog = Backlog::of(&hub);
         let counters = engine.metrics.worker(index);
+        let backlog = Backlog::of(&hub);
         let core = Core {
             hub,
             links: HashMap::new(),

@@ -162,8 +162,8 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let certificate_names: Vec<String> = args.names.iter().cloned().chain(specific).collect();
     let certificates = certs::load_or_make(&state, &certificate_names)?;
     let ca = certificates.ca_path.clone();
-    let store = store(args, &state)?;
     let authorities = DeviceAuthorities::load(&state, &args.device_authorities)?;
+    let store = store(args, &state)?;
     let policies = policies::load_or_make(&state)?;
     let server = Server::start(
         config(args, &certificate_names, &policies),
