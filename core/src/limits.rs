@@ -44,11 +44,20 @@ pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 pub const CLOUD_MESSAGE_TTL: Duration = Duration::from_secs(3600);
 /// Longest time to live of a cloud-to-device message (IoT Hub cloud-to-device guide).
 pub const CLOUD_MESSAGE_TTL_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// How long a receiver without MQTT holds a message that it was given (IoT Hub cloud-to-device guide).
+pub const CLOUD_MESSAGE_LOCK: Duration = Duration::from_secs(60);
+/// How often a cloud-to-device message is delivered in vain before it is dead-lettered (IoT Hub cloud-to-device guide:
+/// 1 to 100).
+pub const DELIVERY_COUNT: u32 = 10;
 /// Shortest, usual and longest wait for the answer to a direct method (IoT Hub direct method guide).
 pub const METHOD_RESPONSE_TIME: (Duration, Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300));
 /// Longest wait for a device to come online for a direct method (IoT Hub direct method guide).
 pub const METHOD_CONNECT_TIME_MAX: Duration = Duration::from_secs(300);
+/// Bytes that count as one message of the daily quota (IoT Hub quotas).
+pub const METER: usize = 4096;
+/// The same, of the free tier (IoT Hub quotas).
+pub const METER_FREE: usize = 512;
 /// Longest delay by which telemetry above its rate is slowed down; beyond, the connection ends (own limit: the documents
 /// say that delays are short and an error follows, and give no number).
 pub const THROTTLE_DELAY_MAX: Duration = Duration::from_secs(30);

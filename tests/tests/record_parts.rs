@@ -21,7 +21,7 @@ fn record() -> DeviceRecord {
 }
 
 fn entries(record: &DeviceRecord) -> Vec<String> {
-    record.waiting().map(|sequence| record.to_entry(sequence).unwrap()).collect()
+    record.waiting().map(|sequence| record.to_entry(sequence).expect("it waits")).collect()
 }
 
 fn read(head: &str, entries: &[&String]) -> Result<DeviceRecord, SnapshotError> {

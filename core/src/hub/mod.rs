@@ -34,6 +34,7 @@ mod action;
 mod config;
 mod deadlines;
 mod fault;
+mod feedback;
 mod gate;
 mod handshake;
 mod identity;
@@ -49,10 +50,12 @@ mod service;
 mod slab;
 mod snapshot;
 mod stamps;
+mod throttle;
+mod tier;
 mod timers;
 mod twin;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 pub use action::{
@@ -60,17 +63,20 @@ pub use action::{
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
+pub use feedback::{Feedback, FeedbackRequest, Outcome};
 pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
-pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
+pub use mailbox::{CloudMessage, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;
 pub use snapshot::SnapshotError;
+pub use tier::{Operation, Scale, Tier, TierError};
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 
 use action::Will;
+use deadlines::unix_time;
 use gate::Gate;
 use handshake::Handshake;
 use link::Link;
@@ -129,6 +135,7 @@ pub struct Hub {
     ids: BTreeMap<alloc::boxed::Box<str>, DeviceKey>,
     links: Slab<LinkSlot>,
     ready: VecDeque<LinkId>,
+    has_feedback: BTreeSet<DeviceKey>,
     calls: Calls,
     timers: Timers,
     gate: Gate,
@@ -147,6 +154,7 @@ impl Hub {
             ids: BTreeMap::new(),
             links: Slab::new(),
             ready: VecDeque::new(),
+            has_feedback: BTreeSet::new(),
             calls: Calls::new(),
             timers: Timers::new(),
             clock: (now, unix_time),
@@ -297,6 +305,7 @@ impl Hub {
         if let Some(link) = slot.link {
             self.make_ready(link);
         }
+        self.look_for_feedback(device);
     }
 
     /// A commit could not be made: its link ends, and the record starts again from what is safe.
@@ -309,6 +318,7 @@ impl Hub {
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));
         }
+        self.look_for_feedback(device);
     }
 
     /// The next link that has something to send or to say: call [`poll_transmit`](Self::poll_transmit) for it, and
@@ -336,7 +346,14 @@ impl Hub {
             State::Ended { close, .. } => Err(*close),
             State::Live(live) => {
                 let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
-                Ok(live.transmit(device, &mut self.calls, now, self.config.limits.tx_high_water, tx))
+                Ok(live.transmit(
+                    device,
+                    &mut self.calls,
+                    now,
+                    &self.clock,
+                    self.config.limits.tx_high_water,
+                    tx,
+                ))
             }
             State::Handshake(_) | State::Opening(_) => Ok(Progress::Idle),
         }
@@ -373,14 +390,13 @@ impl Hub {
     /// An opening link becomes live when the revision that its CONNACK rests on is safe; says whether it did.
     #[cold]
     fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> bool {
-        let unix_time = self.unix_time(now);
         let Some(slot) = self.links.get_mut(link.0) else { return false };
         let State::Opening(opening) = &slot.state else { return false };
         let Some(device) = self.devices.get_mut(opening.link.device.0) else { return false };
         if !opening.is_safe(device.committed) {
             return false;
         }
-        device.record.activity.connection_state_updated = Some(unix_time);
+        device.record.activity.connection_state_updated = Some(unix_time(&self.clock, now));
         let between = State::ended(Close::new(CloseReason::Lost));
         if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
             let mut live = opening.open(now, device, &mut self.calls, tx);

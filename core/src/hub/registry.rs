@@ -40,6 +40,7 @@ impl Hub {
         let key = DeviceKey(self.devices.insert(slot).expect("2^32 records do not fit into memory"));
         self.ids.insert(client_id, key);
         self.schedule_mailbox(key);
+        self.look_for_feedback(key);
         Ok(key)
     }
 
@@ -58,6 +59,12 @@ impl Hub {
     /// All records, in the order of their client ids.
     pub fn devices(&self) -> impl Iterator<Item = (DeviceKey, &DeviceRecord)> {
         self.ids.values().filter_map(|key| Some((*key, self.record(*key)?)))
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn device_count(&self) -> usize {
+        self.ids.len()
     }
 
     /// The records whose client ids come after this one, in their order; from "" on, all of them.
@@ -159,6 +166,7 @@ impl Hub {
     /// Takes a record away and cuts its connection.
     pub fn remove(&mut self, device: DeviceKey) -> Option<DeviceRecord> {
         let slot = self.devices.remove(device.0)?;
+        self.has_feedback.remove(&device);
         self.ids.remove(slot.record.identity.client_id());
         for call in &slot.calls {
             self.calls.abandon(*call);

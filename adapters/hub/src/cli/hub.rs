@@ -12,6 +12,7 @@ use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
 
+use super::log::{self, LogFormat};
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -24,6 +25,7 @@ use crate::service::new_identity;
 use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::FileStore;
+use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::{certs, tls};
 use crate::view::{Format, View};
 
@@ -49,6 +51,10 @@ pub(super) struct HubArgs {
     /// An address to listen on; may be given again. In a container: 0.0.0.0 [default: 127.0.0.1 and ::1]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<IpAddr>,
+    /// Authorities whose word is taken for who a device is, besides the hub's own (devicebound cert ca): a PEM file; may be
+    /// given again
+    #[arg(long = "device-ca", value_name = "FILE")]
+    device_authorities: Vec<PathBuf>,
     /// A name of this hub besides localhost; may be given again. Devices may then use no other
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -58,12 +64,15 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
-    /// No lines for packets
+    /// No live view: only what is needed to connect is printed
     #[arg(long)]
     quiet: bool,
     /// Threads that devices are spread over [default: one for each core that the hub may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<usize>>,
+    /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
+    #[arg(long, value_enum, default_value_t = LogFormat::Off)]
+    log: LogFormat,
 }
 
 impl HubArgs {
@@ -74,11 +83,13 @@ impl HubArgs {
             port: 0,
             https_port: Some(0),
             listen: vec![Ipv4Addr::LOCALHOST.into()],
+            device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
             json: false,
             quiet: false,
             workers: None,
+            log: LogFormat::Off,
         }
     }
 }
@@ -96,7 +107,10 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text }, !args.quiet);
+    let format = if args.json { Format::Json } else { Format::Text };
+    let log = log::start(args.log)?;
+    let is_quiet = args.quiet || log.is_some();
+    let view = if is_quiet { View::banner_alone(format) } else { View::stdout(format) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
@@ -127,6 +141,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let certificate_names: Vec<String> = args.names.iter().cloned().chain(specific).collect();
     let certificates = certs::load_or_make(&state, &certificate_names)?;
     let ca = certificates.ca_path.clone();
+    let authorities = DeviceAuthorities::load(&state, &args.device_authorities)?;
     let policies = policies::load_or_make(&state)?;
     let telemetry = Arc::new(EventLog::default());
     let store = FileStore::new(&state, Arc::clone(&telemetry));
@@ -138,7 +153,8 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         tls::server_config(certificates)?,
         view,
         args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
-    )?;
+    )?
+    .trusting(authorities);
 
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;
@@ -154,7 +170,14 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
     };
     let (clock_skew, expiry_grace) =
         if args.azure_timing { (AZURE_SKEW, AZURE_GRACE) } else { (Duration::ZERO, Duration::ZERO) };
-    HubConfig { host_names, policies: policies.to_vec(), clock_skew, expiry_grace, ..HubConfig::default() }
+    HubConfig {
+        host_names,
+        policies: policies.to_vec(),
+        clock_skew,
+        expiry_grace,
+        fault_injection: true,
+        ..HubConfig::default()
+    }
 }
 
 /// The key of the device `demo`, which is registered if it is the first start.
