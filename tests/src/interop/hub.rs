@@ -57,10 +57,10 @@ impl Drop for Supervised {
 
 /// What the hub says when it is ready.
 #[derive(Clone, Debug)]
-struct Ready {
-    mqtt: SocketAddr,
-    https: SocketAddr,
-    ca: PathBuf,
+pub(crate) struct Ready {
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) ca: PathBuf,
 }
 
 /// A device as the registry knows it, or a module.
@@ -262,7 +262,7 @@ impl Device {
     }
 }
 
-fn primary_key(identity: &Value) -> SymmetricKey {
+pub(crate) fn primary_key(identity: &Value) -> SymmetricKey {
     let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap_or_default();
     SymmetricKey::from_base64(key).unwrap_or_else(|error| panic!("{identity}: {error}"))
 }
@@ -277,19 +277,21 @@ fn start(site: Site, arguments: &[String]) -> (Supervised, Ready, Service) {
     command.args(["-c", SUPERVISOR, "sh", site.program]).args(arguments);
     let mut program = Supervised(Program::start("the hub", &mut command));
     let told = program.0.expect_event("ready");
-    let ready = Ready::read(&told);
-    let connection_string = told["serviceConnectionString"].as_str().unwrap_or_default();
-    let service = Service::new(ready.https, &ready.ca, connection_string);
+    let (ready, service) = Ready::read(&told);
     (program, ready, service)
 }
 
 impl Ready {
-    fn read(told: &Value) -> Self {
+    /// Reads the line, and makes a connection to the service API out of it.
+    pub(crate) fn read(told: &Value) -> (Self, Service) {
         let address = |name: &str| told[name].as_str().and_then(|address| address.parse().ok());
-        match (address("mqtt"), address("https"), told["ca"].as_str()) {
+        let ready = match (address("mqtt"), address("https"), told["ca"].as_str()) {
             (Some(mqtt), Some(https), Some(ca)) => Self { mqtt, https, ca: ca.into() },
             _ => panic!("the hub's first line lacks mqtt, https or ca: {told}"),
-        }
+        };
+        let connection_string = told["serviceConnectionString"].as_str().unwrap_or_default();
+        let service = Service::new(ready.https, &ready.ca, connection_string);
+        (ready, service)
     }
 }
 

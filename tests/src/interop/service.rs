@@ -13,9 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use devicebound::iothub::sas;
 use devicebound::iothub::{ConnectionString, Credential};
 use serde_json::{Map, Value};
-use ureq::http::{Method, Request, Response};
+use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
+
+pub use ureq::http::Method;
 
 use super::PATIENCE;
 use super::hub::now;
@@ -147,8 +149,17 @@ impl Service {
         TelemetryStream { lines }
     }
 
-    fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
-        let what = format!("{method} {path}");
+    /// Sends one request, and gives the answer, whatever it says.
+    ///
+    /// # Errors
+    /// When the hub does not answer.
+    pub fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Response<Body>, ureq::Error> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut request = Request::builder()
             .method(method)
@@ -157,8 +168,13 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(body).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let mut response = self.agent.run(request).unwrap_or_else(|error| panic!("{what}: {error}"));
+        self.agent.run(request.body(body)?)
+    }
+
+    fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
+        let what = format!("{method} {path}");
+        let mut response =
+            self.ask(method, path, headers, body).unwrap_or_else(|error| panic!("{what}: {error}"));
         if !response.status().is_success() {
             let text = response.body_mut().read_to_string().unwrap_or_default();
             panic!("{what}: {} {text}", response.status());
