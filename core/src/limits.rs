@@ -49,3 +49,13 @@ pub const METHOD_RESPONSE_TIME: (Duration, Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300));
 /// Longest wait for a device to come online for a direct method (IoT Hub direct method guide).
 pub const METHOD_CONNECT_TIME_MAX: Duration = Duration::from_secs(300);
+/// Longest delay by which telemetry above its rate is slowed down; beyond, the connection ends (own limit: the documents
+/// say that delays are short and an error follows, and give no number).
+pub const THROTTLE_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Longest delay, and longest duration, of a fault that somebody asked for (own limit).
+pub const FAULT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Takeovers of an identity in a row, each soon after the one before, from which on two clients are fighting over it
+/// (own limit: a device that comes back early takes over once).
+pub const TAKEOVER_FIGHT: u8 = 3;
+/// How soon after a connection began its takeover counts as part of a fight (own limit: SDKs come back within 10 s).
+pub const TAKEOVER_FIGHT_TIME: Duration = Duration::from_secs(15);

@@ -160,12 +160,30 @@ rules! {
         says "the identity exists as long as it is connected", mend "register the device again";
     Certificate = "HUB-X509", "IoT Hub X.509",
         says "the client certificate is one whose thumbprint the identity holds", mend "register the certificate's SHA-256 or SHA-1 thumbprint with the device";
+    CertificateChain = "HUB-X509-CHAIN", "IoT Hub X.509: certificate authority",
+        says "the client certificate is valid and leads to an authority that the hub trusts", mend "send the intermediate certificates, too, and let the hub trust the root: see devicebound cert";
+    CertificateName = "HUB-X509-NAME", "IoT Hub X.509: certificate authority",
+        says "the common name of a client certificate of an authority is the device id, for a module device id/module id", mend "make a certificate whose subject is CN={device id}: see devicebound cert";
+    CredentialGone = "HUB-CREDENTIAL-GONE", "IoT Hub identity registry; error 401003",
+        says "a connection lasts as long as the registry holds the key or certificate that it proved itself with", mend "give the device its new key or certificate; change the secondary one first, to do so without a break";
     WillTopic = "HUB-WILL-TOPIC", "IoT Hub MQTT: Will message",
         says "the will's topic is the device's own telemetry topic", mend "use devices/{device id}/messages/events/ as will topic";
     Takeover = "HUB-TAKEOVER", "IoT Hub MQTT: one connection per identity; error 400027",
         says "an identity has one connection; a new one ends the old one", mend "give each device an id of its own, and let only one program use it";
+    TakeoverFight = "HUB-TAKEOVER-FIGHT", "IoT Hub MQTT: one connection per identity; error 400027",
+        says "an identity has one connection; two clients that both come back throw each other out in turn", mend "two programs or devices use this id right now: stop one, or give it an id of its own";
     ThrottledConnect = "HUB-BUSY", "IoT Hub throttling",
         says "the hub takes at most as many connections as it has room for", mend "try again later, with growing delays";
+
+    Throttled = "HUB-THROTTLED", "IoT Hub throttling; error 429001",
+        says "what a hub's tier and units allow in a second is shared by all devices; above it answers come late, far above it the connection ends",
+        mend "send less often or in larger messages, or run the hub with more units or without --tier";
+    QuotaExceeded = "HUB-QUOTA", "IoT Hub quotas; error 403002",
+        says "a hub's tier and units allow a number of messages a day, counted in blocks of 4 KB; when they are used up, connections end until 00:00 UTC",
+        mend "wait for 00:00 UTC, or run the hub with more units or without --tier";
+    InjectedFault = "HUB-FAULT", "Azure SDKs: end-to-end tests, AzIoTHub_FaultOperationType",
+        says "somebody asked for this connection to be cut",
+        mend "nothing to mend: devicebound fault, or a message with AzIoTHub_FaultOperationType, asked for it";
 
     // The hub's dialect: messages
     PublishQos2 = "HUB-D2C-QOS2", "IoT Hub MQTT: QoS 2 is not supported",

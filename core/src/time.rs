@@ -80,6 +80,13 @@ impl UnixTime {
         Self(self.0.saturating_add(millis))
     }
 
+    /// This time moved back by `duration`; the Unix epoch where that is later.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// How long ago `earlier` was; zero where it was not.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
@@ -134,6 +141,10 @@ pub enum Timer {
     MethodCall,
     /// Hub: a cloud-to-device message expires.
     MessageExpiry,
+    /// Hub: the end of a delay, as the connection's rate was above its limit or a fault was asked for.
+    Throttle,
+    /// Hub: a fault that was asked for begins or ends.
+    Fault,
     /// Device: the CONNACK.
     ConnAck,
     /// Device: time to send PINGREQ `[MQTT-3.1.2-23]`.

@@ -94,6 +94,6 @@ pub fn patch_desired(hub: &mut HubHost, patch: &Value) {
     let patch = patch.as_object().cloned().expect("a patch is an object");
     let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
     let device = hub.device("dev");
-    let commit = hub.hub.update_twin(device, update).expect("the patch is good");
+    let commit = hub.hub.update_twin(hub.now, device, update).expect("the patch is good");
     hub.commit(commit);
 }

@@ -302,9 +302,7 @@ impl HubHost {
         self.touched.clear();
         self.hub = Hub::new(self.config.clone(), self.now, self.unix_time());
         for record in records {
-            let record =
-                DeviceRecord::from_json(record.to_json().as_bytes()).expect("what a hub writes, a hub reads");
-            self.register(record);
+            self.register(reread(record));
         }
     }
 
@@ -468,9 +466,20 @@ impl HubHost {
         }
         self.line(link).closed = Some(close);
         self.closes.push(close);
-        let ended = self.hub.close(link, close.reason());
+        let ended = self.hub.close(self.now, link, close.reason());
         if let Some(will) = ended.as_ref().and_then(devicebound::hub::Ended::will) {
             self.store(will);
         }
     }
+}
+
+/// The record after it was written to a store and read back.
+///
+/// # Panics
+/// When the hub does not read what it wrote.
+#[must_use]
+pub fn reread(record: &DeviceRecord) -> DeviceRecord {
+    let entries: Vec<String> = record.waiting().filter_map(|sequence| record.to_entry(sequence)).collect();
+    DeviceRecord::from_parts(record.to_head().as_bytes(), entries.iter().map(String::as_bytes))
+        .expect("what a hub writes, a hub reads")
 }

@@ -205,7 +205,7 @@ fn cve_2017_7654_and_cve_2024_42649_malformed_connects_leave_no_memory_behind() 
             let link = hub.open(now).expect("there is room for one link");
             let event = hub::Event::Received(&mut &bytes[..]);
             let why = hub.handle(now, link, event, &mut tx).err();
-            drop(hub.close(link, why.map_or(CloseReason::Lost, |close| close.reason())));
+            drop(hub.close(now, link, why.map_or(CloseReason::Lost, |close| close.reason())));
             assert_eq!(hub.poll_ready(), None);
             tx.clear();
         }

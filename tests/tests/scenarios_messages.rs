@@ -119,7 +119,12 @@ fn pubacks_leave_in_order_even_if_the_store_is_done_out_of_order() {
     else {
         panic!("a CONNECT is to be judged");
     };
-    let grant = devicebound::hub::Grant { device, expires: None, edition: None };
+    let grant = devicebound::hub::Grant {
+        device,
+        expires: None,
+        edition: None,
+        credential: devicebound::hub::Credential::Other,
+    };
     assert!(hub.accept(now, link, grant).is_none(), "a clean session of a new device changes nothing");
     let mut bytes = Vec::new();
     for id in [7, 8, 9] {

@@ -166,8 +166,8 @@ fn an_update_for_another_etag_is_refused() {
     let (mut hub, _) = connected();
     let device = hub.device("dev");
     let desired = Some(Section::Replace(serde_json::Map::new()));
-    let update = TwinUpdate { desired, if_version: Some(99), ..TwinUpdate::default() };
-    assert_eq!(hub.hub.update_twin(device, update), Err(TwinUpdateError::VersionMismatch));
+    let update = TwinUpdate { desired, if_match: Some("AAAAAAAAAGM=".to_owned()), ..TwinUpdate::default() };
+    assert_eq!(hub.hub.update_twin(hub.now, device, update), Err(TwinUpdateError::EtagMismatch));
 }
 
 #[test]

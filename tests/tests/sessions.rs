@@ -462,11 +462,16 @@ impl Harness {
             "desired" => {
                 let patch = step["patch"].as_object().cloned().expect("patch is an object");
                 let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
-                let commit = self.host.hub.update_twin(key, update).map_err(|error| error.to_string())?;
+                let commit = self
+                    .host
+                    .hub
+                    .update_twin(self.host.now, key, update)
+                    .map_err(|error| error.to_string())?;
                 self.host.commit(commit);
             }
             "disable_device" => {
-                let commit = self.host.hub.update_identity(key, |identity| identity.enabled = false);
+                let commit =
+                    self.host.hub.update_identity(self.host.now, key, |identity| identity.enabled = false);
                 self.host.commit(commit.expect("the device is there"));
             }
             "delete_device" => {

@@ -183,6 +183,6 @@ fn a_hub_without_room_takes_no_connection_and_says_nothing() {
     let now = Instant::from_secs(1000);
     let first = hub.open(now).expect("there is room for one");
     assert!(hub.open(now).is_err());
-    drop(hub.close(first, devicebound::CloseReason::Lost));
+    drop(hub.close(now, first, devicebound::CloseReason::Lost));
     assert!(hub.open(now).is_ok());
 }

@@ -1,49 +1,41 @@
-//! What waits for the store: gathered from all connections, taken by its one writer a batch at a time.
+//! What waits for the store: gathered by a worker from all its connections, handed over a batch at a time.
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use devicebound::hub::{DeviceKey, LinkId, Receipt};
-use tokio::sync::{Notify, oneshot};
+use devicebound::Rule;
+use devicebound::hub::{DeviceKey, DeviceRecord, Hub, LinkId, Receipt, Revision, Telemetry};
+use devicebound::time::UnixTime;
+use tokio::sync::oneshot;
 
-use crate::message::Message;
+use crate::block::Block;
+use crate::message::Sender;
+use crate::store::{Batch, Ledger, RecordChange, Store};
+use crate::view::View;
 
-/// From so many bytes on, connections stop reading until the writer has caught up.
+/// From so many bytes on, a worker's connections stop reading until the writer has caught up.
 const HIGH_WATER: usize = 16 * 1024 * 1024;
 
-/// Changes on their way to the store.
-#[derive(Debug, Default)]
-pub struct Backlog {
-    gathered: Mutex<Gathered>,
-    /// Something was gathered, or it is over.
-    work: Condvar,
-    /// The writer took a batch.
-    room: Notify,
-}
-
-/// What the writer takes in one go.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// Telemetry in order of arrival, with what to say once it is stored.
-    pub telemetry: Vec<(Message, Acknowledgement)>,
-    /// Devices whose records changed. Which revision is written is seen when it is: one write stands for many commits.
-    pub changed: BTreeSet<DeviceKey>,
-    /// Client ids whose records are gone.
-    pub removed: Vec<String>,
-    /// Who wants to hear whether the batch is safe.
-    pub waiting: Vec<oneshot::Sender<bool>>,
-    bytes: usize,
-    over: bool,
-}
-
-/// Who is to hear that a message is stored.
+/// Changes of one worker's devices on their way to the store.
 #[derive(Debug)]
-pub enum Acknowledgement {
-    /// Nobody.
-    None,
-    /// The connection that sent it.
-    Owed(LinkId, Receipt),
+pub(crate) struct Backlog {
+    block: Block,
+    /// The block's number, from 1.
+    number: u64,
+    /// What to say once the block is stored.
+    receipts: Vec<(LinkId, Receipt)>,
+    /// Devices whose records changed. Which revision is written is seen when it is: one write stands for many commits.
+    changed: BTreeSet<DeviceKey>,
+    /// Client ids whose records are gone.
+    removed: Vec<String>,
+    /// Who wants to hear whether the batch is safe.
+    waiting: Vec<oneshot::Sender<bool>>,
+    /// The writer has the hand-over before; the next one waits for that, and grows.
+    is_handing_over: bool,
+    /// What the store holds of each record.
+    ledger: Ledger,
+    /// Devices of which the store could not say what is safe: asked for with the next hand-over.
+    unknown: Vec<DeviceKey>,
 }
 
 /// A change of what the store keeps of a device.
@@ -55,85 +47,221 @@ pub enum Change {
     Removal(String),
 }
 
-impl Backlog {
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What a worker hands to the store in one go.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    /// Which worker.
+    pub(crate) worker: usize,
+    block: Block,
+    receipts: Vec<(LinkId, Receipt)>,
+    records: Vec<(DeviceKey, RecordChange)>,
+    removed: Vec<String>,
+    waiting: Vec<oneshot::Sender<bool>>,
+}
 
-    /// A message is to be stored.
-    pub fn telemetry(&self, message: Message, acknowledgement: Acknowledgement) {
-        let mut gathered = self.lock();
-        gathered.bytes += message.size();
-        gathered.telemetry.push((message, acknowledgement));
-        self.work.notify_one();
-    }
+/// A record that was not written.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) device: DeviceKey,
+    client_id: String,
+    /// What is safe of it.
+    pub(crate) safe: Safe,
+}
 
-    /// A record is to be made durable as it is now, or to be gone for good.
-    pub fn change(&self, change: Change) {
-        self.lock().add(change);
-        self.work.notify_one();
-    }
+/// What is safe of a record.
+#[derive(Debug)]
+pub(crate) enum Safe {
+    /// This.
+    Record(Box<DeviceRecord>),
+    /// There is no such record.
+    Nothing,
+    /// The store cannot say yet.
+    Unknown,
+}
 
-    /// The same; the receiver hears whether it has become safe.
-    pub fn change_durably(&self, change: Change) -> oneshot::Receiver<bool> {
-        let (sender, receiver) = oneshot::channel();
-        let mut gathered = self.lock();
-        gathered.add(change);
-        gathered.waiting.push(sender);
-        self.work.notify_one();
-        receiver
-    }
+/// What became of a hand-over.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Whose telemetry it was.
+    pub(crate) receipts: Vec<(LinkId, Receipt)>,
+    /// Whether that is safe.
+    pub(crate) has_telemetry: bool,
+    /// Which records are safe, as they were written.
+    pub(crate) revisions: Vec<(DeviceKey, Revision)>,
+    /// Which are not.
+    pub(crate) unwritten: Vec<Unwritten>,
+    /// Who wants to hear of it.
+    pub(crate) waiting: Vec<oneshot::Sender<bool>>,
+}
 
-    /// Waits while the writer is far behind.
-    pub async fn room(&self) {
-        loop {
-            let mut room = std::pin::pin!(self.room.notified());
-            // Enlisted before looking, so that a batch taken in between is not missed.
-            room.as_mut().enable();
-            if self.lock().bytes < HIGH_WATER {
-                return;
-            }
-            room.await;
+impl Default for Backlog {
+    fn default() -> Self {
+        Self {
+            block: Block::default(),
+            number: 1,
+            receipts: Vec::new(),
+            changed: BTreeSet::new(),
+            removed: Vec::new(),
+            waiting: Vec::new(),
+            is_handing_over: false,
+            ledger: Ledger::default(),
+            unknown: Vec::new(),
         }
-    }
-
-    /// The next batch, once there is something; `None` when it is over and all was taken. Blocks: for the writer alone.
-    pub fn take(&self) -> Option<Gathered> {
-        let mut gathered = self.lock();
-        while gathered.is_empty() && !gathered.over {
-            gathered = self.work.wait(gathered).unwrap_or_else(PoisonError::into_inner);
-        }
-        if gathered.is_empty() {
-            return None;
-        }
-        let over = gathered.over;
-        let batch = mem::replace(&mut *gathered, Gathered { over, ..Gathered::default() });
-        drop(gathered);
-        self.room.notify_waiters();
-        Some(batch)
-    }
-
-    /// No more will come; the writer ends after what is there.
-    pub fn end(&self) {
-        self.lock().over = true;
-        self.work.notify_one();
     }
 }
 
-impl Gathered {
-    fn add(&mut self, change: Change) {
+impl Backlog {
+    /// The backlog of a machine whose records are those that the store has.
+    pub(crate) fn of(hub: &Hub) -> Self {
+        let mut backlog = Self::default();
+        hub.devices().for_each(|(_, record)| backlog.ledger.holds(record));
+        backlog
+    }
+
+    /// A message is to be stored.
+    #[inline]
+    pub(crate) fn telemetry(&mut self, telemetry: &Telemetry<'_>, sender: &Sender, enqueued: UnixTime) {
+        self.block.push(self.number, telemetry, sender, enqueued);
+    }
+
+    /// The connection waits for the message that was gathered last.
+    pub(crate) fn owe(&mut self, link: LinkId, receipt: Receipt) {
+        self.receipts.push((link, receipt));
+    }
+
+    /// A record is to be made durable as it is now, or to be gone for good.
+    pub(crate) fn change(&mut self, change: Change) {
         match change {
             Change::Record(device) => {
                 self.changed.insert(device);
             }
-            Change::Removal(client_id) => self.removed.push(client_id),
+            Change::Removal(client_id) => {
+                self.ledger.forget(&client_id);
+                self.removed.push(client_id);
+            }
         }
     }
 
+    /// The same; the receiver hears whether it has become safe.
+    pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        self.change(change);
+        self.waiting.push(sender);
+        receiver
+    }
+
+    /// Whether the writer is not far behind.
+    pub(crate) fn has_room(&self) -> bool {
+        self.block.as_bytes().len() < HIGH_WATER
+    }
+
+    /// Whether there is something to hand over and the writer is free.
+    pub(crate) fn wants_hand_over(&self) -> bool {
+        !self.is_handing_over && !self.is_empty()
+    }
+
+    /// Whether nothing is on its way any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_handing_over && self.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.telemetry.is_empty()
-            && self.changed.is_empty()
-            && self.removed.is_empty()
-            && self.waiting.is_empty()
+        self.block.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.waiting.is_empty()
+    }
+
+    /// What to hand over now, with the records as they are now.
+    pub(crate) fn take(&mut self, hub: &Hub, worker: usize) -> Option<HandOver> {
+        if !self.wants_hand_over() {
+            return None;
+        }
+        self.is_handing_over = true;
+        self.number += 1;
+        self.changed.extend(self.unknown.drain(..));
+        let ledger = &mut self.ledger;
+        let record = |device: DeviceKey| Some((device, ledger.change(hub.record(device)?)));
+        // The next one will be about as large.
+        let next = Vec::with_capacity(self.receipts.len());
+        Some(HandOver {
+            worker,
+            block: mem::take(&mut self.block),
+            receipts: mem::replace(&mut self.receipts, next),
+            records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),
+            removed: mem::take(&mut self.removed),
+            waiting: mem::take(&mut self.waiting),
+        })
+    }
+
+    /// The writer is done with what was handed over.
+    pub(crate) fn handed_over(&mut self, unwritten: &[Unwritten]) {
+        self.is_handing_over = false;
+        for Unwritten { device, client_id, safe } in unwritten {
+            match safe {
+                Safe::Record(record) => self.ledger.holds(record),
+                Safe::Nothing => self.ledger.forget(client_id),
+                // Its next change is refused, and the store is asked again.
+                Safe::Unknown => self.unknown.push(*device),
+            }
+        }
+    }
+}
+
+impl HandOver {
+    /// Writes this alone.
+    pub(crate) fn write(self, store: &mut dyn Store, view: &View) -> Vec<Written> {
+        write(vec![self], store, view).into_iter().map(|(_, written)| written).collect()
+    }
+}
+
+/// Writes what several workers have handed over as one batch. Each worker is to hear what became of its part.
+pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &View) -> Vec<(usize, Written)> {
+    let mut batch = Batch::default();
+    let mut parts = Vec::with_capacity(handed_over.len());
+    for HandOver { worker, block, receipts, records, removed, waiting } in handed_over {
+        if !block.is_empty() {
+            batch.blocks.push(block);
+        }
+        batch.removed.extend(removed);
+        let ids: Vec<_> = records
+            .iter()
+            .map(|(device, change)| (*device, change.client_id.clone(), change.revision))
+            .collect();
+        batch.records.extend(records.into_iter().map(|(_, change)| change));
+        parts.push((worker, receipts, waiting, ids));
+    }
+    let result = store.commit(batch);
+    if let Err(error) = &result {
+        view.note("storeFailed", &format!("cannot store: {error}; {}", Rule::StoreFailed.mend()));
+    }
+    let mut told = Vec::with_capacity(parts.len());
+    for (worker, receipts, waiting, ids) in parts {
+        let mut written = Written {
+            receipts,
+            has_telemetry: result.is_ok(),
+            revisions: Vec::new(),
+            unwritten: Vec::new(),
+            waiting,
+        };
+        for (device, client_id, revision) in ids {
+            if result.as_ref().is_ok_and(|committed| !committed.refused.contains(&client_id)) {
+                written.revisions.push((device, revision));
+            } else {
+                let safe = reload(&client_id, store, view);
+                written.unwritten.push(Unwritten { device, client_id, safe });
+            }
+        }
+        told.push((worker, written));
+    }
+    told
+}
+
+/// Nothing of a failed commit was acknowledged: its records start again from what is safe.
+fn reload(client_id: &str, store: &mut dyn Store, view: &View) -> Safe {
+    match store.reload(client_id) {
+        Ok(Some(record)) => Safe::Record(Box::new(record)),
+        Ok(None) => Safe::Nothing,
+        Err(error) => {
+            view.note("storeFailed", &format!("cannot read {client_id}: {error}"));
+            Safe::Unknown
+        }
     }
 }

@@ -1,49 +1,54 @@
-//! The one place where what the machine wants becomes what happens.
+//! The hub as the rest of this crate sees it: several [`Worker`]s, each on a thread of its own.
 //!
-//! The machine is behind one mutex: its calls are short, and none waits. Whatever was done under the mutex,
-//! [`Engine::with`] ends it by waking the connections that have become ready and by setting the timer.
+//! A worker owns the machine with the records of its devices, their connections and their calls, and shares nothing of
+//! them: which worker it is follows from the device id alone ([`Engine::place_of`]). Whoever is elsewhere sends it a job.
 //!
-//! | the machine says | the engine does |
-//! |---|---|
-//! | `Authenticate` | asks the machine for the usual verdict, then `accept` or `refuse` |
-//! | `Telemetry`, a will | puts it into the [`Backlog`]; the writer says `stored` |
-//! | `Commit` | marks the record in the backlog; the writer says `committed` |
-//! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
-//! | `Expired::Link`, `poll_ready` | wakes the connection's task |
+//! ```text
+//!  socket ─▶ any worker: TLS, CONNECT ─▶ the device's worker ─▶ block, records ─▶ writer (one thread, one fsync for all)
+//!  service API ─────────── job ────────▶        │  ▲                                │
+//!                                               ▼  └──────────── stored, committed ─┘
+//!                                     live view, operations
+//! ```
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
-use devicebound::Rule;
-use devicebound::hub::{
-    Action, CallFailure, CallId, Commit, Event, Expired, Full, Hub, HubConfig, LinkId, Progress, Telemetry,
-    Thumbprints, Wait,
-};
-use devicebound::session::{Close, CloseReason};
+use devicebound::hub::{CallId, DeviceRecord, Hub, HubConfig};
 use devicebound::time::Instant;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc as jobs, oneshot};
 
 use crate::Failure;
-use crate::backlog::{Acknowledgement, Backlog, Change};
+use crate::backlog::Change;
 use crate::clock::{Clock, unix_time};
-use crate::message::{Message, Sender};
 use crate::operations::Operations;
 use crate::store::Store;
 use crate::view::View;
+use crate::worker::{CallOutcome, Core, Keeper, Seed, Worker};
 use crate::writer::Writer;
 
-/// So many packets of one connection are dealt with before others get their turn.
-const PACKETS_PER_TURN: usize = 64;
+/// Something to be done on a worker's thread.
+type Act = Box<dyn FnOnce(&Rc<Worker>) + Send>;
 
-/// The hub machine with everything that it moves.
+/// What a worker is to do.
+pub(crate) enum Job {
+    /// This.
+    Do(Act),
+    /// To end, once all that it took is stored.
+    End,
+}
+
+/// A way to the hub from any thread.
 #[derive(Debug)]
 pub struct Engine {
-    core: Mutex<Core>,
-    clock: Clock,
-    backlog: Backlog,
-    /// The timer is to be set anew.
-    timer: Notify,
+    // Unbounded: whoever sends a job waits for what comes of it, so that there are as many as connections at most.
+    workers: Vec<jobs::UnboundedSender<Job>>,
+    pub(crate) clock: Clock,
+    /// Whom the next connection goes to that does not say yet where it belongs.
+    next: AtomicUsize,
+    /// Connections that are open.
+    open: AtomicUsize,
     /// A connection closed.
     closed: Notify,
     /// The live view.
@@ -52,63 +57,17 @@ pub struct Engine {
     pub operations: Operations,
 }
 
-/// What is behind the mutex.
+/// The parts of a hub that want a thread each.
 #[derive(Debug)]
-pub struct Core {
-    /// The machine.
-    pub hub: Hub,
-    links: HashMap<LinkId, Arc<Signal>>,
-    calls: HashMap<CallId, oneshot::Sender<CallOutcome>>,
-    /// What the timer is set to.
-    alarm: Option<Instant>,
-    stopping: bool,
-}
-
-/// What came of a call of a method: the device's status and payload, or why there is none.
-pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
-
-/// How a connection's task is called.
-#[derive(Debug, Default)]
-struct Signal {
-    wake: Notify,
-    timed_out: AtomicBool,
-    ended: OnceLock<Rule>,
-}
-
-/// A connection's side of the engine.
-#[derive(Debug)]
-pub struct Link {
-    id: LinkId,
-    signal: Arc<Signal>,
-    certificate: Option<Thumbprints>,
-    /// Known from the moment that CONNECT was accepted.
-    sender: Option<Arc<Sender>>,
-}
-
-/// Why a connection's task was woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// There may be something to transmit, or to pull.
-    Ready,
-    /// A deadline came.
-    TimedOut,
-    /// The hub ends the connection.
-    End(Rule),
-}
-
-/// What a connection is to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// All that was there was pulled.
-    Wait(Wait),
-    /// Others come first; pull again.
-    Again,
-    /// It is over.
-    End(Close),
+pub struct Parts {
+    /// The workers.
+    pub workers: Vec<Seed>,
+    /// The writer, where writing takes its time.
+    pub writer: Option<Writer>,
 }
 
 impl Engine {
-    /// A hub with the records of a store.
+    /// A hub with the records of a store, over so many workers; at least one.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -116,56 +75,42 @@ impl Engine {
         config: HubConfig,
         mut store: Box<dyn Store>,
         view: View,
-    ) -> Result<(Arc<Self>, Writer), Failure> {
+        workers: usize,
+    ) -> Result<(Arc<Self>, Parts), Failure> {
         let clock = Clock::start();
-        let mut hub = Hub::new(config, clock.now(), unix_time());
-        for record in store.load()? {
-            hub.insert(record).map_err(|twice| {
-                Failure::new(
-                    format!("the identity `{}` is stored twice", twice.identity.client_id()),
-                    "move one of the two files in the state folder's `devices` away",
-                )
-            })?;
-        }
-        let core = Core { hub, links: HashMap::new(), calls: HashMap::new(), alarm: None, stopping: false };
+        let hubs = place(config, store.load()?, clock, workers.max(1))?;
+        let (senders, receivers): (Vec<_>, Vec<_>) = hubs.iter().map(|_| jobs::unbounded_channel()).unzip();
         let engine = Arc::new(Self {
-            core: Mutex::new(core),
+            workers: senders,
             clock,
-            backlog: Backlog::default(),
-            timer: Notify::new(),
+            next: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             closed: Notify::new(),
             view,
             operations: Operations::default(),
         });
-        let writer = Writer::new(Arc::clone(&engine), store);
-        Ok((engine, writer))
+        let (keeper, writer) = if store.is_durable() {
+            let (hand_over, handed_over) = mpsc::channel();
+            (Keeper::Thread(hand_over), Some(Writer::new(Arc::clone(&engine), store, handed_over)))
+        } else {
+            (Keeper::Inline(Arc::new(Mutex::new(store))), None)
+        };
+        let seed = |(index, (hub, jobs))| Seed::new(index, Arc::clone(&engine), hub, jobs, keeper.clone());
+        let workers = hubs.into_iter().zip(receivers).enumerate().map(seed).collect();
+        Ok((engine, Parts { workers, writer }))
     }
 
-    /// Does something with the machine, then what follows from it for other connections and for the timer.
-    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Core, Instant) -> R) -> R {
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = act(&mut core, self.clock.now());
-        while let Some(link) = core.hub.poll_ready() {
-            if let Some(signal) = core.links.get(&link) {
-                signal.wake.notify_one();
-            }
-        }
-        let next = core.hub.poll_timeout().map(|deadline| deadline.at);
-        if next.is_some_and(|next| core.alarm.is_none_or(|alarm| next < alarm)) {
-            core.alarm = next;
-            self.timer.notify_one();
-        }
-        result
-    }
+    // --- the service's side ---
 
     /// Does something where the record of this client id lives: device id, for a module device id, slash, module id. A
     /// device's modules live where it does.
     pub async fn at<R: Send + 'static>(
         &self,
-        _client_id: &str,
+        client_id: &str,
         act: impl FnOnce(&mut Core, Instant) -> R + Send + 'static,
     ) -> R {
-        self.with(act)
+        let device_id = client_id.split_once('/').map_or(client_id, |(device_id, _)| device_id);
+        self.ask(self.place_of(device_id), act).await
     }
 
     /// Does something in every place where records live, and gives what came of each. No two places have the same device.
@@ -173,263 +118,136 @@ impl Engine {
         &self,
         act: impl Fn(&mut Core, Instant) -> R + Clone + Send + 'static,
     ) -> Vec<R> {
-        vec![self.with(act)]
+        let asked: Vec<_> = (0..self.workers.len()).map(|place| self.ask(place, act.clone())).collect();
+        let mut results = Vec::with_capacity(asked.len());
+        for asked in asked {
+            results.push(asked.await);
+        }
+        results
     }
 
     /// Makes a change of what is kept of this client id durable before it is answered for; false if that failed.
-    pub async fn durable(&self, _client_id: &str, change: Change) -> bool {
-        self.backlog.change_durably(change).await.unwrap_or(false)
+    pub async fn durable(&self, client_id: &str, change: Change) -> bool {
+        let safe = self.at(client_id, |core, _| core.change_durably(change)).await;
+        safe.await.unwrap_or(false)
     }
 
-    // --- connections ---
-
-    /// A transport was accepted; `certificate` is what its client showed.
-    ///
-    /// # Errors
-    /// [`Full`], and while the hub stops.
-    pub fn open(&self, certificate: Option<Thumbprints>) -> Result<Link, Full> {
-        let signal = Arc::new(Signal::default());
-        let id = self.with(|core, now| {
-            if core.stopping {
-                return Err(Full);
-            }
-            let id = core.hub.open(now)?;
-            core.links.insert(id, Arc::clone(&signal));
-            Ok(id)
-        })?;
-        Ok(Link { id, signal, certificate, sender: None })
+    /// Enlists whoever waits for the outcome of a call; in the same closure as the call was made.
+    pub fn expect_outcome(core: &mut Core, call: CallId) -> oneshot::Receiver<CallOutcome> {
+        core.expect_outcome(call)
     }
 
-    /// Waits while the store is far behind: a connection calls it before it pulls.
-    pub async fn room(&self) {
-        self.backlog.room().await;
-    }
-
-    /// Pulls what `rx` holds through the machine. `pulled` is told the bytes of each packet.
-    pub fn pull<'i>(
+    fn ask<R: Send + 'static, A: FnOnce(&mut Core, Instant) -> R + Send + 'static>(
         &self,
-        link: &mut Link,
-        rx: &mut &'i [u8],
-        tx: &mut Vec<u8>,
-        mut pulled: impl FnMut(&'i [u8]),
-    ) -> Turn {
-        let mut telemetry = Vec::new();
-        let turn = self.with(|core, now| {
-            for _ in 0..PACKETS_PER_TURN {
-                let before = *rx;
-                let action = core.hub.handle(now, link.id, Event::Received(rx), tx);
-                let taken = before.len() - rx.len();
-                if let Some(packet) = before.get(..taken).filter(|packet| !packet.is_empty()) {
-                    pulled(packet);
-                }
-                match action {
-                    Ok(Action::Telemetry(message)) => telemetry.push(message),
-                    Ok(Action::Wait(wait)) => return Turn::Wait(wait),
-                    Ok(action) => self.act(core, now, link, action, tx),
-                    Err(close) => return Turn::End(close),
-                }
+        place: usize,
+        act: A,
+    ) -> impl Future<Output = R> + use<R, A> {
+        let (answer, answered) = oneshot::channel();
+        // Whoever asked may have hung up.
+        self.send(place, move |worker| drop(answer.send(worker.with(act))));
+        async {
+            match answered.await {
+                Ok(answer) => answer,
+                // The hub has ended, and whoever still asks ends with it.
+                Err(_) => std::future::pending().await,
             }
-            Turn::Again
-        });
-        // Copied outside the mutex: bodies are large, and they borrow the input alone.
-        for message in telemetry {
-            self.store(link, &message);
-        }
-        turn
-    }
-
-    /// A deadline came, or the transport ended, and what had arrived was pulled.
-    pub fn tell(&self, link: &mut Link, event: Event<'_, '_>, tx: &mut Vec<u8>) -> Turn {
-        self.with(|core, now| match core.hub.handle(now, link.id, event, tx) {
-            Ok(Action::Wait(wait)) => Turn::Wait(wait),
-            Ok(action) => {
-                self.act(core, now, link, action, tx);
-                Turn::Again
-            }
-            Err(close) => Turn::End(close),
-        })
-    }
-
-    fn act(&self, core: &mut Core, now: Instant, link: &mut Link, action: Action<'_>, tx: &mut Vec<u8>) {
-        match action {
-            Action::Authenticate(request) => {
-                match core.hub.authenticate(now, &request, link.certificate.as_ref()) {
-                    Ok(grant) => {
-                        let commit = core.hub.accept(now, link.id, grant);
-                        link.sender =
-                            core.hub.record(grant.device).map(|record| Arc::new(Sender::of(record)));
-                        commit.into_iter().for_each(|commit| self.commit(commit));
-                    }
-                    Err(refusal) => core.hub.refuse(link.id, refusal, tx),
-                }
-            }
-            Action::Commit(commit) => self.commit(commit),
-            Action::Answered(answer) => {
-                if let Some(caller) = core.calls.remove(&answer.call) {
-                    // Whoever called may have hung up.
-                    let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
-                }
-            }
-            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
         }
     }
 
-    fn commit(&self, commit: Commit) {
-        self.backlog.change(Change::Record(commit.device));
+    // --- workers ---
+
+    /// Which worker has the records of a device and of its modules.
+    #[must_use]
+    pub fn place_of(&self, device_id: &str) -> usize {
+        place_of(device_id, self.workers.len())
     }
 
-    fn store(&self, link: &Link, telemetry: &Telemetry<'_>) {
-        // Only a connection that was accepted sends telemetry.
-        let Some(sender) = &link.sender else { return };
-        let message = Message::new(telemetry, Arc::clone(sender), unix_time());
-        let acknowledgement = match telemetry.receipt {
-            Some(receipt) => Acknowledgement::Owed(link.id, receipt),
-            None => Acknowledgement::None,
-        };
-        self.backlog.telemetry(message, acknowledgement);
+    /// A worker for a connection that has not said yet whose it is: each in turn.
+    pub(crate) fn any_place(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len()
     }
 
-    /// Appends to `tx` what waits for the connection; true if there is more once that was written.
-    ///
-    /// # Errors
-    /// The end of the connection.
-    pub fn transmit(&self, link: &Link, tx: &mut Vec<u8>) -> Result<bool, Close> {
-        self.with(|core, now| {
-            loop {
-                match core.hub.poll_transmit(now, link.id, tx)? {
-                    Progress::Idle => return Ok(false),
-                    Progress::More => return Ok(true),
-                    Progress::Commit(commit) => self.commit(commit),
-                }
-            }
-        })
+    /// So many workers there are.
+    pub(crate) const fn places(&self) -> usize {
+        self.workers.len()
     }
 
-    /// The connection is over: its will, if there is one, becomes telemetry.
-    pub fn close(&self, link: &Link, why: CloseReason) {
-        let ended = self.with(|core, _| {
-            core.links.remove(&link.id);
-            core.hub.close(link.id, why)
-        });
-        if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
-            self.store(link, &will);
+    /// Has a worker do something; nothing happens when it has ended.
+    pub(crate) fn send(&self, place: usize, act: impl FnOnce(&Rc<Worker>) + Send + 'static) {
+        if let Some(worker) = self.workers.get(place) {
+            let _ = worker.send(Job::Do(Box::new(act)));
         }
-        self.closed.notify_waiters();
     }
+
+    // --- the end ---
 
     /// Ends every connection and takes no new ones.
     pub fn stop(&self) {
-        self.with(|core, _| {
-            core.stopping = true;
-            for signal in core.links.values() {
-                signal.end(Rule::HubStopping);
-            }
-        });
-    }
-
-    /// What these connections sent could not be stored: they end, and their devices send again.
-    pub fn fail(&self, links: impl Iterator<Item = LinkId>) {
-        self.with(|core, _| {
-            for signal in links.filter_map(|link| core.links.get(&link)) {
-                signal.end(Rule::StoreFailed);
-            }
-        });
+        for place in 0..self.workers.len() {
+            self.send(place, |worker| worker.stop());
+        }
     }
 
     /// Waits until there is no connection any more.
     pub async fn all_closed(&self) {
+        // The workers have heard of the stop once they have answered.
+        self.everywhere(|_, _| ()).await;
         loop {
             let mut closed = std::pin::pin!(self.closed.notified());
             // Enlisted before looking, so that one that closes in between is not missed.
             closed.as_mut().enable();
-            if self.with(|core, _| core.links.is_empty()) {
+            if self.open.load(Ordering::Acquire) == 0 {
                 return;
             }
             closed.await;
         }
     }
 
-    /// What waits for the store.
-    #[must_use]
-    pub const fn backlog(&self) -> &Backlog {
-        &self.backlog
-    }
-
-    // --- the service's side ---
-
-    /// Enlists whoever waits for the outcome of a call; under the same lock as the call was made.
-    pub fn expect_outcome(core: &mut Core, call: CallId) -> oneshot::Receiver<CallOutcome> {
-        let (caller, outcome) = oneshot::channel();
-        core.calls.insert(call, caller);
-        outcome
-    }
-
-    // --- time ---
-
-    /// Works off deadlines as they come, for ever; and once a second looks whether the wall clock was set.
-    pub async fn keep_time(&self) {
-        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
-        loop {
-            let next = self.with(|core, _| core.alarm).map(|alarm| self.clock.until(alarm));
-            let alarm = async {
-                match next {
-                    Some(duration) => tokio::time::sleep(duration).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = alarm => self.expire(),
-                () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
-            }
+    /// The workers end, and the writer behind them, after what they have taken.
+    pub fn end(&self) {
+        for worker in &self.workers {
+            // One that has ended needs not be told.
+            let _ = worker.send(Job::End);
         }
     }
 
-    fn expire(&self) {
-        self.with(|core, now| {
-            core.alarm = None;
-            while let Some(expired) = core.hub.expire(now) {
-                match expired {
-                    Expired::Link(link) => {
-                        if let Some(signal) = core.links.get(&link) {
-                            signal.timed_out.store(true, Ordering::Relaxed);
-                            signal.wake.notify_one();
-                        }
-                    }
-                    Expired::Call(call, failure) => {
-                        if let Some(caller) = core.calls.remove(&call) {
-                            // Whoever called may have hung up.
-                            let _ = caller.send(Err(failure));
-                        }
-                    }
-                    Expired::DeadLettered(commit) => self.commit(commit),
-                }
-            }
-        });
-    }
-}
-
-impl Signal {
-    fn end(&self, rule: Rule) {
-        // The first reason counts.
-        let _ = self.ended.set(rule);
-        self.wake.notify_one();
-    }
-}
-
-impl Link {
-    /// The client id, once CONNECT was accepted.
-    #[must_use]
-    pub fn client_id(&self) -> Option<String> {
-        self.sender.as_ref().map(|sender| sender.client_id())
+    pub(crate) fn link_opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until the machine, the timer or the hub has something for this connection. Cancel-safe.
-    pub async fn called(&self) -> Call {
-        self.signal.wake.notified().await;
-        if let Some(rule) = self.signal.ended.get() {
-            return Call::End(*rule);
+    pub(crate) fn link_closed(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.closed.notify_waiters();
         }
-        if self.signal.timed_out.swap(false, Ordering::Relaxed) { Call::TimedOut } else { Call::Ready }
     }
+}
+
+fn place_of(device_id: &str, places: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    device_id.hash(&mut hasher);
+    // The remainder is less than `places`, which is a usize.
+    usize::try_from(hasher.finish() % places as u64).unwrap_or_default()
+}
+
+/// Each record into the machine of its place.
+fn place(
+    mut config: HubConfig,
+    records: Vec<DeviceRecord>,
+    clock: Clock,
+    places: usize,
+) -> Result<Vec<Hub>, Failure> {
+    config.limits.links = config.limits.links.div_ceil(places);
+    let hub = || Hub::new(config.clone(), clock.now(), unix_time());
+    let mut hubs: Vec<Hub> = std::iter::repeat_with(hub).take(places).collect();
+    for record in records {
+        let place = place_of(record.identity.identity().device_id(), places);
+        let Some(hub) = hubs.get_mut(place) else { continue };
+        hub.insert(record).map_err(|twice| {
+            Failure::new(
+                format!("the identity `{}` is stored twice", twice.identity.client_id()),
+                "restore the store from a backup",
+            )
+        })?;
+    }
+    Ok(hubs)
 }

@@ -1,25 +1,38 @@
-//! A telemetry message on its way from the machine to those who read it.
+//! A telemetry message as those who read it see it, and what the hub says about its sender.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::cell::Cell;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devicebound::hub::{Authentication, DeviceRecord, Telemetry};
-use devicebound::iothub::SystemProperty;
+use devicebound::hub::{Authentication, DeviceRecord};
+use devicebound::iothub::{PropertyBag, SystemProperty};
 use devicebound::time::UnixTime;
 use serde_json::{Map, Value, json};
 
+use crate::block::{Reader, put_text};
+
 /// What the hub itself says about the sender of a message; a device cannot forge it.
+///
+/// One stands with each connection, so it is kept as short as it goes into a [`Block`](crate::block::Block).
 #[derive(Debug)]
 pub struct Sender {
+    pub(crate) encoded: Box<[u8]>,
+    /// The number of the block that it was written into last, and its place among that block's senders.
+    pub(crate) mark: Cell<(u64, u32)>,
+}
+
+/// The same, readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderFields<'b> {
     /// The device.
-    pub device_id: Arc<str>,
+    pub device_id: &'b str,
     /// The module, if it is one.
-    pub module_id: Option<String>,
-    generation_id: String,
-    /// JSON text, as Azure writes it.
-    auth_method: String,
-    model_id: Option<String>,
+    pub module_id: Option<&'b str>,
+    generation_id: &'b str,
+    /// `sas` or `x509`.
+    auth_type: &'b str,
+    model_id: Option<&'b str>,
 }
 
 impl Sender {
@@ -27,67 +40,93 @@ impl Sender {
     #[must_use]
     pub fn of(record: &DeviceRecord) -> Self {
         let identity = record.identity.identity();
-        let kind = match record.identity.authentication {
+        let auth_type = match record.identity.authentication {
             Authentication::Sas { .. } => "sas",
-            Authentication::SelfSigned { .. } => "x509",
+            Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => "x509",
         };
-        let scope = if identity.module_id().is_some() { "module" } else { "device" };
-        Self {
-            device_id: identity.device_id().into(),
-            module_id: identity.module_id().map(str::to_owned),
-            generation_id: record.identity.generation_id.clone(),
-            auth_method: format!(
-                r#"{{"scope":"{scope}","type":"{kind}","issuer":"iothub","acceptingIpFilterRule":null}}"#
-            ),
-            model_id: record.model_id().map(str::to_owned),
+        Self::new(&SenderFields {
+            device_id: identity.device_id(),
+            module_id: identity.module_id(),
+            generation_id: &record.identity.generation_id,
+            auth_type,
+            model_id: record.model_id(),
+        })
+    }
+
+    fn new(fields: &SenderFields<'_>) -> Self {
+        let mut encoded = Vec::new();
+        // No id is empty, so that an empty text says that there is none.
+        for text in [
+            fields.device_id,
+            fields.module_id.unwrap_or_default(),
+            fields.generation_id,
+            fields.auth_type,
+            fields.model_id.unwrap_or_default(),
+        ] {
+            put_text(text, &mut encoded);
         }
+        Self { encoded: encoded.into(), mark: Cell::default() }
     }
 
     /// The client id: device id, for a module device id, slash, module id.
     #[must_use]
     pub fn client_id(&self) -> String {
-        match &self.module_id {
-            None => self.device_id.to_string(),
-            Some(module_id) => format!("{}/{module_id}", self.device_id),
+        match SenderFields::read(&mut Reader::new(&self.encoded)) {
+            Some(SenderFields { device_id, module_id: None, .. }) => device_id.to_owned(),
+            Some(SenderFields { device_id, module_id: Some(module_id), .. }) => {
+                format!("{device_id}/{module_id}")
+            }
+            None => String::new(),
         }
     }
 }
 
-/// A telemetry message with all that outlives the bytes that it came in.
-#[derive(Debug)]
-pub struct Message {
+impl<'b> SenderFields<'b> {
+    pub(crate) fn read(reader: &mut Reader<'b>) -> Option<Self> {
+        let present = |text: &'b str| Some(text).filter(|text| !text.is_empty());
+        Some(Self {
+            device_id: reader.text()?,
+            module_id: present(reader.text()?),
+            generation_id: reader.text()?,
+            auth_type: reader.text()?,
+            model_id: present(reader.text()?),
+        })
+    }
+
+    /// JSON text, as Azure writes it.
+    fn auth_method(&self) -> String {
+        let scope = if self.module_id.is_some() { "module" } else { "device" };
+        let auth_type = self.auth_type;
+        format!(
+            r#"{{"scope":"{scope}","type":"{auth_type}","issuer":"iothub","acceptingIpFilterRule":null}}"#
+        )
+    }
+}
+
+/// A telemetry message of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'b> {
     /// Who sent it.
-    pub sender: Arc<Sender>,
+    pub sender: SenderFields<'b>,
     /// When the hub took it.
     pub enqueued: UnixTime,
-    /// All properties, in order; `None` is a name without a value.
-    pub properties: Vec<(String, Option<String>)>,
+    /// The properties that the device sent.
+    pub bag: PropertyBag<'b>,
+    /// The name of the property that stands for the RETAIN flag, if that was set.
+    pub retain_property: Option<&'b str>,
+    /// A will.
+    pub is_will: bool,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: &'b [u8],
 }
 
-impl Message {
-    /// Copies what the machine hands out.
-    #[must_use]
-    pub fn new(telemetry: &Telemetry<'_>, sender: Arc<Sender>, enqueued: UnixTime) -> Self {
-        let owned = |(name, value): (std::borrow::Cow<'_, str>, Option<std::borrow::Cow<'_, str>>)| {
-            (name.into_owned(), value.map(std::borrow::Cow::into_owned))
-        };
-        Self {
-            sender,
-            enqueued,
-            properties: telemetry.properties().map(owned).collect(),
-            body: telemetry.payload.to_vec(),
-        }
-    }
-
-    /// Bytes that it holds, near enough to bound a queue.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        let text = |(name, value): &(String, Option<String>)| {
-            name.len() + value.as_ref().map_or(0, String::len) + 64
-        };
-        self.body.len() + self.properties.iter().map(text).sum::<usize>() + 128
+impl<'b> Message<'b> {
+    /// All properties: those of the bag in order, then the hub's own for a retained message and for a will.
+    fn properties(&self) -> impl Iterator<Item = (Cow<'b, str>, Option<Cow<'b, str>>)> {
+        let own = |name: &'b str, value: &'static str| (Cow::Borrowed(name), Some(Cow::Borrowed(value)));
+        let retain = self.retain_property.map(|name| own(name, "true"));
+        let will = self.is_will.then(|| own("iothub-MessageType", "Will"));
+        self.bag.iter().chain(retain).chain(will)
     }
 
     /// The line of `GET /messages/events`, with the names of Event Hubs.
@@ -96,23 +135,24 @@ impl Message {
         let enqueued = self.enqueued.to_string();
         let mut application = Map::new();
         let mut system = Map::new();
-        for (name, value) in &self.properties {
-            let value = value.clone().map_or(Value::Null, Value::from);
-            match SystemProperty::from_wire(name) {
+        for (name, value) in self.properties() {
+            let value = value.map_or(Value::Null, Value::from);
+            match SystemProperty::from_wire(&name) {
                 Some(property) => system.insert(property.event_hubs_name().to_owned(), value),
-                None => application.insert(name.clone(), value),
+                None => application.insert(name.into_owned(), value),
             };
         }
         // Stamped last: what a device says about itself under these names does not count.
         let sender = &self.sender;
+        let auth_method = sender.auth_method();
         for (name, value) in [
-            ("iothub-connection-device-id", Some(&*sender.device_id)),
-            ("iothub-connection-module-id", sender.module_id.as_deref()),
-            ("iothub-connection-auth-generation-id", Some(sender.generation_id.as_str())),
-            ("iothub-connection-auth-method", Some(sender.auth_method.as_str())),
+            ("iothub-connection-device-id", Some(sender.device_id)),
+            ("iothub-connection-module-id", sender.module_id),
+            ("iothub-connection-auth-generation-id", Some(sender.generation_id)),
+            ("iothub-connection-auth-method", Some(auth_method.as_str())),
             ("iothub-enqueuedtime", Some(enqueued.as_str())),
             ("iothub-message-source", Some("Telemetry")),
-            ("dt-dataschema", sender.model_id.as_deref()),
+            ("dt-dataschema", sender.model_id),
         ] {
             match value {
                 Some(value) => system.insert(name.to_owned(), value.into()),
@@ -121,14 +161,14 @@ impl Message {
         }
         let mut line = json!({
             "cursor": cursor,
-            "deviceId": &*sender.device_id,
+            "deviceId": sender.device_id,
             "enqueuedTime": enqueued,
-            "body": STANDARD.encode(&self.body),
+            "body": STANDARD.encode(self.body),
             "properties": application,
             "systemProperties": system,
         });
-        if let (Some(module_id), Some(line)) = (&sender.module_id, line.as_object_mut()) {
-            line.insert("moduleId".to_owned(), module_id.as_str().into());
+        if let (Some(module_id), Some(line)) = (sender.module_id, line.as_object_mut()) {
+            line.insert("moduleId".to_owned(), module_id.into());
         }
         line.to_string()
     }
@@ -138,30 +178,28 @@ impl Message {
 mod tests {
     use super::*;
 
-    fn sender() -> Sender {
-        Sender {
-            device_id: "demo".into(),
+    fn line(bag: &str) -> Value {
+        let sender = SenderFields {
+            device_id: "demo",
             module_id: None,
-            generation_id: "1".to_owned(),
-            auth_method: "{}".to_owned(),
+            generation_id: "1",
+            auth_type: "sas",
             model_id: None,
-        }
-    }
-
-    fn line(properties: &[(&str, Option<&str>)]) -> Value {
-        let owned = |(name, value): &(&str, Option<&str>)| ((*name).to_owned(), value.map(str::to_owned));
+        };
         let message = Message {
-            sender: Arc::new(sender()),
+            sender,
             enqueued: UnixTime::from_secs(1_700_000_000),
-            properties: properties.iter().map(owned).collect(),
-            body: vec![0, 255],
+            bag: PropertyBag::parse(bag).unwrap(),
+            retain_property: None,
+            is_will: false,
+            body: &[0, 255],
         };
         serde_json::from_str(&message.to_line(7)).unwrap()
     }
 
     #[test]
     fn system_properties_get_their_event_hubs_names() {
-        let line = line(&[("$.mid", Some("m1")), ("alert", Some("true")), ("bare", None)]);
+        let line = line("$.mid=m1&alert=true&bare");
         assert_eq!(line["cursor"], 7);
         assert_eq!(line["body"], "AP8=");
         assert_eq!(line["enqueuedTime"], "2023-11-14T22:13:20.000Z");
@@ -172,8 +210,21 @@ mod tests {
 
     #[test]
     fn a_device_cannot_send_in_the_name_of_another() {
-        let line = line(&[("$.cdid", Some("other")), ("$.cmid", Some("module"))]);
+        let line = line("$.cdid=other&$.cmid=module");
         assert_eq!(line["systemProperties"]["iothub-connection-device-id"], "demo");
         assert!(line["systemProperties"].get("iothub-connection-module-id").is_none());
+    }
+
+    #[test]
+    fn a_sender_is_known_by_its_client_id() {
+        let fields = SenderFields {
+            device_id: "a",
+            module_id: Some("b"),
+            generation_id: "1",
+            auth_type: "sas",
+            model_id: None,
+        };
+        assert_eq!(Sender::new(&fields).client_id(), "a/b");
+        assert_eq!(Sender::new(&SenderFields { module_id: None, ..fields }).client_id(), "a");
     }
 }

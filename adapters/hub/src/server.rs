@@ -1,7 +1,8 @@
 //! The hub on its sockets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -14,20 +15,20 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::{JoinSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::Failure;
 use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
-use crate::log::EventLog;
 use crate::service::{self, Peer, Service};
 use crate::store::Store;
 use crate::transport::tls;
+use crate::transport::tls_socket::TlsSocket;
 use crate::view::View;
-use crate::writer::Writer;
+use crate::worker::{Seed, Worker};
 
 /// How long connections may take to part when the hub stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -38,33 +39,36 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Server {
     engine: Arc<Engine>,
-    writer: thread::JoinHandle<()>,
+    threads: Vec<thread::JoinHandle<()>>,
     router: Router,
     tls: Arc<ServerConfig>,
 }
 
 impl Server {
-    /// Loads what the store has, and starts the writer.
+    /// Loads what the store has, and starts the writer and so many workers; at least one.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read, or a thread cannot be had.
     pub fn start(
         config: HubConfig,
         policies: Vec<Policy>,
         store: Box<dyn Store>,
-        telemetry: Arc<EventLog>,
         tls: Arc<ServerConfig>,
         view: View,
+        workers: usize,
     ) -> Result<Self, Failure> {
         let host_names = config.host_names.clone();
-        let (engine, writer) = Engine::start(config, store, view)?;
+        let telemetry = store.telemetry();
+        let (engine, parts) = Engine::start(config, store, view, workers)?;
+        let mut threads = Vec::new();
+        for worker in parts.workers {
+            threads.push(start_worker(worker)?);
+        }
+        if let Some(writer) = parts.writer {
+            threads.push(start_thread("writer", move || writer.run())?);
+        }
         let service = Service { engine: Arc::clone(&engine), telemetry, policies, host_names };
-        Ok(Self {
-            engine,
-            writer: thread::spawn(move || Writer::run(writer)),
-            router: service::router(Arc::new(service)),
-            tls,
-        })
+        Ok(Self { engine, threads, router: service::router(Arc::new(service)), tls })
     }
 
     /// The hub itself.
@@ -74,26 +78,22 @@ impl Server {
     }
 
     /// Serves until `stop`; then ends every connection and waits until all that was taken is written.
-    pub async fn run(self, listeners: Listeners, stop: impl Future<Output = ()>) {
-        let mut tasks = JoinSet::new();
-        let engine = Arc::clone(&self.engine);
-        tasks.spawn(async move { engine.keep_time().await });
+    ///
+    /// # Errors
+    /// When a socket cannot be shared by the workers.
+    pub async fn run(self, listeners: Listeners, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         for listener in listeners.mqtt {
-            tasks.spawn(accept(
-                listener,
-                TlsAcceptor::from(Arc::clone(&self.tls)),
-                Arc::clone(&self.engine),
-                serve_mqtt,
-            ));
+            share(listener, &self.engine, &self.tls).map_err(|error| {
+                Failure::new(format!("cannot share a socket: {error}"), "see the limits of this system")
+            })?;
         }
+        let mut tasks = JoinSet::new();
         for listener in listeners.https {
-            let router = self.router.clone();
-            let serve = move |_, socket, peer| serve_https(router.clone(), socket, peer);
-            tasks.spawn(accept(
+            tasks.spawn(accept_https(
                 listener,
                 TlsAcceptor::from(Arc::clone(&self.tls)),
                 Arc::clone(&self.engine),
-                serve,
+                self.router.clone(),
             ));
         }
         stop.await;
@@ -101,57 +101,122 @@ impl Server {
         // Whoever has not parted by then is left behind; what they sent was not acknowledged.
         let _ = tokio::time::timeout(STOP_TIME, self.engine.all_closed()).await;
         tasks.shutdown().await;
-        self.engine.backlog().end();
-        let _ = tokio::task::spawn_blocking(move || self.writer.join()).await;
+        self.engine.end();
+        let threads = self.threads;
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(|it| it.join()));
+        // A thread that panicked has said so.
+        let _ = ended.await;
+        Ok(())
     }
 }
 
+fn no_thread(error: std::io::Error) -> Failure {
+    Failure::new(format!("cannot start threads: {error}"), "see the limits of this system")
+}
+
+fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, Failure> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(no_thread)
+}
+
+/// A worker on its thread, whose runtime has nothing but what belongs to it.
+fn start_worker(worker: Seed) -> Result<thread::JoinHandle<()>, Failure> {
+    let (started, has_started) = mpsc::sync_channel(1);
+    let run = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => {
+            // Whoever started it waits for that.
+            let _ = started.send(Ok(()));
+            runtime.block_on(worker.run());
+        }
+        Err(error) => drop(started.send(Err(error))),
+    };
+    let thread = start_thread("worker", run)?;
+    let started = has_started.recv().unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    started.map(|()| thread).map_err(no_thread)
+}
+
+/// Has every worker accept from the same socket: whoever has time takes the next connection.
+fn share(listener: TcpListener, engine: &Engine, tls: &Arc<ServerConfig>) -> std::io::Result<()> {
+    let listener = listener.into_std()?;
+    for place in 0..engine.places() {
+        let (listener, tls) = (listener.try_clone()?, Arc::clone(tls));
+        engine.send(place, |worker| {
+            // It was registered once already, and so it can be again.
+            let Ok(listener) = TcpListener::from_std(listener) else { return };
+            worker.listen(accept_mqtt(Rc::clone(worker), listener, tls));
+        });
+    }
+    Ok(())
+}
+
 /// Accepts for ever; each connection gets a task of its own, its TLS handshake included.
-async fn accept<F, S>(listener: TcpListener, tls: TlsAcceptor, engine: Arc<Engine>, serve: S)
-where
-    S: Fn(Arc<Engine>, TlsStream<TcpStream>, Peer) -> F + Clone + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
+async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Arc<ServerConfig>) {
     loop {
-        let Ok((socket, address)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (tls, engine, serve) = (tls.clone(), Arc::clone(&engine), serve.clone());
-        tokio::spawn(async move {
-            if let Some((socket, peer)) = handshake(&tls, &engine, socket, address).await {
-                serve(engine, socket, peer).await;
+        let (socket, peer) = accept(&listener).await;
+        let (worker, tls) = (Rc::clone(&worker), Arc::clone(&tls));
+        spawn_local(async move {
+            // Of use for the handshake alone, and so not in the connection's own task.
+            if let Some((socket, certificate, rx)) = Box::pin(handshake(&worker, socket, tls, peer)).await {
+                connection::serve(worker, socket, peer, certificate, rx).await;
             }
         });
     }
 }
 
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                // Answers are small and wanted at once; a socket that is closed already fails later.
+                let _ = socket.set_nodelay(true);
+                return (socket, peer);
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
 async fn handshake(
-    tls: &TlsAcceptor,
-    engine: &Engine,
+    worker: &Worker,
     socket: TcpStream,
-    address: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, Peer)> {
-    // Answers are small and wanted at once; a socket that is closed already fails below.
-    let _ = socket.set_nodelay(true);
-    match tokio::time::timeout(CONNECT_TIME, tls.accept(socket)).await {
-        Ok(Ok(socket)) => {
-            let certificate = tls::thumbprints(socket.get_ref().1);
-            Some((socket, Peer { address, certificate }))
+    tls: Arc<ServerConfig>,
+    peer: SocketAddr,
+) -> Option<(TlsSocket, Option<devicebound::hub::ClientCertificate>, Vec<u8>)> {
+    let mut socket = TlsSocket::new(socket, tls).ok()?;
+    let mut rx = Vec::new();
+    let done =
+        std::future::poll_fn(|cx| socket.poll_handshake(cx, &mut worker.buffers.borrow_mut(), &mut rx));
+    match tokio::time::timeout(CONNECT_TIME, done).await {
+        Ok(Ok(())) => {
+            let certificate = tls::client_certificate(socket.state());
+            Some((socket, certificate, rx))
         }
         Ok(Err(error)) => {
-            engine.view.tls_failed(address, &error);
+            worker.engine.view.tls_failed(peer, &error);
             None
         }
         Err(_) => None,
     }
 }
 
-async fn serve_mqtt(engine: Arc<Engine>, socket: TlsStream<TcpStream>, peer: Peer) {
-    connection::serve(&engine, socket, peer.address, peer.certificate).await;
+/// The same for HTTPS, on the runtime of the service API.
+async fn accept_https(listener: TcpListener, tls: TlsAcceptor, engine: Arc<Engine>, router: Router) {
+    loop {
+        let (socket, address) = accept(&listener).await;
+        let (tls, engine, router) = (tls.clone(), Arc::clone(&engine), router.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(CONNECT_TIME, tls.accept(socket)).await {
+                Ok(Ok(socket)) => {
+                    let certificate = tls::client_certificate(socket.get_ref().1);
+                    serve_https(router, socket, Peer { address, certificate }).await;
+                }
+                Ok(Err(error)) => engine.view.tls_failed(address, &error),
+                Err(_) => {}
+            }
+        });
+    }
 }
 
-async fn serve_https(router: Router, socket: TlsStream<TcpStream>, peer: Peer) {
+async fn serve_https(router: Router, socket: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer) {
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

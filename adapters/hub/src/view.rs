@@ -33,6 +33,7 @@ pub enum Format {
 #[derive(Clone, Debug, Default)]
 pub struct View {
     printer: Option<Arc<Printer>>,
+    packets: bool,
 }
 
 #[derive(Debug)]
@@ -53,25 +54,26 @@ pub struct Who<'a> {
 }
 
 impl View {
-    /// A view that prints to standard output.
+    /// A view that prints to standard output; without `packets`, only what is not about a single one.
     #[must_use]
-    pub fn stdout(format: Format) -> Self {
+    pub fn stdout(format: Format, packets: bool) -> Self {
         let (view, printed) = Self::lines(format);
         thread::spawn(move || print(&printed));
-        view
+        Self { packets, ..view }
     }
 
     /// A view whose lines somebody else takes.
     #[must_use]
     pub fn lines(format: Format) -> (Self, Receiver<String>) {
         let (lines, taken) = sync_channel(LINES_MAX);
-        (Self { printer: Some(Arc::new(Printer { format, lines, lost: AtomicU64::new(0) })) }, taken)
+        let printer = Printer { format, lines, lost: AtomicU64::new(0) };
+        (Self { printer: Some(Arc::new(printer)), packets: true }, taken)
     }
 
-    /// Whether anybody looks.
+    /// Whether anybody looks at packets. Without, none is copied for it, nor explained.
     #[must_use]
-    pub const fn is_on(&self) -> bool {
-        self.printer.is_some()
+    pub const fn shows_packets(&self) -> bool {
+        self.packets
     }
 
     /// A whole packet went one way or the other.

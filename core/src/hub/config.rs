@@ -56,6 +56,9 @@ pub struct HubConfig {
     pub clock_skew: Duration,
     /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
     pub expiry_grace: Duration,
+    /// Whether a device may ask for a [`Fault`](super::Fault) by the properties of a telemetry message, as Azure's SDKs do
+    /// in their tests. The real service allows that on hubs of its own only.
+    pub fault_injection: bool,
     /// Bounds.
     pub limits: Limits,
 }

@@ -32,6 +32,11 @@ impl Hub {
         self.clock.1.after(now.since(self.clock.0))
     }
 
+    /// The wall-clock time of a moment that has passed.
+    pub(super) fn unix_time_of(&self, now: Instant, moment: Instant) -> UnixTime {
+        self.unix_time(now).before(now.since(moment))
+    }
+
     fn instant(&self, time: UnixTime) -> Instant {
         self.clock.0.after(time.since(self.clock.1))
     }
@@ -49,6 +54,14 @@ impl Hub {
                 Target::Link(link) => self.expire_link(now, link, at),
                 Target::Call(call) => self.expire_call(now, call),
                 Target::Mailbox(device) => self.expire_mailbox(now, device, at),
+                Target::Hold(link) => {
+                    self.make_ready(link);
+                    None
+                }
+                Target::Fault(device) => {
+                    self.turn_fault(now, device);
+                    None
+                }
             };
             if expired.is_some() {
                 return expired;

@@ -5,8 +5,10 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
-use super::record::Authentication;
-use super::{Action, DeviceKey, Hub, Wait, Will};
+use super::action::Will;
+use super::{
+    Action, Authentication, ClientCertificate, Credential, DeviceIdentity, DeviceKey, Hub, Place, Wait,
+};
 use crate::iothub::sas::{Demand, Rights, SasError, SasToken, SymmetricKey};
 use crate::iothub::topic::FromDevice;
 use crate::iothub::{Edition, Identity, Username};
@@ -23,6 +25,18 @@ pub(super) struct Handshake {
     pub(super) deadline: Instant,
     /// The CONNECT that waits for its verdict.
     pub(super) request: Option<Request>,
+}
+
+/// Which device the first packet of a connection names, so that its bytes can be brought to where that device's record
+/// is. `None` while the packet is not whole, and for what names no device: any [`Hub`] can judge that.
+#[must_use]
+pub fn device_of(mut received: &[u8]) -> Option<&str> {
+    match decode(&mut received, CONNECT_MAX) {
+        Ok(Decoded::Packet(Packet::Connect(connect))) => {
+            Identity::from_client_id(connect.client_id.as_str()).ok().map(Identity::device_id)
+        }
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// What is kept of a CONNECT while its verdict is out.
@@ -42,15 +56,6 @@ pub struct ConnectRequest<'i> {
     pub connect: Connect<'i>,
 }
 
-/// Thumbprints of the certificate that the client showed in the TLS handshake, in hex of any case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thumbprints {
-    /// Of the DER bytes.
-    pub sha1: String,
-    /// Of the DER bytes.
-    pub sha256: String,
-}
-
 /// A verdict in favour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -60,6 +65,8 @@ pub struct Grant {
     pub expires: Option<UnixTime>,
     /// The edition that the user name's api-version asks for; `None` where it names none.
     pub edition: Option<Edition>,
+    /// What the connection proved itself with: it ends when the registry takes that away.
+    pub credential: Credential,
 }
 
 /// A verdict against.
@@ -98,24 +105,26 @@ impl Refusal {
 
 impl Hub {
     /// The usual verdict: user name and client id agree, the identity is registered and enabled, and the token or the
-    /// certificate is its own.
+    /// certificate is its own; and there is no more than the hub's rates and quota allow.
     ///
     /// # Errors
-    /// The first rule that is broken, with return code 5.
+    /// The first rule that is broken, with return code 5; with 3 where the same device may well come later.
     pub fn authenticate(
-        &self,
+        &mut self,
         now: Instant,
         request: &ConnectRequest<'_>,
-        certificate: Option<&Thumbprints>,
+        certificate: Option<&ClientCertificate>,
     ) -> Result<Grant, Refusal> {
-        self.judge(now, &request.connect, certificate).map_err(Refusal::not_authorized)
+        let grant = self.judge(now, &request.connect, certificate).map_err(Refusal::not_authorized)?;
+        self.gate.connect(now, grant.device)?;
+        Ok(grant)
     }
 
     fn judge(
         &self,
         now: Instant,
         connect: &Connect<'_>,
-        certificate: Option<&Thumbprints>,
+        certificate: Option<&ClientCertificate>,
     ) -> Result<Grant, Rule> {
         let client_id = connect.client_id.as_str();
         let credentials = connect.credentials.ok_or(Rule::Username)?;
@@ -127,55 +136,87 @@ impl Hub {
             return Err(Rule::HostName);
         }
         let device = self.find(client_id).ok_or(Rule::UnknownDevice)?;
-        let record = self.record(device).ok_or(Rule::UnknownDevice)?;
+        let identity = &self.record(device).ok_or(Rule::UnknownDevice)?.identity;
         let password = credentials.password.filter(|password| !password.is_empty());
-        let expires = match (password, certificate, &record.identity.authentication) {
-            (None, Some(shown), Authentication::SelfSigned { primary, secondary }) => {
-                let known = |print: &String| {
-                    print.eq_ignore_ascii_case(&shown.sha1) || print.eq_ignore_ascii_case(&shown.sha256)
-                };
-                if !known(primary) && !secondary.as_ref().is_some_and(known) {
-                    return Err(Rule::Certificate);
-                }
-                None
+        let (expires, credential) = match (password, certificate) {
+            (Some(token), _) => {
+                let (expires, credential) = self.judge_token(now, token, username.host(), identity)?;
+                (Some(expires), credential)
             }
-            (None, Some(_), Authentication::Sas { .. }) => return Err(Rule::Certificate),
-            (None, None, _) => return Err(Rule::NoCredentials),
-            (Some(token), _, _) => Some(self.verify_token(
-                now,
-                token,
-                username.host(),
-                &record.keys(),
-                record.identity.identity(),
-            )?),
+            (None, Some(shown)) => (None, judge_certificate(shown, identity)?),
+            (None, None) => return Err(Rule::NoCredentials),
         };
-        if !record.identity.enabled {
+        let owner = self.device_of(identity.identity());
+        if !identity.enabled || owner.is_some_and(|owner| !owner.enabled) {
             return Err(Rule::DeviceDisabled);
         }
-        Ok(Grant { device, expires, edition: Edition::of(username.api_version().as_deref()) })
+        Ok(Grant { device, expires, edition: Edition::of(username.api_version().as_deref()), credential })
     }
 
-    fn verify_token(
+    /// The device that a module belongs to; `None` for a device itself.
+    fn device_of(&self, identity: Identity<'_>) -> Option<&DeviceIdentity> {
+        identity.module_id()?;
+        self.record(self.find(identity.device_id())?).map(|record| &record.identity)
+    }
+
+    /// A token is signed with a key of the identity or of a policy; or it is that of the device, shown by its module
+    /// (IoT Edge hub: device scope token).
+    fn judge_token(
         &self,
         now: Instant,
         token: &[u8],
         host: &str,
-        keys: &[&SymmetricKey],
-        identity: Identity<'_>,
-    ) -> Result<UnixTime, Rule> {
+        identity: &DeviceIdentity,
+    ) -> Result<(UnixTime, Credential), Rule> {
         let token = core::str::from_utf8(token).map_err(|_| Rule::SasMalformed)?;
         let token = SasToken::parse(token).map_err(SasError::rule)?;
+        let own = self.verify(now, &token, host, identity);
+        match self.device_of(identity.identity()) {
+            Some(owner) if own.is_err() => match self.verify(now, &token, host, owner) {
+                Ok((expiry, Credential::Key(place))) => Ok((expiry, Credential::DeviceKey(place))),
+                _ => own, // what is wrong with it is told of the identity itself
+            },
+            _ => own,
+        }
+    }
+
+    fn verify(
+        &self,
+        now: Instant,
+        token: &SasToken<'_>,
+        host: &str,
+        identity: &DeviceIdentity,
+    ) -> Result<(UnixTime, Credential), Rule> {
+        let keys: Vec<&SymmetricKey> = identity.authentication.keys().map(|(_, key)| key).collect();
         let demand = Demand {
-            target: &resource(host, identity),
-            keys,
+            target: &resource(host, identity.identity()),
+            keys: &keys,
             right: Rights::DEVICE_CONNECT,
             now: self.unix_time(now),
             skew: self.config.clock_skew,
         };
         let policy = |name: &str| self.config.policies.iter().find(|policy| policy.name == name);
         let verified = token.verify(&demand, policy).map_err(SasError::rule)?;
-        Ok(verified.expiry)
+        if verified.policy.is_some() {
+            return Ok((verified.expiry, Credential::Other));
+        }
+        let signed = |(_, key): &(Place, &SymmetricKey)| token.is_signed_with(key);
+        let place = identity.authentication.keys().find(signed).map_or(Place::Primary, |(place, _)| place);
+        Ok((verified.expiry, Credential::Key(place)))
     }
+}
+
+fn judge_certificate(shown: &ClientCertificate, identity: &DeviceIdentity) -> Result<Credential, Rule> {
+    if identity.authentication != Authentication::CertificateAuthority {
+        return identity.authentication.place_of(shown).map(Credential::Thumbprint).ok_or(Rule::Certificate);
+    }
+    if !shown.is_trusted {
+        return Err(Rule::CertificateChain);
+    }
+    if shown.common_name.as_deref() != Some(identity.client_id()) {
+        return Err(Rule::CertificateName);
+    }
+    Ok(Credential::CertificateAuthority)
 }
 
 /// What a device's SAS token must cover: `{host}/devices/{id}`, and `/modules/{id}` for a module.

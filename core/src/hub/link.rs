@@ -7,16 +7,21 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::action::Will;
 use super::handshake::Request;
 use super::mailbox::SequenceNumber;
 use super::methods::Calls;
 use super::pending::{Pending, publish};
+use super::timers::{Target, Timers};
 use super::{
-    CallId, Change, Commit, DeviceKey, DeviceSlot, Grant, Limits, Progress, Receipt, Revision, Will,
+    CallId, Change, Commit, Credential, DeviceKey, DeviceSlot, Grant, Limits, LinkId, Progress, Receipt,
+    Revision,
 };
 use crate::iothub::topic::{desired_patch_topic, method_request_topic};
 use crate::iothub::{Edition, PropertyBag, Subscription, Subscriptions};
+use crate::limits::{TAKEOVER_FIGHT, TAKEOVER_FIGHT_TIME};
 use crate::packet::{PublishQoS, QoS};
+use crate::rule::Rule;
 use crate::session::keep_alive;
 use crate::time::{Instant, UnixTime};
 
@@ -89,6 +94,10 @@ pub(super) struct Link {
     pub(super) edition: Option<Edition>,
     pub(super) will: Option<Will>,
     pub(super) expires: Option<UnixTime>,
+    pub(super) credential: Credential,
+    accepted_at: Instant,
+    /// How often in a row the identity was taken over soon after it was connected, this connection being the last to.
+    takeovers: u8,
     pub(super) pending: Pending,
     /// The first cloud message that this connection was not sent.
     pub(super) unsent: SequenceNumber,
@@ -98,6 +107,8 @@ pub(super) struct Link {
     pub(super) last_heard: Instant,
     /// The machine itself refuses to read, for the store's sake: silence is not the device's fault.
     pub(super) stalled: bool,
+    /// Nothing goes over the connection before this, either way.
+    held_until: Option<Instant>,
     notifications: VecDeque<Notification>,
     calls: VecDeque<CallId>,
 }
@@ -115,6 +126,9 @@ impl Link {
             edition: grant.edition,
             will: request.will,
             expires: grant.expires,
+            credential: grant.credential,
+            accepted_at: now,
+            takeovers: 0,
             pending: Pending::new(limits.in_flight.saturating_mul(2)),
             unsent: SequenceNumber(0),
             persistent: !request.clean_session,
@@ -122,9 +136,19 @@ impl Link {
             patience: keep_alive::hub_patience(request.keep_alive),
             last_heard: now,
             stalled: false,
+            held_until: None,
             notifications: VecDeque::new(),
             calls: VecDeque::new(),
         }
+    }
+
+    /// This connection ends that one. Gives the rule that names its end: clients that throw each other out in turn are
+    /// told apart from a device that came back before its old connection was known to be dead.
+    pub(super) fn take_over_from(&mut self, other: &Self) -> Rule {
+        if self.accepted_at.since(other.accepted_at) < TAKEOVER_FIGHT_TIME {
+            self.takeovers = other.takeovers.saturating_add(1);
+        }
+        if self.takeovers >= TAKEOVER_FIGHT { Rule::TakeoverFight } else { Rule::Takeover }
     }
 
     /// CONNACK goes out now: silence counts from here, and calls that waited for the device are for it.
@@ -143,6 +167,27 @@ impl Link {
             self.last_heard = now;
         }
         self.silence_ends() <= now
+    }
+
+    /// From now on until `until` nothing goes over the connection, either way.
+    #[cold]
+    pub(super) fn hold(&mut self, timers: &mut Timers, id: LinkId, until: Instant) {
+        let until = self.held_until.map_or(until, |held| held.max(until));
+        self.held_until = Some(until);
+        timers.schedule(until, Target::Hold(id));
+    }
+
+    /// Whether nothing may go over the connection now.
+    #[inline]
+    pub(super) fn is_held(&mut self, now: Instant) -> bool {
+        match self.held_until {
+            None => false,
+            Some(until) if until > now => true,
+            Some(_) => {
+                self.held_until = None;
+                false
+            }
+        }
     }
 
     pub(super) fn has_methods(&self) -> bool {
@@ -186,6 +231,9 @@ impl Link {
         high_water: usize,
         tx: &mut Vec<u8>,
     ) -> Progress {
+        if self.is_held(now) {
+            return Progress::Idle;
+        }
         self.pending.release(device.committed, high_water, tx);
         self.send_notifications(device.committed, high_water, tx);
         self.send_calls(calls, now, high_water, tx);

@@ -30,9 +30,13 @@
 //! *Time* comes in with every call. Deadlines are looked up with [`Hub::poll_timeout`] and worked off with
 //! [`Hub::expire`].
 
+mod action;
 mod config;
 mod deadlines;
+mod fault;
+mod gate;
 mod handshake;
+mod identity;
 mod link;
 mod mailbox;
 mod methods;
@@ -44,170 +48,40 @@ mod registry;
 mod service;
 mod slab;
 mod snapshot;
+mod stamps;
 mod timers;
 mod twin;
 
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use action::{
+    Action, Change, Commit, DeviceKey, Ended, Event, Expired, Full, LinkId, Progress, Receipt, Wait,
+};
 pub use config::{HubConfig, Limits};
-pub use handshake::{ConnectRequest, Grant, Refusal, Thumbprints};
+pub use fault::Fault;
+pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
+pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
 pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
-pub use record::{Authentication, DeviceIdentity, DeviceRecord, Revision};
+pub use record::{Activity, DeviceRecord, Revision};
+pub use registry::Connection;
 pub use snapshot::SnapshotError;
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 
+use action::Will;
+use gate::Gate;
 use handshake::Handshake;
 use link::Link;
 use methods::Calls;
 use opening::Opening;
-use slab::{Slab, Slot};
+use slab::Slab;
 use timers::{Target, Timers};
 
-use crate::packet::PacketType;
 use crate::rule::Rule;
 use crate::session::{Close, CloseReason};
 use crate::time::{Instant, UnixTime};
-
-/// A connection of a hub, told apart from all others before and after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(Slot);
-
-/// A record of a hub, told apart from all others before and after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeviceKey(Slot);
-
-/// Names telemetry that is to be stored, for [`Hub::stored`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the device's PUBACK waits until `Hub::stored` is told of it"]
-pub struct Receipt {
-    link: LinkId,
-    number: u64,
-}
-
-/// A record that changed and is to be made durable, for [`Hub::committed`].
-///
-/// One of a later revision contains all earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "replies wait until `Hub::committed` is told of the revision"]
-pub struct Commit {
-    /// Whose record.
-    pub device: DeviceKey,
-    /// Its revision.
-    pub revision: Revision,
-    /// What is new in it, so that a store need not write all of it.
-    pub change: Change,
-}
-
-/// What a [`Commit`] changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The registry entry.
-    Identity,
-    /// The persistent session, or which messages may have been sent.
-    Session,
-    /// One more message waits.
-    Enqueued(SequenceNumber),
-    /// The device completed a message.
-    Completed(SequenceNumber),
-    /// Messages expired or were purged.
-    DeadLettered,
-    /// Reported properties.
-    Reported,
-    /// Desired properties or tags.
-    Desired,
-}
-
-/// What happened to a link.
-#[derive(Debug)]
-pub enum Event<'r, 'i> {
-    /// Bytes are there. At most one packet is taken off the front.
-    Received(&'r mut &'i [u8]),
-    /// The transport has ended, and all that it brought was pulled.
-    Closed,
-    /// A deadline came, and all that had arrived by then was pulled.
-    TimedOut,
-}
-
-/// What a link wants done. After any event, pull with [`Event::Received`] until [`Action::Wait`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Action<'i> {
-    /// Judge this CONNECT: [`Hub::accept`] or [`Hub::refuse`].
-    Authenticate(ConnectRequest<'i>),
-    /// Store this, then say [`Hub::stored`].
-    Telemetry(Telemetry<'i>),
-    /// Make the record durable, then say [`Hub::committed`].
-    Commit(Commit),
-    /// A device answered a call.
-    Answered(MethodAnswer<'i>),
-    /// A packet was dealt with, and nothing is to be done about it.
-    Done(PacketType),
-    /// Nothing more before this.
-    Wait(Wait),
-}
-
-/// What a link waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// At least so many further bytes.
-    Read {
-        /// Further bytes.
-        at_least: usize,
-    },
-    /// Room: the output was not taken. Do not read before it was.
-    Flush,
-    /// `stored` or `committed`. Do not read before.
-    Store,
-    /// `accept` or `refuse`.
-    Verdict,
-}
-
-/// How far [`Hub::poll_transmit`] got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Progress {
-    /// All is written that can be.
-    Idle,
-    /// The output holds as much as it should; write it, then call again.
-    More,
-    /// A message was sent at QoS 0 and is completed by that; make it durable and call again.
-    Commit(Commit),
-}
-
-/// What came due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Expired {
-    /// A link: pull what has arrived on it, then hand it [`Event::TimedOut`].
-    Link(LinkId),
-    /// A call came to nothing.
-    Call(CallId, CallFailure),
-    /// Messages reached the end of their time to live.
-    DeadLettered(Commit),
-}
-
-/// A will that is to be stored as telemetry `[MQTT-3.1.2-8]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Will {
-    properties: String,
-    payload: Vec<u8>,
-    retain: bool,
-}
-
-/// What is left of a link that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The record that it was for; `None` where it never got that far.
-    pub device: Option<DeviceKey>,
-    /// Whether this was the identity's live connection until now: false after a takeover.
-    pub was_current: bool,
-    edition: Option<crate::iothub::Edition>,
-    will: Option<Will>,
-}
 
 #[derive(Debug)]
 enum State {
@@ -219,6 +93,8 @@ enum State {
         device: Option<DeviceKey>,
         edition: Option<crate::iothub::Edition>,
         will: Option<Will>,
+        /// When its last packet came, if it ever was live.
+        heard: Option<Instant>,
     },
 }
 
@@ -255,20 +131,17 @@ pub struct Hub {
     ready: VecDeque<LinkId>,
     calls: Calls,
     timers: Timers,
+    gate: Gate,
     /// One moment on both clocks.
     clock: (Instant, UnixTime),
 }
 
-/// The hub has as many connections as it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the hub has as many connections as Limits::links allows; close this one")]
-pub struct Full;
-
 impl Hub {
     /// A hub without devices. `now` and `unix_time` are the same moment on the two clocks.
     #[must_use]
-    pub const fn new(config: HubConfig, now: Instant, unix_time: UnixTime) -> Self {
+    pub fn new(config: HubConfig, now: Instant, unix_time: UnixTime) -> Self {
         Self {
+            gate: Gate::new(&config),
             config,
             devices: Slab::new(),
             ids: BTreeMap::new(),
@@ -307,11 +180,19 @@ impl Hub {
         let State::Handshake(handshake) = &mut slot.state else { return None };
         let request = handshake.request.take()?;
         let limits = &self.config.limits;
-        let (opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
-        slot.state = State::Opening(opening);
+        let (mut opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
         let revision = device.record.revision;
         if let Some(previous) = device.link.replace(link) {
-            self.end(previous, CloseReason::Ended(Rule::Takeover));
+            let rule = match self.links.get(previous.0).map(|slot| &slot.state) {
+                Some(State::Opening(Opening { link: other, .. }) | State::Live(other)) => {
+                    opening.link.take_over_from(other)
+                }
+                _ => Rule::Takeover,
+            };
+            self.end(previous, CloseReason::Ended(rule));
+        }
+        if let Some(slot) = self.links.get_mut(link.0) {
+            slot.state = State::Opening(opening);
         }
         self.make_ready(link);
         changed.then_some(Commit { device: grant.device, revision, change: Change::Session })
@@ -367,6 +248,8 @@ impl Hub {
                     id: link,
                     limits: &self.config.limits,
                     calls: &mut self.calls,
+                    timers: &mut self.timers,
+                    gate: &mut self.gate,
                 };
                 live.received(context, device, input, tx)
             }
@@ -462,14 +345,16 @@ impl Hub {
     /// Takes a link away. Its will comes out, unless the device said DISCONNECT `[MQTT-3.14.4-3]`.
     ///
     /// `why` counts only where the machine has not ended the link itself.
-    pub fn close(&mut self, link: LinkId, why: CloseReason) -> Option<Ended> {
+    pub fn close(&mut self, now: Instant, link: LinkId, why: CloseReason) -> Option<Ended> {
         self.end(link, why);
         let LinkSlot { state, timer, .. } = self.links.remove(link.0)?;
         if timer.is_some() {
             let links = &self.links;
             self.timers.forget_link(|link, at| links.get(link.0).is_some_and(|slot| slot.timer == Some(at)));
         }
-        let State::Ended { device, edition, will, .. } = state else { return None };
+        let State::Ended { device, edition, will, heard, .. } = state else { return None };
+        let unix_time = self.unix_time(now);
+        let heard = heard.map(|heard| self.unix_time_of(now, heard));
         let mut was_current = false;
         if let Some(key) = device
             && let Some(slot) = self.devices.get_mut(key.0)
@@ -477,6 +362,9 @@ impl Hub {
         {
             slot.link = None;
             was_current = true;
+            if heard.is_some() {
+                slot.record.activity = Activity { connection_state_updated: Some(unix_time), last: heard };
+            }
             self.schedule_mailbox(key);
         }
         Some(Ended { device, was_current, edition, will })
@@ -485,15 +373,21 @@ impl Hub {
     /// An opening link becomes live when the revision that its CONNACK rests on is safe; says whether it did.
     #[cold]
     fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> bool {
+        let unix_time = self.unix_time(now);
         let Some(slot) = self.links.get_mut(link.0) else { return false };
         let State::Opening(opening) = &slot.state else { return false };
-        let Some(device) = self.devices.get(opening.link.device.0) else { return false };
+        let Some(device) = self.devices.get_mut(opening.link.device.0) else { return false };
         if !opening.is_safe(device.committed) {
             return false;
         }
+        device.record.activity.connection_state_updated = Some(unix_time);
         let between = State::ended(Close::new(CloseReason::Lost));
         if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
-            slot.state = State::Live(opening.open(now, device, &mut self.calls, tx));
+            let mut live = opening.open(now, device, &mut self.calls, tx);
+            if let Some(until) = self.gate.slow_until(now, live.device) {
+                live.hold(&mut self.timers, link, until);
+            }
+            slot.state = State::Live(live);
             self.schedule_link(link);
         }
         true
@@ -527,29 +421,22 @@ impl LinkSlot {
 
 impl State {
     const fn ended(close: Close) -> Self {
-        Self::Ended { close, device: None, edition: None, will: None }
+        Self::Ended { close, device: None, edition: None, will: None, heard: None }
     }
 
     /// The first end counts.
     fn end(&mut self, close: Close) {
+        let is_live = matches!(self, Self::Live(_));
         let next = match self {
             Self::Ended { .. } => return,
             Self::Handshake(_) => Self::ended(close),
             Self::Opening(Opening { link, .. }) | Self::Live(link) => {
+                let heard = is_live.then_some(link.last_heard);
                 let will = if close.reason() == CloseReason::Disconnected { None } else { link.will.take() };
-                Self::Ended { close, device: Some(link.device), edition: link.edition, will }
+                Self::Ended { close, device: Some(link.device), edition: link.edition, will, heard }
             }
         };
         *self = next;
-    }
-}
-
-impl Ended {
-    /// The will, which is to be stored as telemetry.
-    #[must_use]
-    pub fn will(&self) -> Option<Telemetry<'_>> {
-        let (will, device) = (self.will.as_ref()?, self.device?);
-        Some(Telemetry::of_will(device, self.edition, &will.properties, &will.payload, will.retain))
     }
 }
 
@@ -565,7 +452,7 @@ mod tests {
         let stays = hub.open(now).expect("there is room");
         for _ in 0..10_000 {
             let link = hub.open(now).expect("there is room");
-            assert!(hub.close(link, CloseReason::Lost).is_some());
+            assert!(hub.close(now, link, CloseReason::Lost).is_some());
         }
         assert!(hub.timers.len() < 200, "{}", hub.timers.len());
         assert_eq!(hub.expire(now.after(limits::CONNECT_TIME)), Some(Expired::Link(stays)));

@@ -4,10 +4,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::gate::Gate;
 use super::link::{Link, Telemetry, retain_property};
 use super::methods::Calls;
 use super::pending::Until;
 use super::record::Session;
+use super::timers::Timers;
 use super::twin::ReportError;
 use super::{Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Receipt, Revision, Wait};
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
@@ -35,6 +37,8 @@ pub(super) struct Context<'h> {
     pub(super) id: LinkId,
     pub(super) limits: &'h Limits,
     pub(super) calls: &'h mut Calls,
+    pub(super) timers: &'h mut Timers,
+    pub(super) gate: &'h mut Gate,
 }
 
 impl Context<'_> {
@@ -53,6 +57,10 @@ impl Link {
         input: &mut &'i [u8],
         tx: &mut Vec<u8>,
     ) -> Result<Action<'i>, Close> {
+        if self.is_held(context.now) {
+            self.stalled = true;
+            return Ok(Action::Wait(Wait::Store));
+        }
         self.pending.release_acks(device.committed, tx);
         if let Some(wait) = self.must_wait(device.committed, context.limits, tx) {
             return Ok(Action::Wait(wait));
@@ -130,18 +138,41 @@ impl Link {
         };
         match FromDevice::parse(publish.topic, device.record.identity.identity()) {
             Ok(FromDevice::Telemetry(bag)) if is_small_enough(publish.payload, bag) => {
+                if context.gate.is_watched() {
+                    self.pass_gate(context.now, context.id, context.timers, context.gate, bag)?;
+                }
                 Ok(Action::Telemetry(self.telemetry(context.id, publish, bag, acknowledge)))
             }
             Ok(FromDevice::Telemetry(_)) => Err(violation(Rule::MessageSize)),
-            Ok(FromDevice::TwinGet { rid }) => Ok(self.twin_get(&context, device, rid, acknowledge)),
+            Ok(FromDevice::TwinGet { rid }) => Ok(self.twin_get(context, device, rid, acknowledge)),
             Ok(FromDevice::TwinPatch { rid, if_version }) => {
-                Ok(self.twin_patch(&context, device, rid, if_version, publish.payload, acknowledge))
+                Ok(self.twin_patch(context, device, rid, if_version, publish.payload, acknowledge))
             }
             Ok(FromDevice::MethodResponse { status, rid }) => {
                 self.acknowledge(acknowledge, Until::Nothing);
                 Ok(self.method_response(context, device, status, rid, publish.payload))
             }
             Err(error) => Err(violation_by(error.rule(), publish.topic.as_bytes(), input)),
+        }
+    }
+
+    /// Telemetry above its rate is taken, and its PUBACK comes late.
+    #[cold]
+    fn pass_gate(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        timers: &mut Timers,
+        gate: &mut Gate,
+        bag: PropertyBag<'_>,
+    ) -> Result<(), Close> {
+        match gate.telemetry(timers, now, self.device, bag) {
+            Ok(None) => Ok(()),
+            Ok(Some(until)) => {
+                self.hold(timers, id, until);
+                Ok(())
+            }
+            Err(rule) => Err(Close::new(CloseReason::Ended(rule))),
         }
     }
 
@@ -173,7 +204,7 @@ impl Link {
 
     fn twin_get<'i>(
         &mut self,
-        context: &Context<'_>,
+        context: Context<'_>,
         device: &DeviceSlot,
         rid: RequestId<'_>,
         acknowledge: Option<PacketId>,
@@ -181,8 +212,9 @@ impl Link {
         let until = Until::Committed(device.record.revision);
         self.acknowledge(acknowledge, Until::Nothing);
         let (status, body) = match self.edition {
+            None => (400, no_api_version(&context)),
+            Some(_) if !context.gate.twin_request(context.now, self.device) => (429, throttled(&context)),
             Some(edition) => (200, device.record.twin.body(edition)),
-            None => (400, no_api_version(context)),
         };
         self.answer_twin(until, status, rid, None, &body);
         Action::Done(PacketType::Publish)
@@ -190,7 +222,7 @@ impl Link {
 
     fn twin_patch<'i>(
         &mut self,
-        context: &Context<'_>,
+        context: Context<'_>,
         device: &mut DeviceSlot,
         rid: RequestId<'_>,
         if_version: Option<u64>,
@@ -199,10 +231,15 @@ impl Link {
     ) -> Action<'i> {
         let Some(edition) = self.edition else {
             self.acknowledge(acknowledge, Until::Nothing);
-            self.answer_twin(Until::Nothing, 400, rid, None, &no_api_version(context));
+            self.answer_twin(Until::Nothing, 400, rid, None, &no_api_version(&context));
             return Action::Done(PacketType::Publish);
         };
-        match device.record.twin.report(patch, if_version) {
+        if !context.gate.twin_request(context.now, self.device) {
+            self.acknowledge(acknowledge, Until::Nothing);
+            self.answer_twin(Until::Nothing, 429, rid, None, &throttled(&context));
+            return Action::Done(PacketType::Publish);
+        }
+        match device.record.twin.report(patch, if_version, context.unix_time()) {
             Ok(version) => {
                 let revision = device.record.change();
                 let until = Until::Committed(revision);
@@ -213,7 +250,7 @@ impl Link {
             Err(error) => {
                 let until = Until::Committed(device.record.revision);
                 self.acknowledge(acknowledge, until);
-                let (status, body) = report_error(context, &error);
+                let (status, body) = report_error(&context, &error);
                 self.answer_twin(until, status, rid, None, &body);
                 Action::Done(PacketType::Publish)
             }
@@ -385,6 +422,10 @@ fn no_api_version(context: &Context<'_>) -> String {
     let message =
         "The user name has no api-version: twins need one. Use {host}/{device id}/?api-version=2021-04-12.";
     error_body(400_004, message, &tracking_id(context), context.unix_time())
+}
+
+fn throttled(context: &Context<'_>) -> String {
+    error_body(429_001, Rule::Throttled.says(), &tracking_id(context), context.unix_time())
 }
 
 fn report_error(context: &Context<'_>, error: &ReportError) -> (u16, String) {

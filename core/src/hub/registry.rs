@@ -1,8 +1,28 @@
 //! The identities of a hub and their records.
 
-use super::{Change, Commit, DeviceIdentity, DeviceKey, DeviceRecord, DeviceSlot, Hub, State};
+use alloc::format;
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use super::opening::Opening;
+use super::{
+    Activity, Change, Commit, Credential, DeviceIdentity, DeviceKey, DeviceRecord, DeviceSlot, Hub, LinkId,
+    State,
+};
 use crate::rule::Rule;
 use crate::session::CloseReason;
+use crate::time::{Instant, UnixTime};
+
+/// Whether a device is connected, and when it was last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// It has a live connection (`connectionState`).
+    pub is_connected: bool,
+    /// When that changed last (`connectionStateUpdatedTime`).
+    pub state_updated: Option<UnixTime>,
+    /// When the last packet came (`lastActivityTime`).
+    pub last_activity: Option<UnixTime>,
+}
 
 impl Hub {
     /// Takes a record: one that was loaded from the store, or a new one, which is then to be made durable.
@@ -16,8 +36,7 @@ impl Hub {
         }
         let client_id = record.identity.client_id().into();
         let committed = record.revision;
-        let slot =
-            DeviceSlot { record, committed, link: None, calls: alloc::vec::Vec::new(), mailbox_timer: None };
+        let slot = DeviceSlot { record, committed, link: None, calls: Vec::new(), mailbox_timer: None };
         let key = DeviceKey(self.devices.insert(slot).expect("2^32 records do not fit into memory"));
         self.ids.insert(client_id, key);
         self.schedule_mailbox(key);
@@ -48,29 +67,83 @@ impl Hub {
         link.and_then(|link| self.links.get(link.0)).is_some_and(|slot| matches!(slot.state, State::Live(_)))
     }
 
-    /// Changes the registry entry. The connection of a device that is disabled by that, or whose way to prove itself
-    /// changed, is cut.
+    /// Whether the device is connected, and when it was last seen.
+    #[must_use]
+    pub fn connection(&self, now: Instant, device: DeviceKey) -> Option<Connection> {
+        let slot = self.devices.get(device.0)?;
+        let Activity { connection_state_updated, last } = slot.record.activity;
+        let live = slot.link.and_then(|link| self.links.get(link.0)).and_then(|link| match &link.state {
+            State::Live(live) => Some(live),
+            _ => None,
+        });
+        Some(Connection {
+            is_connected: live.is_some(),
+            state_updated: connection_state_updated,
+            last_activity: live.map(|live| self.unix_time_of(now, live.last_heard)).or(last),
+        })
+    }
+
+    /// Changes the registry entry. The connection of a device that is disabled by that ends, and so do those of its
+    /// modules; and one that proved itself with a key or certificate which is there no more.
     pub fn update_identity(
         &mut self,
+        now: Instant,
         device: DeviceKey,
         change: impl FnOnce(&mut DeviceIdentity),
     ) -> Option<Commit> {
+        let unix_time = self.unix_time(now);
         let slot = self.devices.get_mut(device.0)?;
-        let before = slot.record.identity.clone();
-        change(&mut slot.record.identity);
-        let identity = &slot.record.identity;
-        let cut = if !identity.enabled {
-            Some(Rule::DeviceDisabled)
-        } else if identity.authentication != before.authentication {
-            Some(Rule::SasSignature)
-        } else {
-            None
-        };
+        let identity = &mut slot.record.identity;
+        let before = identity.clone();
+        change(identity);
+        identity.version = before.version.saturating_add(1);
+        if identity.enabled != before.enabled {
+            identity.status_updated = Some(unix_time);
+        }
+        let after = identity.clone();
         let revision = slot.record.change();
-        if let (Some(rule), Some(link)) = (cut, slot.link) {
-            self.end(link, CloseReason::Ended(rule));
+        if let Some(link) = slot.link {
+            self.judge_again(link, &before, &after);
+        }
+        if after.identity().module_id().is_none() {
+            for module in self.modules(after.client_id()) {
+                if let Some(link) = self.devices.get(module.0).and_then(|slot| slot.link) {
+                    self.judge_again(link, &before, &after);
+                }
+            }
         }
         Some(Commit { device, revision, change: Change::Identity })
+    }
+
+    /// Ends a connection that could not be made any more, now that the entry of its identity, or of its module's device,
+    /// has changed.
+    fn judge_again(&mut self, link: LinkId, before: &DeviceIdentity, after: &DeviceIdentity) {
+        let credential = match self.links.get(link.0).map(|slot| &slot.state) {
+            Some(State::Opening(Opening { link, .. }) | State::Live(link)) => {
+                let of_module = self
+                    .record(link.device)
+                    .is_some_and(|record| record.identity.client_id() != after.client_id());
+                match (of_module, link.credential) {
+                    (false, credential) => credential,
+                    (true, credential @ Credential::DeviceKey(_)) => credential,
+                    (true, _) => Credential::Other,
+                }
+            }
+            _ => return,
+        };
+        if !after.enabled {
+            self.end(link, CloseReason::Ended(Rule::DeviceDisabled));
+        } else if !after.authentication.still_takes(&before.authentication, credential) {
+            self.end(link, CloseReason::Ended(Rule::CredentialGone));
+        }
+    }
+
+    /// The modules of a device.
+    fn modules(&self, device_id: &str) -> Vec<DeviceKey> {
+        let begin = format!("{device_id}/");
+        let from = (Bound::Included(begin.as_str()), Bound::Unbounded);
+        let from_there = self.ids.range::<str, _>(from);
+        from_there.take_while(|(id, _)| id.starts_with(&begin)).map(|(_, key)| *key).collect()
     }
 
     /// Takes a record away and cuts its connection.

@@ -106,10 +106,16 @@ impl Hub {
     ///
     /// # Errors
     /// See [`TwinUpdateError`]; nothing has changed then.
-    pub fn update_twin(&mut self, device: DeviceKey, update: TwinUpdate) -> Result<Commit, TwinUpdateError> {
+    pub fn update_twin(
+        &mut self,
+        now: Instant,
+        device: DeviceKey,
+        update: TwinUpdate,
+    ) -> Result<Commit, TwinUpdateError> {
+        let unix_time = self.unix_time(now);
         let most = self.config.limits.notifications;
         let slot = self.devices.get_mut(device.0).ok_or(TwinUpdateError::UnknownDevice)?;
-        let notification = slot.record.twin.update(update)?;
+        let notification = slot.record.twin.update(update, unix_time)?;
         let revision = slot.record.change();
         let version = slot.record.twin.desired_version;
         if let (Some(body), Some(link)) = (notification, slot.link)

@@ -1,5 +1,11 @@
-//! A record as JSON text, for a store: written whole, read back with care.
+//! A record as JSON text, for a store: in parts, so that little is written when little changed; read back with care.
+//!
+//! The *head* is small and holds all but the messages that wait; it changes with every revision. Each message is an
+//! *entry* of its own that never changes: written when the message is enqueued, dropped when the head does not list it
+//! any more. What changes of a message while it waits stands in the head's list.
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -7,23 +13,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
+use super::identity::{Authentication, DeviceIdentity};
 use super::mailbox::{FeedbackRequest, Mailbox, SequenceNumber, Waiting};
-use super::record::{Authentication, DeviceIdentity, DeviceRecord, Revision, Session};
+use super::record::{Activity, DeviceRecord, Revision, Session};
+use super::stamps::Stamp;
 use super::twin::Twin;
 use crate::iothub::sas::SymmetricKey;
 use crate::iothub::{Subscription, Subscriptions};
 use crate::packet::{QoS, TopicName};
 use crate::time::UnixTime;
 
-/// The layout that this version writes and reads.
-const LAYOUT: u64 = 1;
+/// The layout that this version writes and reads. 1 was the whole record in one text.
+const LAYOUT: u64 = 2;
 
 /// Why a stored record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// It is not JSON.
     #[error(
-        "the record is not JSON; restore it from a backup, or remove the file and register the device again"
+        "the record is not JSON; restore the store from a backup, or remove the record and register the device again"
     )]
     Json,
     /// It was written by another version.
@@ -31,15 +39,20 @@ pub enum SnapshotError {
     Layout,
     /// A member is missing, or is not what it should be.
     #[error(
-        "the record's member {0:?} is missing or wrong; restore it from a backup, or remove the file and register the device again"
+        "the record's member {0:?} is missing or wrong; restore the store from a backup, or remove the record and register the device again"
     )]
     Member(&'static str),
+    /// The entries are not those that the head lists, in its order.
+    #[error(
+        "the record's messages are not those that it lists; restore the store from a backup, or remove the record and register the device again"
+    )]
+    Messages,
 }
 
 impl DeviceRecord {
-    /// The record as JSON text.
+    /// All but the messages that wait, as JSON text.
     #[must_use]
-    pub fn to_json(&self) -> String {
+    pub fn to_head(&self) -> String {
         let identity = &self.identity;
         json!({
             "layout": LAYOUT,
@@ -48,31 +61,49 @@ impl DeviceRecord {
             "generationId": identity.generation_id,
             "enabled": identity.enabled,
             "statusReason": identity.status_reason,
+            "statusUpdated": identity.status_updated.map(UnixTime::as_millis),
+            "identityVersion": identity.version,
+            "connectionStateUpdated": self.activity.connection_state_updated.map(UnixTime::as_millis),
+            "lastActivity": self.activity.last.map(UnixTime::as_millis),
             "authentication": authentication_to_json(&identity.authentication),
             "modelId": self.model_id,
             "session": self.session.map(|session| subscriptions_to_json(session.subscriptions)),
             "mailbox": {
                 "last": self.mailbox.last,
-                "messages": self.mailbox.messages.iter().map(waiting_to_json).collect::<Vec<_>>(),
+                "waiting": self.mailbox.messages.iter().map(progress_to_json).collect::<Vec<_>>(),
             },
             "twin": {
                 "version": self.twin.version,
+                "etag": self.twin.etag,
                 "desired": self.twin.desired,
                 "desiredVersion": self.twin.desired_version,
+                "desiredStamp": self.twin.desired_stamp.as_ref().map(|stamp| stamp.to_json()),
                 "reported": self.twin.reported,
                 "reportedVersion": self.twin.reported_version,
+                "reportedStamp": self.twin.reported_stamp.as_ref().map(|stamp| stamp.to_json()),
                 "tags": self.twin.tags,
             },
         })
         .to_string()
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote.
+    /// A message that waits, as JSON text: the same for as long as it waits. `None` if it does not wait.
+    #[must_use]
+    pub fn to_entry(&self, sequence: SequenceNumber) -> Option<String> {
+        let message = self.mailbox.messages.iter().find(|message| message.sequence == sequence)?;
+        Some(entry_to_json(message).to_string())
+    }
+
+    /// Reads what [`to_head`](Self::to_head) and, for each of [`waiting`](Self::waiting) in order,
+    /// [`to_entry`](Self::to_entry) wrote.
     ///
     /// # Errors
     /// See [`SnapshotError`]: a damaged record is named, never taken in part.
-    pub fn from_json(text: &[u8]) -> Result<Self, SnapshotError> {
-        let value: Value = serde_json::from_slice(text).map_err(|_| SnapshotError::Json)?;
+    pub fn from_parts<'e>(
+        head: &[u8],
+        entries: impl IntoIterator<Item = &'e [u8]>,
+    ) -> Result<Self, SnapshotError> {
+        let value: Value = serde_json::from_slice(head).map_err(|_| SnapshotError::Json)?;
         if value.get("layout").and_then(Value::as_u64) != Some(LAYOUT) {
             return Err(SnapshotError::Layout);
         }
@@ -82,6 +113,8 @@ impl DeviceRecord {
             .map_err(|_| SnapshotError::Member("clientId"))?;
         identity.enabled = member(&value, "enabled")?.as_bool().ok_or(SnapshotError::Member("enabled"))?;
         identity.status_reason = optional_text(&value, "statusReason")?;
+        identity.status_updated = optional_time(&value, "statusUpdated")?;
+        identity.version = number(&value, "identityVersion")?;
         let session = match member(&value, "session")? {
             Value::Null => None,
             subscriptions => Some(Session { subscriptions: subscriptions_from_json(subscriptions)? }),
@@ -89,9 +122,13 @@ impl DeviceRecord {
         Ok(Self {
             identity,
             session,
-            mailbox: mailbox_from_json(member(&value, "mailbox")?)?,
+            mailbox: mailbox_from_json(member(&value, "mailbox")?, entries)?,
             twin: twin_from_json(member(&value, "twin")?)?,
             model_id: optional_text(&value, "modelId")?,
+            activity: Activity {
+                connection_state_updated: optional_time(&value, "connectionStateUpdated")?,
+                last: optional_time(&value, "lastActivity")?,
+            },
             revision: Revision(number(&value, "revision")?),
         })
     }
@@ -105,6 +142,7 @@ fn authentication_to_json(authentication: &Authentication) -> Value {
         Authentication::SelfSigned { primary, secondary } => {
             json!({"type": "selfSigned", "primary": primary, "secondary": secondary})
         }
+        Authentication::CertificateAuthority => json!({"type": "certificateAuthority"}),
     }
 }
 
@@ -117,6 +155,7 @@ fn authentication_from_json(value: &Value) -> Result<Authentication, SnapshotErr
             primary: text_of(value, "primary")?.to_string(),
             secondary: optional_text(value, "secondary")?,
         }),
+        "certificateAuthority" => Ok(Authentication::CertificateAuthority),
         _ => Err(SnapshotError::Member("type")),
     }
 }
@@ -143,7 +182,16 @@ fn subscriptions_from_json(value: &Value) -> Result<Subscriptions, SnapshotError
     Ok(subscriptions)
 }
 
-fn waiting_to_json(message: &Waiting) -> Value {
+/// What may change of a message while it waits.
+fn progress_to_json(message: &Waiting) -> Value {
+    json!({
+        "sequence": message.sequence.0,
+        "attempted": message.attempted,
+    })
+}
+
+/// What never changes of a message.
+fn entry_to_json(message: &Waiting) -> Value {
     json!({
         "sequence": message.sequence.0,
         "topic": message.topic,
@@ -151,30 +199,49 @@ fn waiting_to_json(message: &Waiting) -> Value {
         "expiry": message.expiry.as_millis(),
         "ack": message.ack.as_str(),
         "messageId": message.message_id,
-        "attempted": message.attempted,
     })
 }
 
-fn mailbox_from_json(value: &Value) -> Result<Mailbox, SnapshotError> {
-    let wrong = SnapshotError::Member("messages");
-    let messages = member(value, "messages")?.as_array().ok_or(wrong)?;
-    Ok(Mailbox {
-        last: number(value, "last")?,
-        messages: messages.iter().map(waiting_from_json).collect::<Result<_, _>>()?,
-    })
+fn mailbox_from_json<'e>(
+    value: &Value,
+    entries: impl IntoIterator<Item = &'e [u8]>,
+) -> Result<Mailbox, SnapshotError> {
+    let last = number(value, "last")?;
+    let waiting = member(value, "waiting")?.as_array().ok_or(SnapshotError::Member("waiting"))?;
+    let mut entries = entries.into_iter();
+    let mut messages = VecDeque::with_capacity(waiting.len());
+    let mut previous = 0;
+    for progress in waiting {
+        let message = waiting_from_json(progress, entries.next().ok_or(SnapshotError::Messages)?)?;
+        // In order and up to the last that was given, or a later message would get its number again.
+        if message.sequence.0 <= previous || message.sequence.0 > last {
+            return Err(SnapshotError::Member("sequence"));
+        }
+        previous = message.sequence.0;
+        messages.push_back(message);
+    }
+    if entries.next().is_some() {
+        return Err(SnapshotError::Messages);
+    }
+    Ok(Mailbox { messages, last })
 }
 
-fn waiting_from_json(value: &Value) -> Result<Waiting, SnapshotError> {
-    let topic = text_of(value, "topic")?;
+fn waiting_from_json(progress: &Value, entry: &[u8]) -> Result<Waiting, SnapshotError> {
+    let value: Value = serde_json::from_slice(entry).map_err(|_| SnapshotError::Json)?;
+    let sequence = number(progress, "sequence")?;
+    if number(&value, "sequence")? != sequence {
+        return Err(SnapshotError::Messages);
+    }
+    let topic = text_of(&value, "topic")?;
     TopicName::new(topic).map_err(|_| SnapshotError::Member("topic"))?;
     Ok(Waiting {
-        sequence: SequenceNumber(number(value, "sequence")?),
+        sequence: SequenceNumber(sequence),
         topic: topic.to_string(),
-        payload: BASE64.decode(text_of(value, "payload")?).map_err(|_| SnapshotError::Member("payload"))?,
-        expiry: UnixTime::from_millis(number(value, "expiry")?),
-        ack: FeedbackRequest::parse(text_of(value, "ack")?).ok_or(SnapshotError::Member("ack"))?,
-        message_id: optional_text(value, "messageId")?,
-        attempted: member(value, "attempted")?.as_bool().ok_or(SnapshotError::Member("attempted"))?,
+        payload: BASE64.decode(text_of(&value, "payload")?).map_err(|_| SnapshotError::Member("payload"))?,
+        expiry: UnixTime::from_millis(number(&value, "expiry")?),
+        ack: FeedbackRequest::parse(text_of(&value, "ack")?).ok_or(SnapshotError::Member("ack"))?,
+        message_id: optional_text(&value, "messageId")?,
+        attempted: member(progress, "attempted")?.as_bool().ok_or(SnapshotError::Member("attempted"))?,
         dup: false,
         since: Revision(0),
     })
@@ -183,12 +250,24 @@ fn waiting_from_json(value: &Value) -> Result<Waiting, SnapshotError> {
 fn twin_from_json(value: &Value) -> Result<Twin, SnapshotError> {
     Ok(Twin {
         version: number(value, "version")?,
+        etag: number(value, "etag")?,
         desired: object(value, "desired")?,
         desired_version: number(value, "desiredVersion")?,
+        desired_stamp: stamp(value, "desiredStamp")?,
         reported: object(value, "reported")?,
         reported_version: number(value, "reportedVersion")?,
+        reported_stamp: stamp(value, "reportedStamp")?,
         tags: object(value, "tags")?,
     })
+}
+
+fn stamp(value: &Value, name: &'static str) -> Result<Option<Box<Stamp>>, SnapshotError> {
+    match member(value, name)? {
+        Value::Null => Ok(None),
+        stamp => {
+            Stamp::from_json(stamp).map(|stamp| Some(Box::new(stamp))).ok_or(SnapshotError::Member(name))
+        }
+    }
 }
 
 fn member<'v>(value: &'v Value, name: &'static str) -> Result<&'v Value, SnapshotError> {
@@ -204,6 +283,15 @@ fn optional_text(value: &Value, name: &'static str) -> Result<Option<String>, Sn
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone())),
         _ => Err(SnapshotError::Member(name)),
+    }
+}
+
+fn optional_time(value: &Value, name: &'static str) -> Result<Option<UnixTime>, SnapshotError> {
+    match member(value, name)? {
+        Value::Null => Ok(None),
+        time => {
+            time.as_u64().map(|time| Some(UnixTime::from_millis(time))).ok_or(SnapshotError::Member(name))
+        }
     }
 }
 

@@ -19,6 +19,10 @@ pub(super) enum Target {
     Link(LinkId),
     Call(CallId),
     Mailbox(DeviceKey),
+    /// The end of a time in which nothing goes over a connection.
+    Hold(LinkId),
+    /// A fault begins or ends.
+    Fault(DeviceKey),
 }
 
 impl Target {
@@ -27,6 +31,8 @@ impl Target {
             Self::Link(_) => Timer::KeepAlive,
             Self::Call(_) => Timer::MethodCall,
             Self::Mailbox(_) => Timer::MessageExpiry,
+            Self::Hold(_) => Timer::Throttle,
+            Self::Fault(_) => Timer::Fault,
         }
     }
 }
@@ -66,7 +72,7 @@ impl Timers {
         if self.stale > (self.heap.len() / 2).max(SWEEP_MIN) {
             self.heap.retain(|Reverse((at, target))| match target {
                 Target::Link(link) => lives(*link, *at),
-                Target::Call(_) | Target::Mailbox(_) => true,
+                Target::Call(_) | Target::Mailbox(_) | Target::Hold(_) | Target::Fault(_) => true,
             });
             self.stale = 0;
         }

@@ -1,13 +1,19 @@
 //! The twin of one identity: two versioned documents and the tags.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
+
+use super::stamps::{Stamp, metadata};
 
 use crate::iothub::Edition;
 use crate::iothub::twin::{TwinError, parse_object, patched};
 use crate::limits::{TWIN_SECTION_MAX, TWIN_TAGS_MAX};
+use crate::time::UnixTime;
 
 /// Desired and reported properties, each with its version, and tags.
 ///
@@ -16,11 +22,15 @@ use crate::limits::{TWIN_SECTION_MAX, TWIN_TAGS_MAX};
 pub struct Twin {
     pub(super) desired: Map<String, Value>,
     pub(super) desired_version: u64,
+    pub(super) desired_stamp: Option<Box<Stamp>>,
     pub(super) reported: Map<String, Value>,
     pub(super) reported_version: u64,
+    pub(super) reported_stamp: Option<Box<Stamp>>,
     pub(super) tags: Map<String, Value>,
-    /// Counts every change of the twin; its ETag.
+    /// Counts every change of the twin.
     pub(super) version: u64,
+    /// Counts the back end's changes of the twin.
+    pub(super) etag: u64,
 }
 
 impl Default for Twin {
@@ -28,10 +38,13 @@ impl Default for Twin {
         Self {
             desired: Map::new(),
             desired_version: 1,
+            desired_stamp: None,
             reported: Map::new(),
             reported_version: 1,
+            reported_stamp: None,
             tags: Map::new(),
-            version: 2, // a new twin of the real service has version 2
+            version: 2, // as a new twin of the real service has
+            etag: 1,
         }
     }
 }
@@ -43,8 +56,8 @@ pub struct TwinUpdate {
     pub desired: Option<Section>,
     /// The new tags.
     pub tags: Option<Section>,
-    /// Only if the twin has this version (`If-Match`).
-    pub if_version: Option<u64>,
+    /// Only if the twin has this [ETag](Twin::etag) (`If-Match`, without its quotes).
+    pub if_match: Option<String>,
 }
 
 /// A patch to merge, or a document to put in place.
@@ -62,9 +75,9 @@ pub enum TwinUpdateError {
     /// 404001: no such identity.
     #[error("no such device (404001 DeviceNotFound); register it first")]
     UnknownDevice,
-    /// 412001: the twin has another version than `If-Match` says.
+    /// 412001: the twin has another ETag than `If-Match` says.
     #[error("the twin has another ETag (412001 PreconditionFailed); read it again, or send If-Match: *")]
-    VersionMismatch,
+    EtagMismatch,
     /// 400004: the document breaks a rule of twins.
     #[error("{0} (400004 ArgumentInvalid)")]
     Document(TwinError),
@@ -108,10 +121,29 @@ impl Twin {
         &self.tags
     }
 
-    /// The version of the whole twin, from which its ETag is made.
+    /// The version of the whole twin: every change counts, also those of the device.
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
+    }
+
+    /// What the back end's changes are compared by, and nothing that the device reports changes: eight bytes in base64,
+    /// `AAAAAAAAAAE=` for a new twin.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        BASE64.encode(self.etag.to_be_bytes())
+    }
+
+    /// The desired properties as the service sees them: with `$metadata` and `$version`.
+    #[must_use]
+    pub fn desired_view(&self) -> Map<String, Value> {
+        view(&self.desired, metadata(self.desired_stamp.as_deref(), true), self.desired_version)
+    }
+
+    /// The reported properties as the service sees them: with `$metadata` and `$version`.
+    #[must_use]
+    pub fn reported_view(&self) -> Map<String, Value> {
+        view(&self.reported, metadata(self.reported_stamp.as_deref(), false), self.reported_version)
     }
 
     /// The body that answers a GET.
@@ -126,7 +158,12 @@ impl Twin {
     }
 
     /// Merges a reported patch as the device sent it; gives the new version.
-    pub(super) fn report(&mut self, patch: &[u8], if_version: Option<u64>) -> Result<u64, ReportError> {
+    pub(super) fn report(
+        &mut self,
+        patch: &[u8],
+        if_version: Option<u64>,
+        now: UnixTime,
+    ) -> Result<u64, ReportError> {
         if let Some(expected) = if_version
             && expected != self.reported_version
         {
@@ -135,14 +172,21 @@ impl Twin {
         let patch = parse_object(patch).map_err(ReportError::Document)?;
         self.reported = patched(&self.reported, &patch, TWIN_SECTION_MAX).map_err(ReportError::Document)?;
         self.reported_version = self.reported_version.saturating_add(1);
+        let version = self.reported_version;
+        let stamp = self.reported_stamp.get_or_insert_with(|| Box::new(Stamp::new(now, version)));
+        stamp.patch(&patch, now, version);
         self.version = self.version.saturating_add(1);
         Ok(self.reported_version)
     }
 
     /// Makes the back end's change; gives the body of the notification if desired properties changed.
-    pub(super) fn update(&mut self, update: TwinUpdate) -> Result<Option<String>, TwinUpdateError> {
-        if update.if_version.is_some_and(|version| version != self.version) {
-            return Err(TwinUpdateError::VersionMismatch);
+    pub(super) fn update(
+        &mut self,
+        update: TwinUpdate,
+        now: UnixTime,
+    ) -> Result<Option<String>, TwinUpdateError> {
+        if update.if_match.is_some_and(|etag| etag != self.etag()) {
+            return Err(TwinUpdateError::EtagMismatch);
         }
         let tags = update.tags.map(|tags| tags.applied_to(&self.tags, TWIN_TAGS_MAX)).transpose();
         let tags = tags.map_err(TwinUpdateError::Document)?;
@@ -153,12 +197,14 @@ impl Twin {
             self.desired =
                 section.applied_to(&self.desired, TWIN_SECTION_MAX).map_err(TwinUpdateError::Document)?;
             self.desired_version = version;
+            section.stamp(&mut self.desired_stamp, now, version);
             notification = Some(with_version(section.content(), version));
         }
         if let Some(tags) = tags {
             self.tags = tags;
         }
         self.version = self.version.saturating_add(1);
+        self.etag = self.etag.saturating_add(1);
         Ok(notification)
     }
 }
@@ -167,6 +213,15 @@ impl Section {
     const fn content(&self) -> &Map<String, Value> {
         match self {
             Self::Patch(content) | Self::Replace(content) => content,
+        }
+    }
+
+    fn stamp(&self, stamp: &mut Option<Box<Stamp>>, now: UnixTime, version: u64) {
+        match (self, stamp) {
+            (Self::Patch(patch), Some(stamp)) => stamp.patch(patch, now, version),
+            (Self::Patch(content) | Self::Replace(content), stamp) => {
+                *stamp = Some(Box::new(Stamp::of(content, now, version)));
+            }
         }
     }
 
@@ -180,6 +235,13 @@ impl Section {
             Self::Replace(content) => patched(&Map::new(), content, size_max),
         }
     }
+}
+
+fn view(section: &Map<String, Value>, metadata: Value, version: u64) -> Map<String, Value> {
+    let mut view = section.clone();
+    view.insert("$metadata".to_string(), metadata);
+    view.insert("$version".to_string(), version.into());
+    view
 }
 
 /// The section as the device sees it: its members, and `$version`.

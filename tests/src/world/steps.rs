@@ -144,7 +144,7 @@ impl World<'_> {
         let patch = self.model.identities[identity].next_desired();
         let update = TwinUpdate { desired: Some(Section::Patch(patch.clone())), ..TwinUpdate::default() };
         let key = self.keys[identity];
-        let commit = match self.hub.hub.update_twin(key, update) {
+        let commit = match self.hub.hub.update_twin(self.now, key, update) {
             Ok(commit) => commit,
             Err(error) => return breach(format!("a change of desired properties is refused: {error}")),
         };

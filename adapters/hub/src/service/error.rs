@@ -172,7 +172,7 @@ impl From<TwinUpdateError> for ApiError {
     fn from(error: TwinUpdateError) -> Self {
         let code = match error {
             TwinUpdateError::UnknownDevice => Code::DeviceNotFound,
-            TwinUpdateError::VersionMismatch => Code::PreconditionFailed,
+            TwinUpdateError::EtagMismatch => Code::PreconditionFailed,
             TwinUpdateError::Document(_) => Code::ArgumentInvalid,
         };
         Self::new(code, error.to_string())

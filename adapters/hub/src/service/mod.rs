@@ -22,16 +22,17 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use devicebound::hub::{DeviceKey, Thumbprints};
+use devicebound::hub::{ClientCertificate, DeviceKey};
 use devicebound::iothub::sas::{Demand, Policy, Rights, SasToken};
 use devicebound::iothub::{IdError, Identity};
 use serde_json::Value;
 
 use crate::clock::unix_time;
 use crate::connection;
-use crate::engine::{Core, Engine};
-use crate::log::EventLog;
+use crate::engine::Engine;
+use crate::store::TelemetryLog;
 use crate::transport::websocket;
+use crate::worker::Core;
 
 mod error;
 mod messages;
@@ -52,7 +53,7 @@ pub struct Service {
     /// The hub.
     pub engine: Arc<Engine>,
     /// What devices sent.
-    pub telemetry: Arc<EventLog>,
+    pub telemetry: Arc<TelemetryLog>,
     /// Who may ask.
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
@@ -65,7 +66,7 @@ pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
     /// What certificate it showed.
-    pub certificate: Option<Thumbprints>,
+    pub certificate: Option<ClientCertificate>,
 }
 
 type Shared = State<Arc<Service>>;
@@ -105,7 +106,7 @@ async fn upgrade(
 ) -> Response {
     let engine = Arc::clone(&service.engine);
     websocket::accept(upgrade, move |socket| async move {
-        connection::serve(&engine, socket, peer.address, peer.certificate).await;
+        connection::adopt(&engine, socket, peer.address, peer.certificate);
     })
 }
 

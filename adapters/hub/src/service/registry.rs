@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
 use crate::clock::unix_time;
-use crate::engine::Core;
 use crate::policies;
+use crate::worker::Core;
 
 /// What Azure writes for a moment that has not come yet.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -134,7 +134,7 @@ impl Service {
         let if_match = header(headers, "if-match").map(str::to_owned);
         let (id, device_id) = (client_id.clone(), device_id.to_owned());
         let put =
-            self.engine.at(&client_id, move |core, _| match (core.hub.find(&id), if_match.as_deref()) {
+            self.engine.at(&client_id, move |core, now| match (core.hub.find(&id), if_match.as_deref()) {
                 (None, None) => register(core, &id, &device_id, wish),
                 (None, Some(_)) => find(core, &id),
                 (Some(_), None) => {
@@ -145,7 +145,7 @@ impl Service {
                 (Some(key), Some(etag)) => {
                     check_etag(core, key, etag)?;
                     // The change is made durable below, with or without the machine's own commit.
-                    let _ = core.hub.update_identity(key, |identity| wish.apply(identity));
+                    let _ = core.hub.update_identity(now, key, |identity| wish.apply(identity));
                     Ok(key)
                 }
             });
@@ -337,6 +337,11 @@ fn authentication_to_json(authentication: &Authentication) -> Value {
             "type": "selfSigned",
             "symmetricKey": {"primaryKey": none, "secondaryKey": none},
             "x509Thumbprint": {"primaryThumbprint": primary, "secondaryThumbprint": secondary},
+        }),
+        Authentication::CertificateAuthority => json!({
+            "type": "certificateAuthority",
+            "symmetricKey": {"primaryKey": none, "secondaryKey": none},
+            "x509Thumbprint": {"primaryThumbprint": none, "secondaryThumbprint": none},
         }),
     }
 }

@@ -4,15 +4,13 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use devicebound::hub::{Authentication, DeviceKey, DeviceRecord, Section, TwinUpdate};
 use serde_json::{Map, Value, json};
 
 use super::registry::{NEVER, connection_state, etag, status};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
-use crate::engine::Core;
+use crate::worker::Core;
 
 /// PATCH merges, PUT puts in place of what was there; a section that the body does not have stays.
 #[derive(Clone, Copy)]
@@ -93,12 +91,12 @@ impl Service {
         let update = TwinUpdate {
             desired: section(body.pointer("/properties/desired"), "properties.desired", manner)?,
             tags: section(body.get("tags"), "tags", manner)?,
-            if_version: header(headers, "if-match").map_or(Ok(None), version)?,
+            if_match: header(headers, "if-match").and_then(if_match),
         };
         let id = client_id.clone();
-        let updated = self.engine.at(&client_id, move |core, _| {
+        let updated = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;
-            let commit = core.hub.update_twin(key, update)?;
+            let commit = core.hub.update_twin(now, key, update)?;
             Ok::<_, ApiError>(commit.device)
         });
         let key = updated.await?;
@@ -128,26 +126,9 @@ fn section(value: Option<&Value>, name: &str, manner: Manner) -> Result<Option<S
     }))
 }
 
-/// The ETag is the version: eight bytes, big-endian, in base64.
-fn twin_etag(version: u64) -> String {
-    STANDARD.encode(version.to_be_bytes())
-}
-
-fn version(if_match: &str) -> Result<Option<u64>, ApiError> {
-    let if_match = if_match.trim_matches('"');
-    // The Python service SDK quotes the star, too.
-    if if_match == "*" {
-        return Ok(None);
-    }
-    let bytes = STANDARD.decode(if_match).ok().and_then(|bytes| bytes.try_into().ok());
-    match bytes {
-        Some(bytes) => Ok(Some(u64::from_be_bytes(bytes))),
-        // No twin ever has an ETag that is none.
-        None => Err(ApiError::new(
-            Code::PreconditionFailed,
-            "the twin has another ETag; read it again, or send If-Match: *",
-        )),
-    }
+/// The ETag without its quotes; none where any is good. The Python service SDK quotes the star, too.
+fn if_match(header: &str) -> Option<String> {
+    Some(header.trim_matches('"')).filter(|etag| *etag != "*").map(str::to_owned)
 }
 
 fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
@@ -157,10 +138,11 @@ fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
         Authentication::SelfSigned { primary, secondary } => {
             ("selfSigned", Some(primary), secondary.as_ref())
         }
+        Authentication::CertificateAuthority => ("certificateAuthority", None, None),
     };
     let mut value = json!({
         "deviceId": identity.identity().device_id(),
-        "etag": twin_etag(twin.version()),
+        "etag": twin.etag(),
         "deviceEtag": etag(identity),
         "status": status(identity),
         "statusUpdateTime": NEVER,
@@ -173,8 +155,8 @@ fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
         "version": twin.version(),
         "tags": twin.tags(),
         "properties": {
-            "desired": with_version(twin.desired(), twin.desired_version()),
-            "reported": with_version(twin.reported(), twin.reported_version()),
+            "desired": twin.desired_view(),
+            "reported": twin.reported_view(),
         },
         "capabilities": {"iotEdge": false},
     });
@@ -184,23 +166,14 @@ fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
     value
 }
 
-fn with_version(section: &Map<String, Value>, version: u64) -> Value {
-    let mut section = section.clone();
-    section.insert("$version".to_owned(), version.into());
-    Value::Object(section)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_etag_is_read_back_as_the_version_it_was_made_of() {
-        assert_eq!(twin_etag(1), "AAAAAAAAAAE=");
-        assert_eq!(version("\"AAAAAAAAAAE=\"").unwrap(), Some(1));
-        assert_eq!(version("*").unwrap(), None);
-        assert_eq!(version("\"*\"").unwrap(), None);
-        assert!(version("W/\"x\"").is_err());
+    fn a_star_matches_any_etag_with_and_without_quotes() {
+        assert_eq!(if_match("\"AAAAAAAAAAE=\"").as_deref(), Some("AAAAAAAAAAE="));
+        assert_eq!((if_match("*"), if_match("\"*\"")), (None, None));
     }
 
     #[test]

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use devicebound::hub::Thumbprints;
+use devicebound::hub::ClientCertificate;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, ServerConnection, SignatureScheme,
-};
+use rustls::{CommonState, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -43,12 +41,16 @@ pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Fa
     Ok(Arc::new(config))
 }
 
-/// The thumbprints of the certificate that the client showed in a finished handshake.
+/// The certificate that the client showed in a finished handshake. No chain is looked at: it is known by its thumbprints.
 #[must_use]
-pub fn thumbprints(connection: &ServerConnection) -> Option<Thumbprints> {
+pub fn client_certificate(connection: &CommonState) -> Option<ClientCertificate> {
     let certificate = connection.peer_certificates()?.first()?;
     let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02X}")).collect();
-    Some(Thumbprints { sha1: hex(&Sha1::digest(certificate)), sha256: hex(&Sha256::digest(certificate)) })
+    Some(ClientCertificate {
+        sha1: hex(&Sha1::digest(certificate)),
+        sha256: hex(&Sha256::digest(certificate)),
+        ..ClientCertificate::default()
+    })
 }
 
 /// Takes any certificate whose key the client holds.

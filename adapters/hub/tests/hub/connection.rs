@@ -5,9 +5,10 @@ use crate::common::{
     publish,
 };
 use devicebound_hub::connection;
+use devicebound_hub::store::Store as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn puback_waits_until_the_message_is_stored_and_pingresp_does_not() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect()).await;
@@ -21,7 +22,7 @@ async fn puback_waits_until_the_message_is_stored_and_pingresp_does_not() {
     assert_eq!(hub.store.messages()[0]["body"], "aGVsbG8=");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_store_that_fails_ends_the_connection_and_acknowledges_nothing() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect()).await;
@@ -31,18 +32,18 @@ async fn a_store_that_fails_ends_the_connection_and_acknowledges_nothing() {
     assert_eq!(hub.operation(2).await["rule"], "HUB-STORE");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_lost_connection_sends_the_will() {
     let hub = Hub::start();
     let device = hub.connected(&connect_with_will()).await;
     drop(device);
-    hub.store.telemetry.wait_after(0).await;
+    hub.store.telemetry().wait_behind(0).await;
     let messages = hub.store.messages();
     assert_eq!(messages[0]["body"], "bGFzdCB3b3Jkcw==");
     assert_eq!(messages[0]["properties"]["iothub-MessageType"], "Will");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn disconnect_right_before_the_end_of_the_stream_keeps_the_will_back() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect_with_will()).await;
@@ -56,19 +57,19 @@ async fn disconnect_right_before_the_end_of_the_stream_keeps_the_will_back() {
     assert_eq!(hub.store.messages().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn disconnect_counts_even_when_the_device_is_gone_before_it_was_answered() {
     let hub = Hub::start();
     let mut first = connect_with_will();
     first.extend(publish(1, b"hello"));
     // Every write fails, as to a socket whose other end is closed; what it said is read in two steps.
     let (writer, _) = tokio::io::duplex(64);
-    let socket = tokio::io::join((&first[..]).chain(DISCONNECT), writer);
-    connection::serve(&hub.engine, socket, ([127, 0, 0, 1], 1).into(), None).await;
+    let reader = std::io::Cursor::new(first).chain(DISCONNECT);
+    connection::adopt(&hub.engine, tokio::io::join(reader, writer), ([127, 0, 0, 1], 1).into(), None);
     assert_eq!(hub.operation(2).await["level"], "Information");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn all_that_was_sent_before_the_end_of_the_stream_counts() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect_with_will()).await;
@@ -77,7 +78,7 @@ async fn all_that_was_sent_before_the_end_of_the_stream_counts() {
     sent.extend_from_slice(DISCONNECT);
     device.send(&sent).await;
     device.stream.shutdown().await.unwrap();
-    hub.store.telemetry.wait_after(99).await;
+    hub.store.telemetry().wait_behind(99).await;
     // Who says DISCONNECT does not wait for what is still owed; what comes is in order.
     let mut acknowledged = 0;
     while let Some(packet) = device.receive().await {
@@ -87,7 +88,7 @@ async fn all_that_was_sent_before_the_end_of_the_stream_counts() {
     assert_eq!(hub.operation(2).await["level"], "Information");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn who_closes_without_reading_what_is_owed_is_heard_to_the_end() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect_with_will()).await;
@@ -97,11 +98,11 @@ async fn who_closes_without_reading_what_is_owed_is_heard_to_the_end() {
     // From here on the hub cannot write, as behind a reset.
     drop(device);
     assert_eq!(hub.operation(2).await["level"], "Information");
-    hub.store.telemetry.wait_after(99).await;
+    hub.store.telemetry().wait_behind(99).await;
     assert_eq!(hub.store.messages().len(), 100, "no will");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_transport_that_takes_a_byte_at_a_time_carries_everything() {
     let hub = Hub::start();
     let (mut reading, mut writing) = tokio::io::split(hub.transport(1));
@@ -116,7 +117,7 @@ async fn a_transport_that_takes_a_byte_at_a_time_carries_everything() {
     assert_eq!(received, expected);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_message_as_large_as_allowed_passes() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect()).await;
@@ -124,7 +125,7 @@ async fn a_message_as_large_as_allowed_passes() {
     assert_eq!(device.receive().await, Some(puback(1)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn silence_ends_the_connection_after_one_and_a_half_times_the_keep_alive() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect_as("demo", 10, None)).await;
@@ -134,7 +135,7 @@ async fn silence_ends_the_connection_after_one_and_a_half_times_the_keep_alive()
     assert_eq!(hub.operation(2).await["rule"], "MQTT-3.1.2-24");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_connection_that_never_says_who_it_is_ends() {
     let hub = Hub::start();
     let mut device = Device::new(hub.transport(1024));
@@ -143,7 +144,7 @@ async fn a_connection_that_never_says_who_it_is_ends() {
     assert_eq!(hub.operation(1).await["operationName"], "deviceConnect");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_second_connection_of_an_identity_ends_the_first() {
     let hub = Hub::start();
     let mut first = hub.connected(&connect()).await;
@@ -153,7 +154,7 @@ async fn the_second_connection_of_an_identity_ends_the_first() {
     assert_eq!(second.receive().await.as_deref(), Some(PINGRESP));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_broken_rule_ends_the_connection_and_is_told_with_its_bytes() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect()).await;
@@ -164,7 +165,7 @@ async fn a_broken_rule_ends_the_connection_and_is_told_with_its_bytes() {
     assert!(operation["bytes"].as_str().is_some_and(|bytes| bytes.starts_with("34")), "{operation}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn hostile_bytes_leave_the_hub_serving_others() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect()).await;
@@ -181,7 +182,7 @@ async fn hostile_bytes_leave_the_hub_serving_others() {
     assert_eq!(device.receive().await.as_deref(), Some(PINGRESP));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_hub_that_stops_ends_every_connection_and_takes_no_new_one() {
     let hub = Hub::start();
     let mut device = hub.connected(&connect()).await;

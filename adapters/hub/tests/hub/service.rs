@@ -8,6 +8,7 @@ use axum::http::{Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
 use devicebound_hub::clock::unix_time;
 use devicebound_hub::service::{Service, router};
+use devicebound_hub::store::Store as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -27,7 +28,7 @@ impl Client {
             .to_vec();
         let service = Service {
             engine: Arc::clone(&hub.engine),
-            telemetry: Arc::clone(&hub.store.telemetry),
+            telemetry: hub.store.telemetry(),
             policies,
             host_names: Vec::new(),
         };
@@ -72,7 +73,7 @@ fn message(body: &Value) -> &str {
     body["Message"].as_str().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_device_is_registered_changed_and_removed() {
     let client = Client::start();
     let body = json!({"deviceId": "new", "status": "enabled"});
@@ -102,7 +103,7 @@ async fn a_device_is_registered_changed_and_removed() {
     assert!(message(&body).starts_with("ErrorCode:DeviceNotFound;"), "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn modules_belong_to_a_device_and_go_with_it() {
     let client = Client::start();
     let (status, _) = client.ask("PUT", "/devices/none/modules/m", &[], json!({})).await;
@@ -119,7 +120,7 @@ async fn modules_belong_to_a_device_and_go_with_it() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
     let client = Client::start();
     for (body, reason) in [
@@ -141,7 +142,7 @@ async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "a slash is for modules");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn every_request_needs_a_token_with_the_right() {
     let client = Client::start();
     for (policy, method, path, expected) in [
@@ -162,7 +163,7 @@ async fn every_request_needs_a_token_with_the_right() {
     assert_eq!(response.headers()["iothub-errorcode"], "IotHubUnauthorizedAccess");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_twin_is_changed_by_those_who_have_read_it() {
     let client = Client::start();
     let (_, twin) = client.ask("GET", "/twins/demo", &[], Value::Null).await;
@@ -182,7 +183,7 @@ async fn a_twin_is_changed_by_those_who_have_read_it() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn fifty_messages_wait_for_a_device_and_no_more() {
     let client = Client::start();
     let path = "/devices/demo/messages/deviceBound";
@@ -199,7 +200,7 @@ async fn fifty_messages_wait_for_a_device_and_no_more() {
     assert_eq!(purged["totalMessagesPurged"], 50);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_method_reaches_the_device_and_its_answer_comes_back() {
     let client = Client::start();
     let call = json!({"methodName": "reboot", "payload": {"delay": 3}});
@@ -229,7 +230,7 @@ async fn a_method_reaches_the_device_and_its_answer_comes_back() {
     assert_eq!((status, outcome), (StatusCode::OK, json!({"status": 201, "payload": {"ok": true}})));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_method_that_is_not_answered_times_out() {
     let client = Client::start();
     let mut device = client.hub.connected(&connect()).await;
@@ -241,7 +242,7 @@ async fn a_method_that_is_not_answered_times_out() {
     assert!(message(&body).contains("504101"), "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn nothing_is_answered_for_that_could_not_be_stored() {
     let client = Client::start();
     client.hub.store.fail();
@@ -251,7 +252,7 @@ async fn nothing_is_answered_for_that_could_not_be_stored() {
     assert_eq!(status, StatusCode::NOT_FOUND, "the device is not there either");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_unknown_path_is_said_to_be_one() {
     let client = Client::start();
     let (status, body) = client.ask("GET", "/jobs/v2", &[], Value::Null).await;

@@ -22,34 +22,34 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::common::{ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, key, puback, publish};
+use crate::common::{ACCEPTED, Device, REFUSED, TestStore, bytes, connect, key, puback, publish};
 
 struct Sockets {
     mqtt: SocketAddr,
     https: SocketAddr,
-    store: MemoryStore,
+    store: TestStore,
     roots: RootCertStore,
     engine: Arc<devicebound_hub::engine::Engine>,
     _state: tempfile::TempDir,
 }
 
 impl Sockets {
-    async fn start(prepare: impl FnOnce(&MemoryStore)) -> Self {
+    async fn start(prepare: impl FnOnce(&TestStore)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let certificates = certs::load_or_make(&state, &[]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certificates.chain[1].clone()).unwrap();
-        let store = MemoryStore::default();
+        let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
         prepare(&store);
         let server = Server::start(
             HubConfig::default(),
             Vec::new(),
             Box::new(store.clone()),
-            Arc::clone(&store.telemetry),
             tls::server_config(certificates).unwrap(),
             View::default(),
+            2,
         )
         .unwrap();
         let ports = Ports { addresses: vec![[127, 0, 0, 1].into()], mqtt: 0, https: Some(0) };

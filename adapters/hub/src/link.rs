@@ -1,0 +1,106 @@
+//! A connection's side of its worker: who it is, and how it is called.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use devicebound::Rule;
+use devicebound::hub::{ClientCertificate, LinkId};
+use devicebound::time::Instant;
+
+use crate::message::Sender;
+
+/// How a connection's task is called.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    ready: Cell<bool>,
+    timed_out: Cell<bool>,
+    ended: Cell<Option<Rule>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A connection's side of the worker.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) signal: Rc<Signal>,
+    /// When the transport was there, for whoever takes the connection over.
+    pub(crate) began: Instant,
+    /// What the client showed; of no use once CONNECT was accepted.
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
+    /// Known from the moment that CONNECT was accepted.
+    pub(crate) sender: Option<Box<Sender>>,
+}
+
+/// Why a connection's task was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// There may be something to transmit, or to pull.
+    Ready,
+    /// A deadline came.
+    TimedOut,
+    /// The hub ends the connection.
+    End(Rule),
+}
+
+impl Signal {
+    /// There is something to transmit, or to pull.
+    pub(crate) fn call(&self) {
+        self.ready.set(true);
+        self.wake();
+    }
+
+    /// A deadline came.
+    pub(crate) fn time_out(&self) {
+        self.timed_out.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The hub ends the connection.
+    pub(crate) fn end(&self, rule: Rule) {
+        // The first reason counts.
+        if self.ended.get().is_none() {
+            self.ended.set(Some(rule));
+        }
+        self.wake();
+    }
+}
+
+impl Link {
+    /// The client id, once CONNECT was accepted.
+    #[must_use]
+    pub(crate) fn client_id(&self) -> Option<String> {
+        self.sender.as_ref().map(|sender| sender.client_id())
+    }
+
+    /// Whether CONNECT was accepted.
+    #[must_use]
+    pub(crate) const fn is_known(&self) -> bool {
+        self.sender.is_some()
+    }
+
+    /// Ready when the machine, the timer or the hub has something for this connection.
+    pub(crate) fn poll_called(&self, cx: &Context<'_>) -> Poll<Call> {
+        let signal = &self.signal;
+        if let Some(rule) = signal.ended.get() {
+            return Poll::Ready(Call::End(rule));
+        }
+        if signal.timed_out.replace(false) {
+            return Poll::Ready(Call::TimedOut);
+        }
+        if signal.ready.replace(false) {
+            return Poll::Ready(Call::Ready);
+        }
+        let mut waker = signal.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,487 @@
+//! One thread's share of the hub, and the one place where what the machine wants becomes what happens.
+//!
+//! A worker owns its machine: connections, service calls and timers of its devices all run on its thread, one after the
+//! other, and no lock is on the way of a packet. Whatever was done with the machine, `Worker::with` ends it by waking
+//! the connections that have become ready and by setting the timer.
+//!
+//! | the machine says | the worker does |
+//! |---|---|
+//! | `Authenticate` | asks the machine for the usual verdict, then `accept` or `refuse` |
+//! | `Telemetry`, a will | encodes it into the block of its backlog; says `stored` when the writer has it safe |
+//! | `Commit` | marks the record in the backlog; says `committed` when the writer has it safe |
+//! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
+//! | `Expired::Link`, `poll_ready` | wakes the connection's task |
+//!
+//! A store that does not outlive the process has nothing to wait for: with it both are said at once.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Waker};
+
+use devicebound::Rule;
+use devicebound::hub::{
+    Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
+    Telemetry, Wait,
+};
+use devicebound::session::{Close, CloseReason};
+use devicebound::time::{Instant, UnixTime};
+use tokio::sync::{Notify, mpsc as jobs, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
+use crate::buffers::Buffers;
+use crate::clock::unix_time;
+use crate::engine::{Engine, Job};
+use crate::link::{Link, Signal};
+use crate::message::Sender;
+use crate::store::Store;
+
+/// So many packets of one connection are dealt with before others get their turn.
+const PACKETS_PER_TURN: usize = 64;
+/// What came of a call of a method: the device's status and payload, or why there is none.
+pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
+
+/// Where a worker's changes go.
+#[derive(Clone, Debug)]
+pub(crate) enum Keeper {
+    /// To the writer, which makes them safe while the worker goes on.
+    Thread(mpsc::Sender<HandOver>),
+    /// Into memory, at once. Shared by the workers, and taken once for all that a turn of one has gathered.
+    Inline(Arc<Mutex<Box<dyn Store>>>),
+}
+
+/// A worker that was not given its thread yet.
+#[derive(Debug)]
+pub struct Seed {
+    index: usize,
+    engine: Arc<Engine>,
+    hub: Hub,
+    jobs: jobs::UnboundedReceiver<Job>,
+    keeper: Keeper,
+}
+
+/// One thread's share of the hub.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    pub(crate) engine: Arc<Engine>,
+    core: RefCell<Core>,
+    keeper: Keeper,
+    /// The timer is to be set anew.
+    timer: Notify,
+    /// Something was gathered.
+    work: Notify,
+    /// Connections that wait until the writer has caught up.
+    waiting: RefCell<Vec<Waker>>,
+    /// Tasks that end when the hub stops.
+    listening: RefCell<Vec<AbortHandle>>,
+    pub(crate) buffers: RefCell<Buffers>,
+}
+
+/// What a worker's devices are.
+#[derive(Debug)]
+pub struct Core {
+    /// The machine.
+    pub hub: Hub,
+    links: HashMap<LinkId, Rc<Signal>>,
+    calls: HashMap<CallId, oneshot::Sender<CallOutcome>>,
+    backlog: Backlog,
+    /// What the timer is set to.
+    alarm: Option<Instant>,
+    stopping: bool,
+    /// Nothing is waited for: see the module.
+    at_once: bool,
+}
+
+/// What a connection is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// All that was there was pulled.
+    Wait(Wait),
+    /// Others come first; pull again.
+    Again,
+    /// It is over.
+    End(Close),
+}
+
+impl Seed {
+    pub(crate) const fn new(
+        index: usize,
+        engine: Arc<Engine>,
+        hub: Hub,
+        jobs: jobs::UnboundedReceiver<Job>,
+        keeper: Keeper,
+    ) -> Self {
+        Self { index, engine, hub, jobs, keeper }
+    }
+
+    pub(crate) fn grow(self) -> (Rc<Worker>, jobs::UnboundedReceiver<Job>) {
+        let Self { index, engine, hub, jobs, keeper } = self;
+        (Rc::new(Worker::new(index, engine, hub, keeper)), jobs)
+    }
+
+    /// Works until the hub ends. For a runtime that takes tasks which stay on their thread.
+    pub async fn run(self) {
+        let (worker, mut jobs) = self.grow();
+        let (storing, time) = (Rc::clone(&worker), Rc::clone(&worker));
+        let tasks = [
+            spawn_local(async move { storing.keep_storing().await }),
+            spawn_local(async move { time.keep_time().await }),
+        ];
+        let mut is_over = false;
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Do(act) => act(&worker),
+                Job::End => is_over = true,
+            }
+            if is_over {
+                worker.hand_over();
+                if worker.core.borrow().backlog.is_settled() {
+                    break;
+                }
+            }
+        }
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+impl Worker {
+    fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
+        let backlog = Backlog::of(&hub);
+        let core = Core {
+            hub,
+            links: HashMap::new(),
+            calls: HashMap::new(),
+            backlog,
+            alarm: None,
+            stopping: false,
+            at_once: matches!(keeper, Keeper::Inline(_)),
+        };
+        Self {
+            index,
+            engine,
+            core: RefCell::new(core),
+            keeper,
+            timer: Notify::new(),
+            work: Notify::new(),
+            waiting: RefCell::default(),
+            listening: RefCell::default(),
+            buffers: RefCell::default(),
+        }
+    }
+
+    /// Does something with the machine, then what follows from it for connections and for the timer.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        let core = &mut *self.core.borrow_mut();
+        let result = act(core, self.engine.clock.now());
+        self.settle(core, None);
+        result
+    }
+
+    /// The same for the turn of a connection, which need not be woken for what it has just done itself.
+    fn turn<R>(&self, link: LinkId, act: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        let core = &mut *self.core.borrow_mut();
+        let result = act(core, self.engine.clock.now());
+        self.settle(core, Some(link));
+        result
+    }
+
+    fn settle(&self, core: &mut Core, awake: Option<LinkId>) {
+        while let Some(link) = core.hub.poll_ready() {
+            if Some(link) != awake
+                && let Some(signal) = core.links.get(&link)
+            {
+                signal.call();
+            }
+        }
+        let next = core.hub.poll_timeout().map(|deadline| deadline.at);
+        if next.is_some_and(|next| core.alarm.is_none_or(|alarm| next < alarm)) {
+            core.alarm = next;
+            self.timer.notify_one();
+        }
+        if core.backlog.wants_hand_over() {
+            self.work.notify_one();
+        }
+    }
+
+    /// Starts a task that ends when the hub stops.
+    pub(crate) fn listen(&self, task: impl Future<Output = ()> + 'static) {
+        self.listening.borrow_mut().push(spawn_local(task).abort_handle());
+    }
+
+    /// Whether a device's records are here, or where else.
+    pub(crate) fn elsewhere(&self, device_id: &str) -> Option<usize> {
+        Some(self.engine.place_of(device_id)).filter(|place| *place != self.index)
+    }
+
+    // --- connections ---
+
+    /// A transport has been there since `began`; `certificate` is what its client showed.
+    ///
+    /// # Errors
+    /// [`Full`], and while the hub stops.
+    pub(crate) fn open(
+        &self,
+        began: Instant,
+        certificate: Option<Box<ClientCertificate>>,
+    ) -> Result<Link, Full> {
+        let signal = Rc::new(Signal::default());
+        let id = self.with(|core, _| {
+            if core.stopping {
+                return Err(Full);
+            }
+            let id = core.hub.open(began)?;
+            core.links.insert(id, Rc::clone(&signal));
+            Ok(id)
+        })?;
+        self.engine.link_opened();
+        Ok(Link { id, signal, began, certificate, sender: None })
+    }
+
+    /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
+    pub(crate) fn has_room(&self, cx: &Context<'_>) -> bool {
+        let has_room = self.core.borrow().backlog.has_room();
+        if !has_room {
+            self.waiting.borrow_mut().push(cx.waker().clone());
+        }
+        has_room
+    }
+
+    /// Pulls what `rx` holds through the machine. `pulled` is told the bytes of each packet.
+    pub(crate) fn pull<'i>(
+        &self,
+        link: &mut Link,
+        rx: &mut &'i [u8],
+        tx: &mut Vec<u8>,
+        mut pulled: impl FnMut(&'i [u8]),
+    ) -> Turn {
+        // Looked at once for all messages of a turn.
+        let mut enqueued = None;
+        self.turn(link.id, |core, now| {
+            for _ in 0..PACKETS_PER_TURN {
+                let before = *rx;
+                let action = core.hub.handle(now, link.id, Event::Received(rx), tx);
+                let taken = before.len() - rx.len();
+                if let Some(packet) = before.get(..taken).filter(|packet| !packet.is_empty()) {
+                    pulled(packet);
+                }
+                match action {
+                    Ok(Action::Telemetry(message)) => {
+                        core.telemetry(link, &message, *enqueued.get_or_insert_with(unix_time));
+                    }
+                    Ok(Action::Wait(wait)) => return Turn::Wait(wait),
+                    Ok(action) => core.act(now, link, action, tx),
+                    Err(close) => return Turn::End(close),
+                }
+            }
+            Turn::Again
+        })
+    }
+
+    /// A deadline came, or the transport ended, and what had arrived was pulled.
+    pub(crate) fn tell(&self, link: &mut Link, event: Event<'_, '_>, tx: &mut Vec<u8>) -> Turn {
+        self.turn(link.id, |core, now| match core.hub.handle(now, link.id, event, tx) {
+            Ok(Action::Wait(wait)) => Turn::Wait(wait),
+            Ok(action) => {
+                core.act(now, link, action, tx);
+                Turn::Again
+            }
+            Err(close) => Turn::End(close),
+        })
+    }
+
+    /// Appends to `tx` what waits for the connection; true if there is more once that was written.
+    ///
+    /// # Errors
+    /// The end of the connection.
+    pub(crate) fn transmit(&self, link: &Link, tx: &mut Vec<u8>) -> Result<bool, Close> {
+        self.turn(link.id, |core, now| {
+            loop {
+                match core.hub.poll_transmit(now, link.id, tx)? {
+                    Progress::Idle => return Ok(false),
+                    Progress::More => return Ok(true),
+                    Progress::Commit(commit) => core.commit(commit),
+                }
+            }
+        })
+    }
+
+    /// The connection is over: its will, if there is one, becomes telemetry.
+    pub(crate) fn close(&self, link: &Link, why: CloseReason) {
+        self.with(|core, now| {
+            core.links.remove(&link.id);
+            let ended = core.hub.close(now, link.id, why);
+            if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
+                core.telemetry(link, &will, unix_time());
+            }
+        });
+        self.engine.link_closed();
+    }
+
+    /// Ends every connection and takes no new ones.
+    pub(crate) fn stop(&self) {
+        self.listening.borrow_mut().drain(..).for_each(|task| task.abort());
+        self.with(|core, _| {
+            core.stopping = true;
+            for signal in core.links.values() {
+                signal.end(Rule::HubStopping);
+            }
+        });
+    }
+
+    // --- the store ---
+
+    /// Hands over what every turn has gathered, for ever. Called behind the tasks that were already due, so that one
+    /// hand-over stands for many connections.
+    async fn keep_storing(&self) {
+        loop {
+            self.work.notified().await;
+            self.hand_over();
+        }
+    }
+
+    /// Hands over what was gathered, unless the writer still has the hand-over before.
+    fn hand_over(&self) {
+        let Some(batch) = self.with(|core, _| core.backlog.take(&core.hub, self.index)) else { return };
+        match &self.keeper {
+            // The writer lives as long as there are workers.
+            Keeper::Thread(writer) => drop(writer.send(batch)),
+            Keeper::Inline(store) => {
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                batch
+                    .write(&mut **store, &self.engine.view)
+                    .into_iter()
+                    .for_each(|written| self.told(written));
+            }
+        }
+    }
+
+    /// The writer is done with a hand-over.
+    pub(crate) fn told(&self, written: Written) {
+        let Written { receipts, has_telemetry, revisions, unwritten, waiting } = written;
+        let is_safe = has_telemetry && unwritten.is_empty();
+        self.with(|core, _| {
+            core.backlog.handed_over(&unwritten);
+            revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
+            for Unwritten { device, safe, .. } in unwritten {
+                match safe {
+                    Safe::Record(record) => core.hub.rejected(device, *record),
+                    Safe::Nothing => drop(core.hub.remove(device)),
+                    Safe::Unknown => {}
+                }
+            }
+            if has_telemetry {
+                receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
+                return;
+            }
+            // What these connections sent could not be stored: they end, and their devices send again.
+            for signal in receipts.iter().filter_map(|(link, _)| core.links.get(link)) {
+                signal.end(Rule::StoreFailed);
+            }
+        });
+        for waiting in waiting {
+            // Whoever waited may have hung up.
+            let _ = waiting.send(is_safe);
+        }
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    // --- time ---
+
+    /// Works off deadlines as they come, for ever; and once a second looks whether the wall clock was set.
+    async fn keep_time(&self) {
+        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+        loop {
+            let next = self.with(|core, _| core.alarm).map(|alarm| self.engine.clock.until(alarm));
+            let alarm = async {
+                match next {
+                    Some(duration) => tokio::time::sleep(duration).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = alarm => self.with(Core::expire),
+                () = self.timer.notified() => {}
+                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+            }
+        }
+    }
+}
+
+impl Core {
+    fn act(&mut self, now: Instant, link: &mut Link, action: Action<'_>, tx: &mut Vec<u8>) {
+        match action {
+            Action::Authenticate(request) => {
+                match self.hub.authenticate(now, &request, link.certificate.as_deref()) {
+                    Ok(grant) => {
+                        let commit = self.hub.accept(now, link.id, grant);
+                        link.certificate = None;
+                        link.sender =
+                            self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
+                        commit.into_iter().for_each(|commit| self.commit(commit));
+                    }
+                    Err(refusal) => self.hub.refuse(link.id, refusal, tx),
+                }
+            }
+            Action::Commit(commit) => self.commit(commit),
+            Action::Answered(answer) => {
+                if let Some(caller) = self.calls.remove(&answer.call) {
+                    // Whoever called may have hung up.
+                    let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
+                }
+            }
+            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+        }
+    }
+
+    fn commit(&mut self, commit: Commit) {
+        self.backlog.change(Change::Record(commit.device));
+        if self.at_once {
+            self.hub.committed(commit.device, commit.revision);
+        }
+    }
+
+    fn telemetry(&mut self, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
+        // Only a connection that was accepted sends telemetry.
+        let Some(sender) = &link.sender else { return };
+        self.backlog.telemetry(telemetry, sender, enqueued);
+        match telemetry.receipt {
+            Some(receipt) if self.at_once => self.hub.stored(receipt),
+            Some(receipt) => self.backlog.owe(link.id, receipt),
+            None => {}
+        }
+    }
+
+    /// Makes a change durable; the receiver hears whether it has become safe.
+    pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
+        self.backlog.change_durably(change)
+    }
+
+    pub(crate) fn expect_outcome(&mut self, call: CallId) -> oneshot::Receiver<CallOutcome> {
+        let (caller, outcome) = oneshot::channel();
+        self.calls.insert(call, caller);
+        outcome
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.alarm = None;
+        while let Some(expired) = self.hub.expire(now) {
+            match expired {
+                Expired::Link(link) => {
+                    if let Some(signal) = self.links.get(&link) {
+                        signal.time_out();
+                    }
+                }
+                Expired::Call(call, failure) => {
+                    if let Some(caller) = self.calls.remove(&call) {
+                        // Whoever called may have hung up.
+                        let _ = caller.send(Err(failure));
+                    }
+                }
+                Expired::DeadLettered(commit) => self.commit(commit),
+            }
+        }
+    }
+}
