@@ -8,7 +8,8 @@
 //!      └──▶ Ledger of each device: what was acknowledged ◀──▶ Audit: what the hub shows when it runs again
 //! ```
 //!
-//! A round is: load for a random time, SIGKILL, and a start on the same state folder, which itself is killed now and then.
+//! A round is: load for a random time, SIGKILL (now and then SIGTERM: row E7), and a start on the same state folder, which
+//! itself is killed now and then.
 //! Everybody waits until the audit has seen all that the hub shows; then the load goes on. At the end the load runs dry, the
 //! hub is asked to stop (SIGTERM), and everything must be there once more. And the alarm is tried: a state folder from
 //! before is put in the place of the last one, which must not pass.
@@ -58,7 +59,7 @@ pub struct Options {
 pub struct Summary {
     kills: u64,
     start_times: Vec<Duration>,
-    stop_time: Duration,
+    stop_times: Vec<Duration>,
     state_bytes: u64,
     load: Load,
     losses: String,
@@ -105,24 +106,26 @@ pub fn run(options: &Options, say: impl FnMut(&str)) -> Result<Summary, Failure>
 impl Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Load { telemetry, repeated, cloud_messages, changes } = self.load;
-        let mut times = self.start_times.clone();
-        times.sort();
-        let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-        let longest = times.last().copied().unwrap_or_default();
+        let mib = self.state_bytes as f64 / f64::from(1 << 20);
         writeln!(f, "{} kills, and nothing that was acknowledged is missing:", self.kills)?;
         writeln!(f, "  {telemetry} telemetry messages, {repeated} more times because they were sent again")?;
-        writeln!(f, "  {cloud_messages} cloud messages, {changes} changes of twins")?;
         writeln!(
             f,
-            "  {} starts: median {middle:.0?}, longest {longest:.0?}, at most {START_TIME:?}",
-            times.len()
+            "  {cloud_messages} cloud messages, {changes} changes of twins, {mib:.1} MiB of state in the end"
         )?;
-        let mib = self.state_bytes as f64 / f64::from(1 << 20);
-        writeln!(
-            f,
-            "  {mib:.1} MiB of state at the end; SIGTERM took {:.0?}, at most {STOP_TIME:?}",
-            self.stop_time
-        )?;
+        for (what, times, most) in
+            [("starts", &self.start_times, START_TIME), ("stops by SIGTERM", &self.stop_times, STOP_TIME)]
+        {
+            let mut sorted = times.clone();
+            sorted.sort();
+            let middle = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+            let longest = sorted.last().copied().unwrap_or_default();
+            writeln!(
+                f,
+                "  {} {what}: median {middle:.0?}, longest {longest:.0?}, at most {most:?}",
+                sorted.len()
+            )?;
+        }
         write!(f, "connections ended so:{}", self.losses)
     }
 }

@@ -27,6 +27,8 @@ const BACK_ENDS: usize = 4;
 const REST_TIME: Duration = Duration::from_secs(60);
 /// The load lasts for 2 to the power of a number between these milliseconds, and up to twice as long.
 const LOAD_POWERS: (u32, u32) = (3, 10);
+/// One hub in so many is asked to stop (SIGTERM) instead, under the same load: row E7.
+const ASKED: u32 = 6;
 /// One start in so many is killed itself.
 const KILLED_START: u32 = 5;
 /// It is killed within so many milliseconds.
@@ -44,6 +46,7 @@ struct Rounds<'r, S> {
     tasks: JoinSet<Result<(), Violation>>,
     choices: Seeded,
     start_times: Vec<Duration>,
+    stop_times: Vec<Duration>,
     say: S,
 }
 
@@ -69,17 +72,18 @@ pub(super) async fn run(
         tasks: JoinSet::new(),
         choices: Seeded::new(options.seed),
         start_times: Vec::new(),
+        stop_times: Vec::new(),
         say,
     };
     rounds.populate().await?;
     let process = rounds.kill_and_check(process, kills).await?;
-    let (process, stop_time) = rounds.stop_and_check(process).await?;
+    let process = rounds.stop_and_check(process).await?;
     let state_bytes = size(&state(folder)).map_err(told)?;
     rounds.try_alarm(process).await?;
     let load = rounds.load();
     let losses = shared.losses().iter().map(|(why, count)| format!("\n  {count} × {why}")).collect();
-    let start_times = rounds.start_times;
-    Ok(Summary { kills: *kills, start_times, stop_time, state_bytes, load, losses })
+    let Rounds { start_times, stop_times, .. } = rounds;
+    Ok(Summary { kills: *kills, start_times, stop_times, state_bytes, load, losses })
 }
 
 fn told(error: io::Error) -> Violation {
@@ -127,10 +131,15 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
             let power = self.choices.between(LOAD_POWERS.0, LOAD_POWERS.1);
             let load_time = Duration::from_millis(((1 << power) + self.choices.below(1 << power)).into());
             self.hold(load_time).await?;
-            let before = self.load();
-            process.kill().map_err(told)?;
-            *kills += 1;
+            let is_asked = self.choices.one_in(ASKED);
+            if is_asked {
+                self.stop_times.push(stop(process)?);
+            } else {
+                process.kill().map_err(told)?;
+                *kills += 1;
+            }
             let mut hub = self.everybody_has_noticed().await?;
+            let sent = self.load().telemetry;
             if self.options.times == Some(*kills) {
                 copy(&state(self.folder), &self.folder.join("before")).map_err(told)?;
             }
@@ -143,9 +152,9 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
             let took;
             (process, took) = self.start_and_check(&mut hub)?;
             self.tell(&format!(
-                "kill {kills} after {load_time:.0?} of load{}, {} messages sent: ready after {took:.0?}, {} stored",
-                if killed_start { " and once in the start" } else { "" },
-                before.telemetry,
+                "{kills:4} {} after {load_time:.0?} of load{}, {sent} messages sent: ready after {took:.0?}, {} stored",
+                if is_asked { "SIGTERM" } else { "SIGKILL" },
+                if killed_start { " and SIGKILL in the start" } else { "" },
                 self.audit.stored(),
             ));
         }
@@ -153,7 +162,7 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
     }
 
     /// Lets the load run dry, asks the hub to stop, and starts it once more: there is nothing in doubt any more.
-    async fn stop_and_check(&mut self, process: Process) -> Result<(Process, Duration), Violation> {
+    async fn stop_and_check(&mut self, process: Process) -> Result<Process, Violation> {
         self.shared.drain();
         let deadline = Instant::now() + REST_TIME;
         while let Some(busy) = self.accounts.iter().find(|account| !account.lock().is_at_rest()) {
@@ -162,10 +171,7 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
             }
             self.hold(Duration::from_millis(20)).await?;
         }
-        let (status, stop_time) = process.stop().map_err(told)?;
-        if !status.success() || stop_time > STOP_TIME {
-            return violation(format!("asked to stop, the hub ended with {status} after {stop_time:.1?}"));
-        }
+        self.stop_times.push(stop(process)?);
         let mut hub = self.everybody_has_noticed().await?;
         let (process, _) = self.start_and_check(&mut hub)?;
         for account in &self.accounts {
@@ -178,13 +184,13 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
         }
         let Some(running) = &*hub else { return violation("no hub") };
         self.audit.read_all_again(&running.service)?;
-        Ok((process, stop_time))
+        Ok(process)
     }
 
     /// Puts the state folder back to where it was at the last kill: if that passes, all that has passed means nothing.
     async fn try_alarm(&mut self, process: Process) -> Result<(), Violation> {
-        let mut hub = self.shared.hub.write().await;
         process.kill().map_err(told)?;
+        let mut hub = self.everybody_has_noticed().await?;
         let (state, before) = (state(self.folder), self.folder.join("before"));
         if !before.exists() {
             return Ok(());
@@ -245,6 +251,15 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
         }
         load
     }
+}
+
+/// Asks a hub to stop; gives how long that took.
+fn stop(process: Process) -> Result<Duration, Violation> {
+    let (status, took) = process.stop().map_err(told)?;
+    if !status.success() || took > STOP_TIME {
+        return violation(format!("asked to stop, the hub ended with {status} after {took:.1?}"));
+    }
+    Ok(took)
 }
 
 /// Bytes of all files in a folder.
