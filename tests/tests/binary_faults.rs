@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,8 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
         }
     }
     let before = sensor.acknowledged.len();
+    // There may still be room for something smaller: now nothing can be written at all, as on a disk that is read-only.
+    limit(&hub, Resource::Fsize, Some(0));
     // What is not stored is answered with an error, and not done.
     let refused = hub.service().ask(Method::PUT, "/devices/late", &[], br#"{"deviceId":"late"}"#);
     let status = refused.expect("the hub answers").status();
@@ -223,42 +226,42 @@ fn a_hub_that_is_asked_to_stop_under_load_ends_well_and_keeps_what_it_acknowledg
 #[test]
 fn a_hub_that_stood_still_hears_its_devices_out_before_it_judges_their_silence() {
     const DEVICES: usize = 20;
+    const KEEP_ALIVE: u16 = 2;
+    /// The hub cuts off who is silent for 3 s.
+    const STANDSTILL: Duration = Duration::from_secs(5);
     let hub = Hub::on_free_ports(site!());
     let sensors: Vec<_> = (0..DEVICES)
         .map(|index| {
             Sensor::new(&hub, &hub.register(&format!("sensor-{index}")), |config| {
                 let will = Message::new(b"last words");
-                config.with_keep_alive(1).with_will(&will, QoS::AtLeastOnce).expect("it is short")
+                config.with_keep_alive(KEEP_ALIVE).with_will(&will, QoS::AtLeastOnce).expect("it is short")
             })
         })
         .collect();
-    let (ready, stopped, runs_again) =
-        (Barrier::new(DEVICES + 1), Barrier::new(DEVICES + 1), Barrier::new(DEVICES + 1));
+    let (online, runs_again) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         for mut sensor in sensors {
-            let (ready, stopped, runs_again) = (&ready, &stopped, &runs_again);
+            let (online, runs_again) = (&online, &runs_again);
             scope.spawn(move || {
                 sensor.send("before");
                 sensor.until_acknowledged();
-                ready.wait();
-                stopped.wait();
-                // It asks for a sign of life, as its keep alive wants. The hub would cut it off after 1.5 s of silence.
-                let end = Instant::now() + Duration::from_secs(4);
-                while Instant::now() < end {
-                    sensor.turn(end - Instant::now());
-                }
-                runs_again.wait();
+                online.fetch_add(1, Ordering::SeqCst);
+                // It goes on saying that it lives, as its keep alive wants.
+                sensor.until("the hub runs again", |_| runs_again.load(Ordering::SeqCst));
                 sensor.send("after");
                 sensor.until_acknowledged();
                 assert_eq!((sensor.connections, &sensor.losses[..]), (1, &[][..]));
                 sensor.client.close();
             });
         }
-        ready.wait();
+        while online.load(Ordering::SeqCst) < DEVICES {
+            hub.service().get("/devices/sensor-0"); // the hub still answers
+        }
         kill_process(pid(&hub), Signal::STOP).expect("the hub is a process of this user");
-        stopped.wait();
-        runs_again.wait();
+        // The fault itself: time goes by, and the hub has no part in it.
+        thread::sleep(STANDSTILL);
         kill_process(pid(&hub), Signal::CONT).expect("the hub is a process of this user");
+        runs_again.store(true, Ordering::SeqCst);
     });
     let stored = hub.service().stored_telemetry();
     assert_eq!(stored.len(), 2 * DEVICES);
