@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use devicebound_tests::kill::{Options, run};
@@ -23,6 +23,9 @@ struct Arguments {
     /// How many devices
     #[arg(long, value_name = "N", default_value_t = 50)]
     devices: usize,
+    /// Within how many milliseconds a hub has to be ready again; more where others use the machine, too
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    start_ms: u64,
     /// The program `devicebound` [default: this program, in its place]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -37,14 +40,15 @@ fn main() -> ExitCode {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seed = arguments.seed.unwrap_or(now);
     println!("seed {seed}");
-    let program = match arguments.program.map_or_else(std::env::current_exe, Ok) {
+    let program = match arguments.program.clone().map_or_else(std::env::current_exe, Ok) {
         Ok(program) => program,
         Err(error) => {
             eprintln!("this program does not know where it is: {error}; name one: --program FILE");
             return ExitCode::FAILURE;
         }
     };
-    let options = Options { program, seed, times: arguments.times, devices: arguments.devices };
+    let Arguments { times, devices, start_ms, .. } = arguments;
+    let options = Options { program, seed, times, devices, start_time: Duration::from_millis(start_ms) };
     match run(&options, |line| println!("{line}")) {
         Ok(summary) => {
             println!("{summary}");

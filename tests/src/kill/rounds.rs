@@ -17,7 +17,7 @@ use super::device::KillDevice;
 use super::ledger::{Ledger, Violation, violation};
 use super::process::Process;
 use super::shared::{Account, RunningHub};
-use super::{Load, Options, START_TIME, STOP_TIME, Shared, Summary};
+use super::{Load, Options, STOP_TIME, Shared, Summary};
 use crate::interop::hub::{Ready, primary_key};
 use crate::world::{Entropy as _, Seeded};
 
@@ -83,7 +83,8 @@ pub(super) async fn run(
     let load = rounds.load();
     let losses = shared.losses().iter().map(|(why, count)| format!("\n  {count} × {why}")).collect();
     let Rounds { start_times, stop_times, .. } = rounds;
-    Ok(Summary { kills: *kills, start_times, stop_times, state_bytes, load, losses })
+    let start_time = options.start_time;
+    Ok(Summary { kills: *kills, start_times, start_time, stop_times, state_bytes, load, losses })
 }
 
 fn told(error: io::Error) -> Violation {
@@ -232,8 +233,9 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
         let process = Process::start(&self.options.program, &state(self.folder)).map_err(told)?;
         let (ready, took) = process.ready().map_err(told)?;
         self.start_times.push(took);
-        if took > START_TIME {
-            return violation(format!("the hub was ready after {took:.1?}, not within {START_TIME:?}"));
+        let most = self.options.start_time;
+        if took > most {
+            return violation(format!("the hub was ready after {took:.1?}, not within {most:?}"));
         }
         let (ready, service) = Ready::read(&ready);
         self.audit.check(&service)?;
