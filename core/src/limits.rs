@@ -44,6 +44,11 @@ pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 pub const CLOUD_MESSAGE_TTL: Duration = Duration::from_secs(3600);
 /// Longest time to live of a cloud-to-device message (IoT Hub cloud-to-device guide).
 pub const CLOUD_MESSAGE_TTL_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// How long a receiver without MQTT holds a message that it was given (IoT Hub cloud-to-device guide).
+pub const CLOUD_MESSAGE_LOCK: Duration = Duration::from_secs(60);
+/// How often a cloud-to-device message is delivered in vain before it is dead-lettered (IoT Hub cloud-to-device guide:
+/// 1 to 100).
+pub const DELIVERY_COUNT: u32 = 10;
 /// Shortest, usual and longest wait for the answer to a direct method (IoT Hub direct method guide).
 pub const METHOD_RESPONSE_TIME: (Duration, Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300));

@@ -47,10 +47,14 @@ pub enum Change {
     Session,
     /// One more message waits.
     Enqueued(SequenceNumber),
-    /// The device completed a message.
+    /// A message was completed.
     Completed(SequenceNumber),
-    /// Messages expired or were purged.
+    /// A message was locked, or given back.
+    Locked(SequenceNumber),
+    /// Messages expired, were rejected or purged.
     DeadLettered,
+    /// Feedback was taken.
+    Feedback,
     /// Reported properties.
     Reported,
     /// Desired properties or tags.
@@ -122,7 +126,7 @@ pub enum Expired {
     Link(LinkId),
     /// A call came to nothing.
     Call(CallId, CallFailure),
-    /// Messages reached the end of their time to live.
+    /// Messages reached the end of their time to live, or a lock ended.
     DeadLettered(Commit),
 }
 

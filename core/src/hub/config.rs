@@ -16,6 +16,14 @@ pub struct Limits {
     pub in_flight: usize,
     /// Cloud-to-device messages that wait for a device ([`limits::MAILBOX_MAX`]).
     pub mailbox: usize,
+    /// Feedback of a device that was not taken yet, and that its waiting messages may yet give; a message that asks for
+    /// more is refused.
+    pub feedback: usize,
+    /// How often a message is delivered in vain before it is dead-lettered ([`limits::DELIVERY_COUNT`]).
+    pub delivery_count: u32,
+    /// Time to live of a cloud-to-device message without an expiry of its own ([`limits::CLOUD_MESSAGE_TTL`]; the real
+    /// service can be set to 1 minute to 2 days).
+    pub cloud_message_ttl: Duration,
     /// Open direct method calls of one device; the real number behind error 403800 is not published.
     pub calls: usize,
     /// Desired-property notifications that a link may be behind; beyond, the link ends, and the device reads its twin
@@ -36,6 +44,9 @@ impl Default for Limits {
             links: 1_000_000, // IoT Hub quotas: devices and modules of one hub
             in_flight: limits::IN_FLIGHT_MAX,
             mailbox: limits::MAILBOX_MAX,
+            feedback: limits::MAILBOX_MAX.saturating_mul(2),
+            delivery_count: limits::DELIVERY_COUNT,
+            cloud_message_ttl: limits::CLOUD_MESSAGE_TTL,
             calls: 64,
             notifications: 64,
             filters_per_packet: 32,

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::opening::Opening;
 use super::timers::Target;
-use super::{CallId, Change, Commit, DeviceKey, Expired, Hub, LinkId, SequenceNumber, State};
+use super::{CallId, Change, Commit, DeviceKey, Expired, Hub, LinkId, Outcome, SequenceNumber, State};
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::time::{Deadline, Instant, UnixTime};
@@ -22,6 +22,7 @@ impl Hub {
             }
             for (slot, device) in self.devices.iter_mut().filter(|(_, device)| device.mailbox_timer.is_some())
             {
+                device.record.mailbox.shift_locks(expected, unix_time);
                 device.mailbox_timer = Some(now);
                 self.timers.schedule(now, Target::Mailbox(DeviceKey(slot)));
             }
@@ -104,10 +105,21 @@ impl Hub {
         let unsent = self.unsent(device);
         let slot = self.devices.get_mut(device.0).filter(|slot| slot.mailbox_timer == Some(at))?;
         slot.mailbox_timer = None;
-        let expired = slot.record.mailbox.expire(unix_time, unsent);
-        let revision = if expired { slot.record.change() } else { slot.record.revision };
+        let before = slot.record.revision;
+        if slot.record.mailbox.unlock(unix_time) {
+            slot.record.change();
+            if let Some(link) = slot.link {
+                self.make_ready(link);
+            }
+        }
+        let slot = self.devices.get_mut(device.0)?;
+        while let Some(message) = slot.record.mailbox.expire(unix_time, unsent) {
+            slot.record.settle(message, Outcome::Expired, || unix_time);
+        }
+        let revision = slot.record.revision;
         self.schedule_mailbox(device);
-        expired.then_some(Expired::DeadLettered(Commit { device, revision, change: Change::DeadLettered }))
+        let commit = Commit { device, revision, change: Change::DeadLettered };
+        (revision != before).then_some(Expired::DeadLettered(commit))
     }
 
     pub(super) fn schedule_link(&mut self, link: LinkId) {
@@ -136,7 +148,7 @@ impl Hub {
     pub(super) fn schedule_mailbox(&mut self, device: DeviceKey) {
         let unsent = self.unsent(device);
         let Some(slot) = self.devices.get(device.0) else { return };
-        let Some(expiry) = slot.record.mailbox.next_expiry(unsent) else { return };
+        let Some(expiry) = slot.record.mailbox.next_change(unsent) else { return };
         let at = self.instant(expiry);
         if let Some(slot) = self.devices.get_mut(device.0)
             && slot.mailbox_timer.is_none_or(|scheduled| at < scheduled)
@@ -147,7 +159,7 @@ impl Hub {
     }
 
     /// The first message that the present connection of the device has not been sent; without one, all are unsent.
-    fn unsent(&self, device: DeviceKey) -> SequenceNumber {
+    pub(super) fn unsent(&self, device: DeviceKey) -> SequenceNumber {
         let link = self.devices.get(device.0).and_then(|slot| slot.link);
         match link.and_then(|link| self.links.get(link.0)).map(|slot| &slot.state) {
             Some(State::Live(live)) => live.unsent,

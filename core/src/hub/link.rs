@@ -14,8 +14,8 @@ use super::methods::Calls;
 use super::pending::{Pending, publish};
 use super::timers::{Target, Timers};
 use super::{
-    CallId, Change, Commit, Credential, DeviceKey, DeviceSlot, Grant, Limits, LinkId, Progress, Receipt,
-    Revision,
+    CallId, Change, Commit, Credential, DeviceKey, DeviceSlot, Grant, Limits, LinkId, Outcome, Progress,
+    Receipt, Revision,
 };
 use crate::iothub::topic::{desired_patch_topic, method_request_topic};
 use crate::iothub::{Edition, PropertyBag, Subscription, Subscriptions};
@@ -228,6 +228,7 @@ impl Link {
         device: &mut DeviceSlot,
         calls: &mut Calls,
         now: Instant,
+        unix_time: UnixTime,
         high_water: usize,
         tx: &mut Vec<u8>,
     ) -> Progress {
@@ -237,7 +238,7 @@ impl Link {
         self.pending.release(device.committed, high_water, tx);
         self.send_notifications(device.committed, high_water, tx);
         self.send_calls(calls, now, high_water, tx);
-        if let Some(commit) = self.send_cloud_messages(device, high_water, tx) {
+        if let Some(commit) = self.send_cloud_messages(device, unix_time, high_water, tx) {
             return Progress::Commit(commit);
         }
         if tx.len() >= high_water { Progress::More } else { Progress::Idle }
@@ -271,6 +272,7 @@ impl Link {
     fn send_cloud_messages(
         &mut self,
         device: &mut DeviceSlot,
+        unix_time: UnixTime,
         high_water: usize,
         tx: &mut Vec<u8>,
     ) -> Option<Commit> {
@@ -289,9 +291,10 @@ impl Link {
             };
             publish(qos, &message.topic, &message.payload, tx);
             self.unsent = SequenceNumber(sequence.0.saturating_add(1));
-            if granted == QoS::AtMostOnce {
-                record.mailbox.remove(sequence);
-                let revision = record.change();
+            if granted == QoS::AtMostOnce
+                && let Some(message) = record.mailbox.remove(sequence)
+            {
+                let revision = record.settle(message, Outcome::Success, || unix_time);
                 return Some(Commit { device: self.device, revision, change: Change::Completed(sequence) });
             }
         }

@@ -4,14 +4,21 @@
 //! *dead-lettered* when its time to live ends first. That a message may have been sent is recorded before it is sent,
 //! with the change that makes sending possible; so DUP is right after a crash, too `[MQTT-3.3.1-1]`. The packet id
 //! follows from the sequence number and is the same on every attempt `[MQTT-4.4.0-1]`.
+//!
+//! What was sent over a connection is locked for as long as that lives. A receiver without MQTT (HTTP) *locks* a message
+//! for a minute, and completes, rejects or *abandons* it; after so many deliveries in vain it is dead-lettered. What the
+//! back end wants to hear of that is kept with the queue until it was taken (see [`Feedback`](super::Feedback)).
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
-use super::Revision;
+use super::feedback::Reports;
+use super::{FeedbackRequest, Limits, Revision};
+use crate::iothub::PropertyBag;
 use crate::iothub::topic::cloud_message_topic;
-use crate::limits::{CLOUD_MESSAGE_MAX, CLOUD_MESSAGE_TTL, CLOUD_MESSAGE_TTL_MAX};
+use crate::limits::{CLOUD_MESSAGE_LOCK, CLOUD_MESSAGE_MAX, CLOUD_MESSAGE_TTL_MAX};
 use crate::packet::PacketId;
 use crate::rule::Rule;
 use crate::time::UnixTime;
@@ -27,41 +34,6 @@ impl SequenceNumber {
     pub fn packet_id(self) -> PacketId {
         let id = u16::try_from(self.0.saturating_sub(1) % 65_535).unwrap_or(0).saturating_add(1);
         PacketId::new(id).unwrap_or(PacketId::MIN)
-    }
-}
-
-/// What the back end asks to hear about a message (`iothub-ack`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FeedbackRequest {
-    /// Nothing.
-    #[default]
-    None,
-    /// That it was completed.
-    Positive,
-    /// That it expired or was rejected.
-    Negative,
-    /// Either.
-    Full,
-}
-
-impl FeedbackRequest {
-    /// The value of the property `iothub-ack`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Positive => "positive",
-            Self::Negative => "negative",
-            Self::Full => "full",
-        }
-    }
-
-    /// Reads the value of `iothub-ack`, in any case of letters.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::None, Self::Positive, Self::Negative, Self::Full]
-            .into_iter()
-            .find(|request| request.as_str().eq_ignore_ascii_case(text))
     }
 }
 
@@ -91,7 +63,7 @@ pub struct CloudMessage {
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnqueueError {
-    /// 403004: as many messages wait as a device may have.
+    /// 403004: as many messages wait as a device may have, or as much feedback was not taken yet.
     #[error(
         "the device's queue is full (403004 DeviceMaximumQueueDepthExceeded); wait until it completes messages, or purge them"
     )]
@@ -114,6 +86,72 @@ pub enum EnqueueError {
     UnknownDevice,
 }
 
+/// A message that waits, as somebody who looks into the queue sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingMessage<'r> {
+    /// Its place in the queue.
+    pub sequence: SequenceNumber,
+    /// `$.mid`.
+    pub message_id: Option<&'r str>,
+    /// All properties, those of the system too, as they stand in the topic.
+    pub properties: PropertyBag<'r>,
+    /// The body.
+    pub payload: &'r [u8],
+    /// When the hub took it.
+    pub enqueued: UnixTime,
+    /// When it is of no use any more.
+    pub expiry: UnixTime,
+    /// Which feedback is wanted.
+    pub ack: FeedbackRequest,
+    /// How often it was delivered in vain.
+    pub delivery_count: u32,
+    /// A receiver without MQTT holds it.
+    pub is_locked: bool,
+}
+
+/// What a receiver without MQTT holds a message by. One of an earlier lock is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockToken {
+    sequence: SequenceNumber,
+    /// The revision of the record that locked it.
+    lock: Revision,
+}
+
+impl LockToken {
+    /// The message that is locked.
+    #[must_use]
+    pub const fn sequence(self) -> SequenceNumber {
+        self.sequence
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes; `None` for what is no token.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (sequence, lock) = text.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some(Self { sequence: SequenceNumber(number(sequence)?), lock: Revision(number(lock)?) })
+    }
+}
+
+/// Two numbers in hex, joined by `-`: fit for a path and for an ETag.
+impl fmt::Display for LockToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.sequence.0, self.lock.0)
+    }
+}
+
+/// 412002: the message is not locked by this token: it was completed, or the lock has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the lock of the message has ended (412002 MessageLockLost); receive it again")]
+pub struct LockLost;
+
+/// A lock of a receiver without MQTT. It is visible to nobody else until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lock {
+    pub(super) by: Revision,
+    pub(super) until: UnixTime,
+}
+
 /// One waiting message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
@@ -121,22 +159,44 @@ pub(super) struct Waiting {
     /// The whole topic name, property bag included.
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
+    pub(super) enqueued: UnixTime,
     pub(super) expiry: UnixTime,
     pub(super) ack: FeedbackRequest,
     pub(super) message_id: Option<String>,
     /// An attempt to deliver it may have been made: part of what is stored.
     pub(super) attempted: bool,
+    pub(super) delivery_count: u32,
+    pub(super) lock: Option<Lock>,
     /// It was attempted before the present connection, so DUP is to be set.
     pub(super) dup: bool,
     /// The revision that must be safe before it may be sent.
     pub(super) since: Revision,
 }
 
-/// The queue of one device.
+impl Waiting {
+    pub(super) fn view(&self) -> WaitingMessage<'_> {
+        // The fourth slash ends `devices/{id}/messages/devicebound/`.
+        let bag = self.topic.splitn(5, '/').nth(4).unwrap_or_default();
+        WaitingMessage {
+            sequence: self.sequence,
+            message_id: self.message_id.as_deref(),
+            properties: PropertyBag::parse(bag).unwrap_or(PropertyBag::EMPTY),
+            payload: &self.payload,
+            enqueued: self.enqueued,
+            expiry: self.expiry,
+            ack: self.ack,
+            delivery_count: self.delivery_count,
+            is_locked: self.lock.is_some(),
+        }
+    }
+}
+
+/// The queue of one device, and what the back end has yet to hear of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mailbox {
     pub(super) messages: VecDeque<Waiting>,
     pub(super) last: u64,
+    pub(super) feedback: Reports,
 }
 
 impl Mailbox {
@@ -145,10 +205,12 @@ impl Mailbox {
         device_id: &str,
         message: CloudMessage,
         now: UnixTime,
-        most: usize,
+        limits: &Limits,
         since: Revision,
     ) -> Result<SequenceNumber, EnqueueError> {
-        if self.messages.len() >= most {
+        let ack = message.ack.unwrap_or_default();
+        if self.messages.len() >= limits.mailbox || (ack != FeedbackRequest::None && !self.can_report(limits))
+        {
             return Err(EnqueueError::QueueFull);
         }
         if message.expiry.is_some_and(|expiry| expiry <= now) {
@@ -163,20 +225,28 @@ impl Mailbox {
         }
         let topic = topic(device_id, &message)?;
         self.last = self.next_number();
-        let expiry =
-            message.expiry.unwrap_or(now.after(CLOUD_MESSAGE_TTL)).min(now.after(CLOUD_MESSAGE_TTL_MAX));
+        let expiry = message.expiry.unwrap_or(now.after(limits.cloud_message_ttl));
         self.messages.push_back(Waiting {
             sequence: SequenceNumber(self.last),
             topic,
             payload: message.payload,
-            expiry,
-            ack: message.ack.unwrap_or_default(),
+            enqueued: now,
+            expiry: expiry.min(now.after(CLOUD_MESSAGE_TTL_MAX)),
+            ack,
             message_id: message.message_id,
             attempted: false,
+            delivery_count: 0,
+            lock: None,
             dup: false,
             since,
         });
         Ok(SequenceNumber(self.last))
+    }
+
+    /// Whether the feedback of one more message has room, should all that waits come to an end now.
+    fn can_report(&self, limits: &Limits) -> bool {
+        let wanted = self.messages.iter().filter(|message| message.ack != FeedbackRequest::None).count();
+        self.feedback.len().saturating_add(wanted) < limits.feedback
     }
 
     /// The next number whose packet id no waiting message has.
@@ -188,6 +258,12 @@ impl Mailbox {
         let next = self.last.saturating_add(1);
         (next..=u64::MAX).find(is_free).unwrap_or(next)
     }
+
+    pub(super) fn get(&self, sequence: SequenceNumber) -> Option<&Waiting> {
+        self.messages.iter().find(|message| message.sequence == sequence)
+    }
+
+    // --- over MQTT ---
 
     /// Marks all messages as attempted, because from `since` on they may be sent. True if that changed anything.
     pub(super) fn attempt(&mut self, since: Revision) -> bool {
@@ -207,32 +283,93 @@ impl Mailbox {
         }
     }
 
-    /// The first message from `sequence` on.
+    /// The first message from `sequence` on, unless another receiver holds it: what comes behind it waits, too.
     pub(super) fn next_from(&self, sequence: SequenceNumber) -> Option<&Waiting> {
-        self.messages.iter().find(|message| message.sequence >= sequence)
+        let next = self.messages.iter().find(|message| message.sequence >= sequence)?;
+        next.lock.is_none().then_some(next)
     }
 
     /// Takes out the message that the PUBACK names, if it was sent on this connection, that is before `unsent`.
-    pub(super) fn complete(&mut self, packet_id: PacketId, unsent: SequenceNumber) -> Option<SequenceNumber> {
+    pub(super) fn complete(&mut self, packet_id: PacketId, unsent: SequenceNumber) -> Option<Waiting> {
         let sent = |message: &Waiting| message.sequence < unsent && message.sequence.packet_id() == packet_id;
         let index = self.messages.iter().position(sent)?;
-        self.messages.remove(index).map(|message| message.sequence)
+        self.messages.remove(index)
     }
 
-    pub(super) fn remove(&mut self, sequence: SequenceNumber) {
-        self.messages.retain(|message| message.sequence != sequence);
+    pub(super) fn remove(&mut self, sequence: SequenceNumber) -> Option<Waiting> {
+        let index = self.messages.iter().position(|message| message.sequence == sequence)?;
+        self.messages.remove(index)
     }
 
-    /// Takes out what expired and was not sent on the present connection. True if there was any.
-    pub(super) fn expire(&mut self, now: UnixTime, unsent: SequenceNumber) -> bool {
-        let before = self.messages.len();
-        self.messages.retain(|message| message.expiry > now || message.sequence < unsent);
-        self.messages.len() != before
+    // --- for other receivers ---
+
+    /// Locks the first message that nobody holds, nor the connection that has sent all before `unsent`.
+    pub(super) fn lock(&mut self, now: UnixTime, unsent: SequenceNumber, by: Revision) -> Option<LockToken> {
+        let is_free = |message: &&mut Waiting| {
+            message.sequence >= unsent
+                && message.expiry > now
+                && message.lock.is_none_or(|lock| lock.until <= now)
+        };
+        let message = self.messages.iter_mut().find(is_free)?;
+        message.lock = Some(Lock { by, until: now.after(CLOUD_MESSAGE_LOCK) });
+        Some(LockToken { sequence: message.sequence, lock: by })
     }
 
-    /// When the first of the messages from `unsent` on expires.
-    pub(super) fn next_expiry(&self, unsent: SequenceNumber) -> Option<UnixTime> {
-        self.messages.iter().filter(|message| message.sequence >= unsent).map(|message| message.expiry).min()
+    fn locked(&self, token: LockToken, now: UnixTime) -> Result<usize, LockLost> {
+        let is_meant = |message: &Waiting| {
+            message.sequence == token.sequence
+                && message.lock.is_some_and(|lock| lock.by == token.lock && lock.until > now)
+        };
+        self.messages.iter().position(is_meant).ok_or(LockLost)
+    }
+
+    /// Takes out a message that a receiver holds.
+    pub(super) fn take(&mut self, token: LockToken, now: UnixTime) -> Result<Waiting, LockLost> {
+        let index = self.locked(token, now)?;
+        self.messages.remove(index).ok_or(LockLost)
+    }
+
+    /// Gives a message back that a receiver holds. It comes out once it was delivered in vain `most` times.
+    pub(super) fn abandon(
+        &mut self,
+        token: LockToken,
+        now: UnixTime,
+        most: u32,
+    ) -> Result<Option<Waiting>, LockLost> {
+        let index = self.locked(token, now)?;
+        let message = self.messages.get_mut(index).ok_or(LockLost)?;
+        message.lock = None;
+        message.delivery_count = message.delivery_count.saturating_add(1);
+        Ok(if message.delivery_count >= most { self.messages.remove(index) } else { None })
+    }
+
+    /// The wall clock was set: locks last as long as they would have.
+    pub(super) fn shift_locks(&mut self, before: UnixTime, after: UnixTime) {
+        for lock in self.messages.iter_mut().filter_map(|message| message.lock.as_mut()) {
+            lock.until = after.after(lock.until.since(before));
+        }
+    }
+
+    // --- time ---
+
+    /// Ends locks whose time is over; says whether there were any.
+    pub(super) fn unlock(&mut self, now: UnixTime) -> bool {
+        let over = |message: &&mut Waiting| message.lock.is_some_and(|lock| lock.until <= now);
+        self.messages.iter_mut().filter(over).map(|message| message.lock = None).count() > 0
+    }
+
+    /// Takes out a message that has expired, and that nobody holds, nor the connection that has sent all before `unsent`.
+    pub(super) fn expire(&mut self, now: UnixTime, unsent: SequenceNumber) -> Option<Waiting> {
+        let over =
+            |message: &Waiting| message.expiry <= now && message.sequence >= unsent && message.lock.is_none();
+        let index = self.messages.iter().position(over)?;
+        self.messages.remove(index)
+    }
+
+    /// When the first of the messages from `unsent` on expires, or comes free.
+    pub(super) fn next_change(&self, unsent: SequenceNumber) -> Option<UnixTime> {
+        let of_interest = self.messages.iter().filter(|message| message.sequence >= unsent);
+        of_interest.map(|message| message.lock.map_or(message.expiry, |lock| lock.until)).min()
     }
 }
 

@@ -34,6 +34,7 @@ mod action;
 mod config;
 mod deadlines;
 mod fault;
+mod feedback;
 mod gate;
 mod handshake;
 mod identity;
@@ -52,7 +53,7 @@ mod stamps;
 mod timers;
 mod twin;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 pub use action::{
@@ -60,10 +61,11 @@ pub use action::{
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
+pub use feedback::{Feedback, FeedbackRequest, Outcome};
 pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
-pub use mailbox::{CloudMessage, EnqueueError, FeedbackRequest, SequenceNumber};
+pub use mailbox::{CloudMessage, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;
@@ -129,6 +131,7 @@ pub struct Hub {
     ids: BTreeMap<alloc::boxed::Box<str>, DeviceKey>,
     links: Slab<LinkSlot>,
     ready: VecDeque<LinkId>,
+    has_feedback: BTreeSet<DeviceKey>,
     calls: Calls,
     timers: Timers,
     gate: Gate,
@@ -147,6 +150,7 @@ impl Hub {
             ids: BTreeMap::new(),
             links: Slab::new(),
             ready: VecDeque::new(),
+            has_feedback: BTreeSet::new(),
             calls: Calls::new(),
             timers: Timers::new(),
             clock: (now, unix_time),
@@ -297,6 +301,7 @@ impl Hub {
         if let Some(link) = slot.link {
             self.make_ready(link);
         }
+        self.look_for_feedback(device);
     }
 
     /// A commit could not be made: its link ends, and the record starts again from what is safe.
@@ -309,6 +314,7 @@ impl Hub {
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));
         }
+        self.look_for_feedback(device);
     }
 
     /// The next link that has something to send or to say: call [`poll_transmit`](Self::poll_transmit) for it, and
@@ -330,13 +336,21 @@ impl Hub {
     /// The end of the connection, as from [`handle`](Self::handle).
     pub fn poll_transmit(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> Result<Progress, Close> {
         let gone = Close::new(CloseReason::Lost);
+        let unix_time = self.unix_time(now);
         self.go_live(now, link, tx);
         let slot = self.links.get_mut(link.0).ok_or(gone)?;
         match &mut slot.state {
             State::Ended { close, .. } => Err(*close),
             State::Live(live) => {
                 let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
-                Ok(live.transmit(device, &mut self.calls, now, self.config.limits.tx_high_water, tx))
+                Ok(live.transmit(
+                    device,
+                    &mut self.calls,
+                    now,
+                    unix_time,
+                    self.config.limits.tx_high_water,
+                    tx,
+                ))
             }
             State::Handshake(_) | State::Opening(_) => Ok(Progress::Idle),
         }

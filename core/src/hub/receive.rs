@@ -11,7 +11,9 @@ use super::pending::Until;
 use super::record::Session;
 use super::timers::Timers;
 use super::twin::ReportError;
-use super::{Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Receipt, Revision, Wait};
+use super::{
+    Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Outcome, Receipt, Revision, Wait,
+};
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
 use crate::iothub::twin::error_body;
 use crate::iothub::{PropertyBag, Subscription, Subscriptions};
@@ -72,7 +74,7 @@ impl Link {
         }
         let result = match decoded {
             Ok(Decoded::Packet(Packet::Publish(publish))) => self.publish(context, device, publish, whole),
-            Ok(Decoded::Packet(Packet::PubAck(packet_id))) => Ok(self.puback(device, packet_id)),
+            Ok(Decoded::Packet(Packet::PubAck(packet_id))) => Ok(self.puback(&context, device, packet_id)),
             Ok(Decoded::Packet(packet)) => self.packet(context, device, packet, whole, tx),
             Ok(Decoded::Incomplete { at_least }) => incomplete(whole, at_least),
             Err(error) => Err(malformed(whole, error)),
@@ -290,10 +292,16 @@ impl Link {
 
     /// The PUBACK of a cloud message completes it. One that names no message of this connection changes nothing.
     #[inline]
-    fn puback<'i>(&mut self, device: &mut DeviceSlot, packet_id: PacketId) -> Action<'i> {
+    fn puback<'i>(
+        &mut self,
+        context: &Context<'_>,
+        device: &mut DeviceSlot,
+        packet_id: PacketId,
+    ) -> Action<'i> {
         match device.record.mailbox.complete(packet_id, self.unsent) {
-            Some(sequence) => {
-                let revision = device.record.change();
+            Some(message) => {
+                let sequence = message.sequence;
+                let revision = device.record.settle(message, Outcome::Success, || context.unix_time());
                 Action::Commit(Commit { device: self.device, revision, change: Change::Completed(sequence) })
             }
             None => Action::Done(PacketType::PubAck),

@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use super::identity::DeviceIdentity;
-use super::mailbox::{Mailbox, SequenceNumber};
+use super::mailbox::{Mailbox, SequenceNumber, Waiting, WaitingMessage};
 use super::twin::Twin;
 use crate::iothub::Subscriptions;
 use crate::time::UnixTime;
@@ -85,6 +85,12 @@ impl DeviceRecord {
     /// The messages that wait, oldest first.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = SequenceNumber> {
         self.mailbox.messages.iter().map(|message| message.sequence)
+    }
+
+    /// A message that waits; `None` if it does not.
+    #[must_use]
+    pub fn message(&self, sequence: SequenceNumber) -> Option<WaitingMessage<'_>> {
+        self.mailbox.get(sequence).map(Waiting::view)
     }
 
     /// Whether the persistent session holds any subscription, and which.

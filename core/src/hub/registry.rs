@@ -40,6 +40,7 @@ impl Hub {
         let key = DeviceKey(self.devices.insert(slot).expect("2^32 records do not fit into memory"));
         self.ids.insert(client_id, key);
         self.schedule_mailbox(key);
+        self.look_for_feedback(key);
         Ok(key)
     }
 
@@ -58,6 +59,16 @@ impl Hub {
     /// All records, in the order of their client ids.
     pub fn devices(&self) -> impl Iterator<Item = (DeviceKey, &DeviceRecord)> {
         self.ids.values().filter_map(|key| Some((*key, self.record(*key)?)))
+    }
+
+    /// The records whose client ids come after this one, in their order; from "" on, all of them.
+    pub fn devices_after<'h>(
+        &'h self,
+        client_id: &str,
+    ) -> impl Iterator<Item = (DeviceKey, &'h DeviceRecord)> + use<'h> {
+        let after = (Bound::Excluded(client_id), Bound::Unbounded);
+        let keys = self.ids.range::<str, _>(after).map(|(_, key)| *key);
+        keys.filter_map(|key| Some((key, self.record(key)?)))
     }
 
     /// Whether the device has a live connection.
@@ -149,6 +160,7 @@ impl Hub {
     /// Takes a record away and cuts its connection.
     pub fn remove(&mut self, device: DeviceKey) -> Option<DeviceRecord> {
         let slot = self.devices.remove(device.0)?;
+        self.has_feedback.remove(&device);
         self.ids.remove(slot.record.identity.client_id());
         for call in &slot.calls {
             self.calls.abandon(*call);

@@ -3,8 +3,8 @@
 use super::methods::Call;
 use super::opening::Opening;
 use super::{
-    CallId, Change, CloudMessage, Commit, DeviceKey, EnqueueError, Hub, InvokeError, MethodRequest, Revision,
-    SequenceNumber, State, Target, TwinUpdate, TwinUpdateError,
+    CallId, Change, CloudMessage, Commit, DeviceKey, EnqueueError, Hub, InvokeError, LockLost, LockToken,
+    MethodRequest, Outcome, Revision, SequenceNumber, State, Target, TwinUpdate, TwinUpdateError,
 };
 use crate::limits::{METHOD_CONNECT_TIME_MAX, METHOD_PAYLOAD_MAX, METHOD_RESPONSE_TIME};
 use crate::rule::Rule;
@@ -26,14 +26,19 @@ impl Hub {
         message: CloudMessage,
     ) -> Result<(SequenceNumber, Commit), EnqueueError> {
         let unix_time = self.unix_time(now);
-        let most = self.config.limits.mailbox;
         let slot = self.devices.get_mut(device.0).ok_or(EnqueueError::UnknownDevice)?;
         let next = Revision(slot.record.revision.0.saturating_add(1));
         let super::DeviceRecord { identity, mailbox, .. } = &mut slot.record;
         if identity.identity().module_id().is_some() {
             return Err(EnqueueError::UnknownDevice);
         }
-        let sequence = mailbox.enqueue(identity.identity().device_id(), message, unix_time, most, next)?;
+        let sequence = mailbox.enqueue(
+            identity.identity().device_id(),
+            message,
+            unix_time,
+            &self.config.limits,
+            next,
+        )?;
         if let Some(link) = slot.link
             && let Some(State::Opening(Opening { link: live, .. }) | State::Live(live)) =
                 self.links.get(link.0).map(|slot| &slot.state)
@@ -48,12 +53,93 @@ impl Hub {
     }
 
     /// Empties the device's queue; gives how many messages there were.
-    pub fn purge(&mut self, device: DeviceKey) -> Option<(usize, Commit)> {
+    pub fn purge(&mut self, now: Instant, device: DeviceKey) -> Option<(usize, Commit)> {
+        let unix_time = self.unix_time(now);
         let slot = self.devices.get_mut(device.0)?;
-        let purged = slot.record.mailbox.messages.len();
-        slot.record.mailbox.messages.clear();
-        let revision = slot.record.change();
-        Some((purged, Commit { device, revision, change: Change::DeadLettered }))
+        let purged = core::mem::take(&mut slot.record.mailbox.messages);
+        let count = purged.len();
+        let mut revision = slot.record.change();
+        for message in purged {
+            revision = slot.record.settle(message, Outcome::Purged, || unix_time);
+        }
+        Some((count, Commit { device, revision, change: Change::DeadLettered }))
+    }
+
+    /// Gives the next message to a receiver without MQTT, and locks it for
+    /// [`CLOUD_MESSAGE_LOCK`](crate::limits::CLOUD_MESSAGE_LOCK); what the device's connection was sent is locked
+    /// already. [`DeviceRecord::message`](super::DeviceRecord::message) shows it, and it may be given out once the commit
+    /// is safe. `None` where there is none.
+    pub fn lock_message(&mut self, now: Instant, device: DeviceKey) -> Option<(LockToken, Commit)> {
+        let (unix_time, unsent) = (self.unix_time(now), self.unsent(device));
+        let record = &mut self.devices.get_mut(device.0)?.record;
+        let next = Revision(record.revision.0.saturating_add(1));
+        let token = record.mailbox.lock(unix_time, unsent, next)?;
+        let revision = record.change();
+        self.schedule_mailbox(device);
+        Some((token, Commit { device, revision, change: Change::Locked(token.sequence()) }))
+    }
+
+    /// The receiver is done with the message.
+    ///
+    /// # Errors
+    /// [`LockLost`]; nothing has changed then.
+    pub fn complete(
+        &mut self,
+        now: Instant,
+        device: DeviceKey,
+        token: LockToken,
+    ) -> Result<Commit, LockLost> {
+        let revision = self.take_locked(now, device, token, Outcome::Success)?;
+        Ok(Commit { device, revision, change: Change::Completed(token.sequence()) })
+    }
+
+    /// The receiver does not want the message: it is dead-lettered.
+    ///
+    /// # Errors
+    /// [`LockLost`]; nothing has changed then.
+    pub fn reject(&mut self, now: Instant, device: DeviceKey, token: LockToken) -> Result<Commit, LockLost> {
+        let revision = self.take_locked(now, device, token, Outcome::Rejected)?;
+        Ok(Commit { device, revision, change: Change::DeadLettered })
+    }
+
+    fn take_locked(
+        &mut self,
+        now: Instant,
+        device: DeviceKey,
+        token: LockToken,
+        outcome: Outcome,
+    ) -> Result<Revision, LockLost> {
+        let unix_time = self.unix_time(now);
+        let slot = self.devices.get_mut(device.0).ok_or(LockLost)?;
+        let message = slot.record.mailbox.take(token, unix_time)?;
+        let revision = slot.record.settle(message, outcome, || unix_time);
+        if let Some(link) = slot.link {
+            self.make_ready(link); // what is behind it may go now
+        }
+        Ok(revision)
+    }
+
+    /// The receiver gives the message back: it is delivered again, or dead-lettered where that was in vain
+    /// [`Limits::delivery_count`](super::Limits::delivery_count) times.
+    ///
+    /// # Errors
+    /// [`LockLost`]; nothing has changed then.
+    pub fn abandon(&mut self, now: Instant, device: DeviceKey, token: LockToken) -> Result<Commit, LockLost> {
+        let unix_time = self.unix_time(now);
+        let most = self.config.limits.delivery_count;
+        let slot = self.devices.get_mut(device.0).ok_or(LockLost)?;
+        let (revision, change) = match slot.record.mailbox.abandon(token, unix_time, most)? {
+            None => (slot.record.change(), Change::Locked(token.sequence())),
+            Some(message) => {
+                let outcome = Outcome::DeliveryCountExceeded;
+                (slot.record.settle(message, outcome, || unix_time), Change::DeadLettered)
+            }
+        };
+        if let Some(link) = slot.link {
+            self.make_ready(link);
+        }
+        self.schedule_mailbox(device);
+        Ok(Commit { device, revision, change })
     }
 
     /// Calls a direct method. The answer comes as [`Action::Answered`](super::Action::Answered), its absence as

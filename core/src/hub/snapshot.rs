@@ -13,8 +13,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
+use super::feedback::{FeedbackRequest, Outcome, Report, Reports};
 use super::identity::{Authentication, DeviceIdentity};
-use super::mailbox::{FeedbackRequest, Mailbox, SequenceNumber, Waiting};
+use super::mailbox::{Lock, Mailbox, SequenceNumber, Waiting};
 use super::record::{Activity, DeviceRecord, Revision, Session};
 use super::stamps::Stamp;
 use super::twin::Twin;
@@ -70,6 +71,7 @@ impl DeviceRecord {
             "session": self.session.map(|session| subscriptions_to_json(session.subscriptions)),
             "mailbox": {
                 "last": self.mailbox.last,
+                "feedback": self.mailbox.feedback.iter().map(report_to_json).collect::<Vec<_>>(),
                 "waiting": self.mailbox.messages.iter().map(progress_to_json).collect::<Vec<_>>(),
             },
             "twin": {
@@ -187,6 +189,8 @@ fn progress_to_json(message: &Waiting) -> Value {
     json!({
         "sequence": message.sequence.0,
         "attempted": message.attempted,
+        "deliveries": message.delivery_count,
+        "lock": message.lock.map(|lock| json!({"by": lock.by.0, "until": lock.until.as_millis()})),
     })
 }
 
@@ -196,6 +200,7 @@ fn entry_to_json(message: &Waiting) -> Value {
         "sequence": message.sequence.0,
         "topic": message.topic,
         "payload": BASE64.encode(&message.payload),
+        "enqueued": message.enqueued.as_millis(),
         "expiry": message.expiry.as_millis(),
         "ack": message.ack.as_str(),
         "messageId": message.message_id,
@@ -223,7 +228,7 @@ fn mailbox_from_json<'e>(
     if entries.next().is_some() {
         return Err(SnapshotError::Messages);
     }
-    Ok(Mailbox { messages, last })
+    Ok(Mailbox { messages, last, feedback: feedback_from_json(member(value, "feedback")?)? })
 }
 
 fn waiting_from_json(progress: &Value, entry: &[u8]) -> Result<Waiting, SnapshotError> {
@@ -238,13 +243,45 @@ fn waiting_from_json(progress: &Value, entry: &[u8]) -> Result<Waiting, Snapshot
         sequence: SequenceNumber(sequence),
         topic: topic.to_string(),
         payload: BASE64.decode(text_of(&value, "payload")?).map_err(|_| SnapshotError::Member("payload"))?,
+        enqueued: UnixTime::from_millis(number(&value, "enqueued")?),
         expiry: UnixTime::from_millis(number(&value, "expiry")?),
         ack: FeedbackRequest::parse(text_of(&value, "ack")?).ok_or(SnapshotError::Member("ack"))?,
         message_id: optional_text(&value, "messageId")?,
         attempted: member(progress, "attempted")?.as_bool().ok_or(SnapshotError::Member("attempted"))?,
+        delivery_count: u32::try_from(number(progress, "deliveries")?)
+            .map_err(|_| SnapshotError::Member("deliveries"))?,
+        lock: lock_from_json(member(progress, "lock")?)?,
         dup: false,
         since: Revision(0),
     })
+}
+
+fn lock_from_json(value: &Value) -> Result<Option<Lock>, SnapshotError> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let until = UnixTime::from_millis(number(value, "until")?);
+    Ok(Some(Lock { by: Revision(number(value, "by")?), until }))
+}
+
+fn report_to_json(report: &Report) -> Value {
+    json!({
+        "messageId": report.message_id,
+        "at": report.at.as_millis(),
+        "outcome": report.outcome.as_str(),
+    })
+}
+
+fn feedback_from_json(value: &Value) -> Result<Reports, SnapshotError> {
+    let report = |value| {
+        Ok(Report {
+            message_id: optional_text(value, "messageId")?,
+            at: UnixTime::from_millis(number(value, "at")?),
+            outcome: Outcome::parse(text_of(value, "outcome")?).ok_or(SnapshotError::Member("outcome"))?,
+            since: Revision(0),
+        })
+    };
+    value.as_array().ok_or(SnapshotError::Member("feedback"))?.iter().map(report).collect()
 }
 
 fn twin_from_json(value: &Value) -> Result<Twin, SnapshotError> {

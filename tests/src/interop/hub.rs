@@ -202,6 +202,20 @@ impl Hub {
             .put(&format!("/devices/{id}"), &json!({"deviceId": id, "authentication": authentication}));
     }
 
+    /// The primary key of one of its policies, as it stands in the state folder.
+    ///
+    /// # Panics
+    /// When there is no such policy.
+    #[must_use]
+    pub fn policy_key(&self, policy: &str) -> String {
+        let path = self.state().join("policies.json");
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        let policies: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let key = policies[policy]["primaryKey"].as_str();
+        key.unwrap_or_else(|| panic!("no policy `{policy}` in {text}")).to_owned()
+    }
+
     /// The service API.
     #[must_use]
     pub const fn service(&self) -> &Service {

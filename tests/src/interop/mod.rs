@@ -18,6 +18,7 @@ pub mod certificate;
 pub mod hub;
 pub mod program;
 pub mod python;
+pub mod sdk;
 pub mod service;
 
 pub use broker::Broker;
@@ -25,6 +26,7 @@ pub use certificate::Certificate;
 pub use hub::{Device, Hub};
 pub use program::Program;
 pub use python::Python;
+pub use sdk::Sdk;
 pub use service::{Service, Telemetry};
 
 /// How long a test waits for what should come at once. Only a failure takes that long.

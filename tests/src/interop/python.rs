@@ -16,6 +16,8 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");
 pub enum Packages {
     /// Azure's device SDK, and paho 1.6 which it is made on.
     AzureAndPaho1,
+    /// Azure's service SDK.
+    AzureService,
     /// Paho 2.
     Paho2,
 }
@@ -24,6 +26,7 @@ impl Packages {
     const fn requirements(self) -> &'static str {
         match self {
             Self::AzureAndPaho1 => "requirements-azure.txt",
+            Self::AzureService => "requirements-azure-service.txt",
             Self::Paho2 => "requirements-paho2.txt",
         }
     }

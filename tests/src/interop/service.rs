@@ -69,6 +69,12 @@ impl Service {
         }
     }
 
+    /// The connection string of the policy that may do everything, for a hub at `localhost`.
+    #[must_use]
+    pub fn connection_string(&self) -> &str {
+        &self.connection_string
+    }
+
     /// `GET`, and the JSON of the answer.
     ///
     /// # Panics

@@ -215,7 +215,12 @@ impl World<'_> {
                     let count = self.model.identities[identity].expired(record, commit.revision, wall)?;
                     (0..count).for_each(|_| self.marks.mark("hub: cloud message expired"));
                 }
-                Change::Identity | Change::Session | Change::Enqueued(_) | Change::Desired => {}
+                Change::Identity
+                | Change::Session
+                | Change::Enqueued(_)
+                | Change::Locked(_)
+                | Change::Feedback
+                | Change::Desired => {}
             }
             if self.canary == Some(Canary::CommittedBeforeSynced) {
                 self.hub.hub.committed(commit.device, commit.revision);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use devicebound::iothub::sas::{self, SymmetricKey};
 use devicebound::iothub::{ConnectionString, Credential};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::{Method, Request, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -20,6 +20,10 @@ use crate::state::StateDir;
 const API_VERSION: &str = "2021-04-12";
 /// A token is made for each request and needs to live no longer than that.
 const TOKEN_LIFE: Duration = Duration::from_secs(300);
+/// Rows that a query asks for at a time: as many as a hub gives.
+const PAGE: usize = 1000;
+/// More than a page of the largest twins has, in bytes: each has 72 KB, and as much again in `$metadata`.
+const PAGE_SIZE_MAX: u64 = 256 * 1024 * 1024;
 /// Everything that RFC 3986 does not leave as it is.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -83,6 +87,33 @@ impl Client {
             return Ok(Value::Null);
         }
         serde_json::from_str(&text).map_err(|error| self.not_a_hub(&error.to_string()))
+    }
+
+    /// Puts an identity that was read in place of the one that is there, unless that was changed in between.
+    pub(super) fn change(&self, path: &str, identity: &Value) -> Result<Value, Failure> {
+        let etag = identity.get("etag").and_then(Value::as_str).unwrap_or("*");
+        let headers = [("If-Match", format!("\"{etag}\"")), ("Content-Type", "application/json".to_owned())];
+        self.send(Method::PUT, path, &headers, identity.to_string().as_bytes())
+    }
+
+    /// All rows that a query finds, page by page.
+    pub(super) fn query(&self, text: &str, mut each: impl FnMut(&Value)) -> Result<(), Failure> {
+        let body = json!({"query": text}).to_string();
+        let mut token = String::new();
+        loop {
+            let headers = [("x-ms-continuation", token), ("x-ms-max-item-count", PAGE.to_string())];
+            let mut response = self.exchange(Method::POST, "/devices/query", &headers, body.as_bytes())?;
+            let next = response.headers().get("x-ms-continuation").and_then(|token| token.to_str().ok());
+            let next = next.map(str::to_owned);
+            let body = response.body_mut().with_config().limit(PAGE_SIZE_MAX).reader();
+            let rows: Vec<Value> =
+                serde_json::from_reader(body).map_err(|error| self.not_a_hub(&error.to_string()))?;
+            rows.iter().for_each(&mut each);
+            match next {
+                Some(next) => token = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// An answer that goes on.

@@ -1,12 +1,13 @@
 //! `devicebound device`: the identity registry.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
 use super::{Target, print_json};
 use crate::Failure;
+use crate::policies::new_key;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeviceCommand {
@@ -17,8 +18,12 @@ pub(super) enum DeviceCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Find twins by the SQL of IoT Hub, and print each as a line of JSON
+    Query(QueryArgs),
     /// Show a device as the registry has it
     Show(OneDevice),
+    /// Print a device's keys, or make new ones first
+    Keys(KeysArgs),
     /// Let a device connect again
     Enable(OneDevice),
     /// Cut a device and refuse it until it is enabled
@@ -51,14 +56,48 @@ pub(super) struct AddArgs {
     /// A second thumbprint, for the next certificate
     #[arg(long, value_name = "HEX", requires = "thumbprint")]
     secondary_thumbprint: Option<String>,
+    /// Know the device by a client certificate of an authority that the hub trusts, whose common name is the id
+    #[arg(long, conflicts_with_all = ["primary_key", "thumbprint"])]
+    certificate_authority: bool,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QueryArgs {
+    /// For example: SELECT * FROM devices WHERE tags.site = 'north'
+    query: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeysArgs {
+    /// The device id, or DEVICE/MODULE
+    id: String,
+    /// Make a new key; connections that use the old one end
+    #[arg(long, value_enum)]
+    renew: Option<Renewal>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Which keys are made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Renewal {
+    Primary,
+    Secondary,
+    Both,
 }
 
 pub(super) fn run(command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::Add(args) => add(&args),
         DeviceCommand::List { target } => list(&target),
+        DeviceCommand::Query(args) => {
+            Client::connect(&args.target)?.query(&args.query, |row| println!("{row}"))
+        }
+        DeviceCommand::Keys(args) => keys(&args),
         DeviceCommand::Show(one) => {
             let client = Client::connect(&one.target)?;
             print_json(&client.json(Method::GET, &identity_path("devices", &one.id), None)?);
@@ -87,6 +126,7 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
             "type": "sas",
             "symmetricKey": {"primaryKey": primary, "secondaryKey": args.secondary_key},
         }),
+        (None, None) if args.certificate_authority => json!({"type": "certificateAuthority"}),
         (None, None) => json!({"type": "sas"}),
     };
     let (device, module) = match args.id.split_once('/') {
@@ -117,16 +157,48 @@ fn connection_string(client: &Client, id: &str, identity: &Value) -> String {
 }
 
 fn list(target: &Target) -> Result<(), Failure> {
-    let devices = Client::connect(target)?.json(Method::GET, "/devices", None)?;
+    let query = "SELECT deviceId, status, connectionState FROM devices";
     let text = |device: &Value, field| device.get(field).and_then(Value::as_str).unwrap_or("?").to_owned();
-    for device in devices.as_array().into_iter().flatten() {
+    Client::connect(target)?.query(query, |device| {
         println!(
             "{:12} {:8} {}",
             text(device, "connectionState"),
             text(device, "status"),
             text(device, "deviceId")
         );
+    })
+}
+
+fn keys(args: &KeysArgs) -> Result<(), Failure> {
+    let client = Client::connect(&args.target)?;
+    let path = identity_path("devices", &args.id);
+    let mut identity = client.json(Method::GET, &path, None)?;
+    let named = |identity: &Value, name: &str| {
+        identity
+            .pointer(&format!("/authentication/symmetricKey/{name}"))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    if named(&identity, "primaryKey").is_none() {
+        return Err(Failure::new(
+            format!("{} has no keys: it is known by its certificate", args.id),
+            format!("see what the registry has: devicebound device show {}", args.id),
+        ));
     }
+    if let Some(renewal) = args.renew {
+        for (name, other) in [("primaryKey", Renewal::Secondary), ("secondaryKey", Renewal::Primary)] {
+            if renewal != other
+                && let Some(key) = identity.pointer_mut(&format!("/authentication/symmetricKey/{name}"))
+            {
+                *key = new_key()?.to_base64().into();
+            }
+        }
+        identity = client.change(&path, &identity)?;
+    }
+    for name in ["primaryKey", "secondaryKey"] {
+        println!("{name:12} {}", named(&identity, name).unwrap_or_default());
+    }
+    println!("{}", connection_string(&client, &args.id, &identity));
     Ok(())
 }
 
@@ -137,8 +209,7 @@ fn set_status(one: &OneDevice, status: &str) -> Result<(), Failure> {
     if let Some(identity) = identity.as_object_mut() {
         identity.insert("status".to_owned(), status.into());
     }
-    let headers = [("If-Match", "*".to_owned()), ("Content-Type", "application/json".to_owned())];
-    client.send(Method::PUT, &path, &headers, identity.to_string().as_bytes())?;
+    client.change(&path, &identity)?;
     println!("{} is {status}", one.id);
     Ok(())
 }

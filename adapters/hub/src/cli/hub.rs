@@ -11,6 +11,7 @@ use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
 
+use super::log::{self, LogFormat};
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -67,12 +68,15 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
-    /// No lines for packets
+    /// No live view: only what is needed to connect is printed
     #[arg(long)]
     quiet: bool,
     /// Threads that devices are spread over [default: one for each core that the hub may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<usize>>,
+    /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
+    #[arg(long, value_enum, default_value_t = LogFormat::Off)]
+    log: LogFormat,
 }
 
 /// Where a hub keeps what it acknowledges.
@@ -100,6 +104,7 @@ impl HubArgs {
             json: false,
             quiet: false,
             workers: None,
+            log: LogFormat::Off,
         }
     }
 }
@@ -117,7 +122,10 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text }, !args.quiet);
+    let format = if args.json { Format::Json } else { Format::Text };
+    let log = log::start(args.log)?;
+    let is_quiet = args.quiet || log.is_some();
+    let view = if is_quiet { View::banner_alone(format) } else { View::stdout(format) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
@@ -182,7 +190,14 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
     };
     let (clock_skew, expiry_grace) =
         if args.azure_timing { (AZURE_SKEW, AZURE_GRACE) } else { (Duration::ZERO, Duration::ZERO) };
-    HubConfig { host_names, policies: policies.to_vec(), clock_skew, expiry_grace, ..HubConfig::default() }
+    HubConfig {
+        host_names,
+        policies: policies.to_vec(),
+        clock_skew,
+        expiry_grace,
+        fault_injection: true,
+        ..HubConfig::default()
+    }
 }
 
 /// The key of the device `demo`, which is registered if it is the first start.

@@ -17,6 +17,16 @@ use crate::clock::unix_time;
 pub(super) enum CloudToDeviceCommand {
     /// Queue a message; it waits until the device takes it, by default for an hour
     Send(SendArgs),
+    /// Take away all messages that wait for a device
+    Purge(PurgeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PurgeArgs {
+    /// The device id
+    id: String,
+    #[command(flatten)]
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -89,7 +99,19 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), Failure> {
-    let CloudToDeviceCommand::Send(args) = command;
+    match command {
+        CloudToDeviceCommand::Send(args) => send(args),
+        CloudToDeviceCommand::Purge(args) => {
+            let path = format!("{}/commands", identity_path("devices", &args.id));
+            let purged = Client::connect(&args.target)?.json(Method::DELETE, &path, None)?;
+            let count = purged.get("totalMessagesPurged").and_then(Value::as_u64).unwrap_or_default();
+            println!("took away {count} messages of {}", args.id);
+            Ok(())
+        }
+    }
+}
+
+fn send(args: SendArgs) -> Result<(), Failure> {
     // In the query, because header names know no case and header values little more than ASCII.
     let mut bag = String::new();
     for (name, value) in &args.properties {

@@ -8,11 +8,14 @@ use axum::response::{IntoResponse, Response};
 use devicebound::hub::{CallFailure, EnqueueError, InvokeError, TwinUpdateError};
 use serde_json::json;
 
+use super::audit::Failed;
 use crate::clock::unix_time;
 
 /// The errors of the service API: Azure's name, Azure's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    /// 400001: no api-version.
+    InvalidProtocolVersion,
     /// 400004.
     ArgumentInvalid,
     /// 401002.
@@ -21,6 +24,8 @@ pub enum Code {
     QueueFull,
     /// 403009.
     InvalidMessageExpiryTime,
+    /// 403012.
+    DeviceDisabled,
     /// 403800.
     TooManyCalls,
     /// 404000: no such path.
@@ -31,12 +36,16 @@ pub enum Code {
     ModuleNotFound,
     /// 404103.
     DeviceNotOnline,
+    /// 405000: the path has no such method.
+    MethodNotAllowed,
     /// 409001.
     DeviceAlreadyExists,
     /// 409301.
     ModuleAlreadyExists,
     /// 412001.
     PreconditionFailed,
+    /// 412002.
+    MessageLockLost,
     /// 413001.
     MessageTooLarge,
     /// 503001: the store failed.
@@ -48,18 +57,22 @@ pub enum Code {
 impl Code {
     const fn name_and_number(self) -> (&'static str, u32) {
         match self {
+            Self::InvalidProtocolVersion => ("InvalidProtocolVersion", 400_001),
             Self::ArgumentInvalid => ("ArgumentInvalid", 400_004),
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
+            Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
             Self::ModuleNotFound => ("ModuleNotFound", 404_010),
             Self::DeviceNotOnline => ("DeviceNotOnline", 404_103),
+            Self::MethodNotAllowed => ("MethodNotAllowed", 405_000),
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
+            Self::MessageLockLost => ("MessageLockLost", 412_002),
             Self::MessageTooLarge => ("MessageTooLarge", 413_001),
             Self::ServiceUnavailable => ("ServiceUnavailable", 503_001),
             Self::GatewayTimeout => ("GatewayTimeout", 504_101),
@@ -96,6 +109,12 @@ impl ApiError {
         Self { nested: true, ..self }
     }
 
+    /// Azure's name of the error.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.code.name_and_number().0
+    }
+
     /// The store could not make it safe: nothing has changed.
     #[must_use]
     pub fn store_failed() -> Self {
@@ -128,6 +147,7 @@ impl IntoResponse for ApiError {
         let body =
             Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
         let mut response = (self.code.status(), body).into_response();
+        response.extensions_mut().insert(Failed { number, message: self.message });
         response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
         response
     }

@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::feedback::drop_old;
 use super::{ApiError, Code, Shared, client_id, find, header};
 use crate::backlog::Change;
+use crate::clock::unix_time;
 
 /// Application properties come in headers with this prefix. HTTP knows no case in header names, so they arrive in lower
 /// case; the query parameter `properties` takes a property bag, which keeps the case.
-const PROPERTY: &str = "iothub-app-";
+pub(super) const PROPERTY: &str = "iothub-app-";
 
 pub(super) async fn send(
     State(service): Shared,
@@ -31,6 +33,7 @@ pub(super) async fn send(
     let id = client_id.clone();
     let enqueued = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
+        drop_old(core, key, unix_time());
         let (_, commit) = core.hub.enqueue(now, key, message)?;
         Ok::<_, ApiError>(commit.device)
     });
@@ -47,9 +50,9 @@ pub(super) async fn purge(
 ) -> Result<Json<Value>, ApiError> {
     let client_id = client_id(&device_id, None)?;
     let id = client_id.clone();
-    let purged = service.engine.at(&client_id, move |core, _| {
+    let purged = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
-        let (purged, commit) = core.hub.purge(key).ok_or_else(ApiError::store_failed)?;
+        let (purged, commit) = core.hub.purge(now, key).ok_or_else(ApiError::store_failed)?;
         Ok::<_, ApiError>((commit.device, purged))
     });
     let (key, purged) = purged.await?;

@@ -2,50 +2,65 @@
 //!
 //! | request | right |
 //! |---|---|
-//! | `GET /devices`, `/devices/{id}`, `/devices/{id}/modules`, `…/modules/{id}` | RegistryRead |
-//! | `PUT`, `DELETE /devices/{id}`, `…/modules/{id}` | RegistryWrite |
+//! | `GET /devices`, `/devices/{id}`, `/devices/{id}/modules`, `…/modules/{id}`, `/statistics/…` | RegistryRead |
+//! | `PUT`, `DELETE /devices/{id}`, `…/modules/{id}`, `POST /devices` (bulk) | RegistryWrite |
+//! | `POST /devices/query` | ServiceConnect |
 //! | `GET`, `PATCH`, `PUT /twins/{id}`, `…/modules/{id}` | ServiceConnect |
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
-//! | `GET /messages/events`, `/messages/operationsMonitoringEvents` | ServiceConnect |
+//! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
+//! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
+//! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
-//! Every request shows a SAS token of a policy with that right. `api-version` is taken and not looked at: there is one
-//! shape.
+//! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
+//! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use devicebound::hub::{ClientCertificate, DeviceKey};
-use devicebound::iothub::sas::{Demand, Policy, Rights, SasToken};
+use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use serde_json::Value;
 
-use crate::clock::unix_time;
 use crate::connection;
 use crate::engine::Engine;
 use crate::store::TelemetryLog;
 use crate::transport::websocket;
 use crate::worker::Core;
 
+mod access;
+mod audit;
+mod bulk;
+mod device;
 mod error;
+mod faults;
+mod feedback;
+mod identity;
 mod messages;
 mod methods;
+mod query;
 mod registry;
+mod statistics;
 mod streams;
 mod twins;
 
 pub use error::{ApiError, Code};
-pub use registry::new_identity;
+pub use feedback::Readers;
+pub use identity::new_identity;
 
 /// No request has a larger body: a method's payload is at most 128 KB, and JSON may escape each byte of it.
 const BODY_MAX: usize = 1024 * 1024;
+
+/// So much of the text of a refusal is passed on; axum's are shorter.
+const REFUSAL_MAX: usize = 4096;
 
 /// What the requests need.
 #[derive(Debug)]
@@ -58,6 +73,8 @@ pub struct Service {
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
     pub host_names: Vec<String>,
+    /// Who reads feedback.
+    pub feedback: Readers,
 }
 
 /// The other end of an HTTPS connection.
@@ -74,16 +91,22 @@ type Shared = State<Arc<Service>>;
 /// The service API and MQTT over WebSocket. Each request carries a [`Peer`] as extension.
 pub fn router(service: Arc<Service>) -> Router {
     let api = Router::new()
-        .route("/devices", get(registry::list))
-        .route("/devices/", get(registry::list))
+        .route("/devices", get(registry::list).post(bulk::update))
+        .route("/devices/", get(registry::list).post(bulk::update))
+        .route("/devices/query", post(query::query))
         .route("/devices/{id}", get(registry::show).put(registry::put).delete(registry::remove))
         .route("/devices/{id}/modules", get(registry::modules))
         .route(
             "/devices/{id}/modules/{module}",
             get(registry::show_module).put(registry::put_module).delete(registry::remove_module),
         )
-        .route("/devices/{id}/messages/deviceBound", post(messages::send))
-        .route("/devices/{id}/messages/devicebound", post(messages::send))
+        .route("/devices/{id}/messages/deviceBound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/devicebound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/deviceBound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/devicebound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/deviceBound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/devicebound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/events", post(device::send))
         .route("/devices/{id}/commands", delete(messages::purge))
         .route("/twins/{id}", get(twins::show).patch(twins::patch).put(twins::replace))
         .route(
@@ -92,10 +115,20 @@ pub fn router(service: Arc<Service>) -> Router {
         )
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
+        .route("/messages/serviceBound/feedback", get(feedback::receive))
+        .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
+        .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
+        .route("/statistics/devices", get(statistics::devices))
+        .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
+        .route("/faults/{id}", post(faults::inject))
+        .route("/faults/{id}/modules/{module}", post(faults::inject_module))
+        .route("/operations", get(streams::operations))
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(from_fn_with_state(Arc::clone(&service), authorize));
+        .layer(from_fn_with_state(Arc::clone(&service), access::authorize))
+        .layer(from_fn(in_azures_shape))
+        .layer(from_fn_with_state(Arc::clone(&service), audit::record));
     Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
 }
 
@@ -115,53 +148,22 @@ async fn unknown(request: Request) -> ApiError {
     ApiError::new(Code::ResourceNotFound, what)
 }
 
-async fn authorize(State(service): Shared, request: Request, next: Next) -> Response {
-    let right = needed_right(request.method(), request.uri().path());
-    let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-    match service.check_token(header, request.uri().path(), right) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-fn needed_right(method: &Method, path: &str) -> Rights {
-    let mut segments = path.split('/').skip(1);
-    match (segments.next(), segments.nth(1)) {
-        (Some("devices"), None | Some("modules" | "")) if method == Method::GET => Rights::REGISTRY_READ,
-        (Some("devices"), None | Some("modules")) => Rights::REGISTRY_WRITE,
-        _ => Rights::SERVICE_CONNECT,
-    }
-}
-
-impl Service {
-    fn check_token(&self, header: Option<&str>, path: &str, right: Rights) -> Result<(), ApiError> {
-        let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
-        let header = header.ok_or_else(|| {
-            refuse(
-                "the Authorization header is missing: send a token made from the service connection string"
-                    .to_owned(),
-            )
-        })?;
-        let broken = |rule: devicebound::Rule| refuse(format!("{rule}: {}; {}", rule.says(), rule.mend()));
-        let token = SasToken::parse(header).map_err(|error| broken(error.rule()))?;
-        let resource = token.resource();
-        let host = resource.split('/').next().unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        if !self.host_names.is_empty()
-            && !self.host_names.iter().any(|known| known.eq_ignore_ascii_case(name))
-        {
-            return Err(broken(devicebound::Rule::HostName));
+/// Gives what axum itself refuses (a path that is not UTF-8, a body that is too large, another method) Azure's shape.
+async fn in_azures_shape(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let code = match response.status() {
+        // Its own refusals are plain text; what this service says is JSON.
+        _ if response.headers().get("content-type").is_some_and(|kind| kind == "application/json") => {
+            return response;
         }
-        let demand = Demand {
-            target: &format!("{host}{path}"),
-            keys: &[],
-            right,
-            now: unix_time(),
-            skew: std::time::Duration::ZERO,
-        };
-        let policy = |name: &str| self.policies.iter().find(|policy| policy.name == name);
-        token.verify(&demand, policy).map(|_| ()).map_err(|error| broken(error.rule()))
-    }
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::ArgumentInvalid,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::MessageTooLarge,
+        _ => return response,
+    };
+    let why = axum::body::to_bytes(response.into_body(), REFUSAL_MAX).await.unwrap_or_default();
+    ApiError::new(code, format!("{method} {path}: {}", String::from_utf8_lossy(&why))).into_response()
 }
 
 /// The client id of a device, or of a module.
@@ -199,27 +201,4 @@ fn json_with_etag(value: Value) -> Response {
         response.headers_mut().insert("etag", etag);
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_request_needs_the_right_that_azure_asks_for() {
-        for (method, path, right) in [
-            (Method::GET, "/devices", Rights::REGISTRY_READ),
-            (Method::GET, "/devices/", Rights::REGISTRY_READ),
-            (Method::GET, "/devices/a", Rights::REGISTRY_READ),
-            (Method::GET, "/devices/a/modules/b", Rights::REGISTRY_READ),
-            (Method::PUT, "/devices/a", Rights::REGISTRY_WRITE),
-            (Method::DELETE, "/devices/a/modules/b", Rights::REGISTRY_WRITE),
-            (Method::POST, "/devices/a/messages/deviceBound", Rights::SERVICE_CONNECT),
-            (Method::DELETE, "/devices/a/commands", Rights::SERVICE_CONNECT),
-            (Method::GET, "/twins/a", Rights::SERVICE_CONNECT),
-            (Method::GET, "/messages/events", Rights::SERVICE_CONNECT),
-        ] {
-            assert_eq!(needed_right(&method, path), right, "{method} {path}");
-        }
-    }
 }

@@ -5,16 +5,17 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use devicebound::hub::{Authentication, DeviceKey, DeviceRecord, Section, TwinUpdate};
+use devicebound::time::Instant;
 use serde_json::{Map, Value, json};
 
-use super::registry::{NEVER, connection_state, etag, status};
+use super::identity::{Moments, kind_of, status};
 use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
 use crate::backlog::Change;
 use crate::worker::Core;
 
 /// PATCH merges, PUT puts in place of what was there; a section that the body does not have stays.
 #[derive(Clone, Copy)]
-enum Manner {
+pub(super) enum Manner {
     Merge,
     Replace,
 }
@@ -72,10 +73,10 @@ pub(super) async fn replace_module(
 impl Service {
     async fn twin(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
-        let shown = self.engine.at(&client_id, move |core, _| {
+        let shown = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;
             let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
-            Ok(json_with_etag(to_json(core, key, record)))
+            Ok(json_with_etag(to_json(core, now, key, record)))
         });
         shown.await
     }
@@ -88,11 +89,7 @@ impl Service {
         body: &[u8],
     ) -> Result<Response, ApiError> {
         let body = json_body(body)?;
-        let update = TwinUpdate {
-            desired: section(body.pointer("/properties/desired"), "properties.desired", manner)?,
-            tags: section(body.get("tags"), "tags", manner)?,
-            if_match: header(headers, "if-match").and_then(if_match),
-        };
+        let update = update_of(&body, manner, header(headers, "if-match").and_then(if_match))?;
         let id = client_id.clone();
         let updated = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;
@@ -105,6 +102,19 @@ impl Service {
         }
         self.twin(client_id).await
     }
+}
+
+/// What a body asks a twin to become, if it has this ETag.
+pub(super) fn update_of(
+    body: &Value,
+    manner: Manner,
+    if_match: Option<String>,
+) -> Result<TwinUpdate, ApiError> {
+    Ok(TwinUpdate {
+        desired: section(body.pointer("/properties/desired"), "properties.desired", manner)?,
+        tags: section(body.get("tags"), "tags", manner)?,
+        if_match,
+    })
 }
 
 fn section(value: Option<&Value>, name: &str, manner: Manner) -> Result<Option<Section>, ApiError> {
@@ -127,30 +137,30 @@ fn section(value: Option<&Value>, name: &str, manner: Manner) -> Result<Option<S
 }
 
 /// The ETag without its quotes; none where any is good. The Python service SDK quotes the star, too.
-fn if_match(header: &str) -> Option<String> {
+pub(super) fn if_match(header: &str) -> Option<String> {
     Some(header.trim_matches('"')).filter(|etag| *etag != "*").map(str::to_owned)
 }
 
-fn to_json(core: &Core, key: DeviceKey, record: &DeviceRecord) -> Value {
+/// The twin as the service sees it.
+pub(super) fn to_json(core: &Core, now: Instant, key: DeviceKey, record: &DeviceRecord) -> Value {
     let (identity, twin) = (&record.identity, record.twin());
-    let (kind, primary, secondary) = match &identity.authentication {
-        Authentication::Sas { .. } => ("sas", None, None),
-        Authentication::SelfSigned { primary, secondary } => {
-            ("selfSigned", Some(primary), secondary.as_ref())
-        }
-        Authentication::CertificateAuthority => ("certificateAuthority", None, None),
+    let moments = Moments::of(core, now, key, record);
+    let thumbprints = match &identity.authentication {
+        Authentication::SelfSigned { primary, secondary } => (Some(primary), secondary.as_ref()),
+        Authentication::Sas { .. } | Authentication::CertificateAuthority => (None, None),
     };
     let mut value = json!({
         "deviceId": identity.identity().device_id(),
         "etag": twin.etag(),
-        "deviceEtag": etag(identity),
+        "deviceEtag": identity.etag(),
         "status": status(identity),
-        "statusUpdateTime": NEVER,
-        "connectionState": connection_state(core, key),
-        "lastActivityTime": NEVER,
+        "statusReason": identity.status_reason,
+        "statusUpdateTime": moments.status_updated,
+        "connectionState": moments.connection_state,
+        "lastActivityTime": moments.last_activity,
         "cloudToDeviceMessageCount": record.waiting().len(),
-        "authenticationType": kind,
-        "x509Thumbprint": {"primaryThumbprint": primary, "secondaryThumbprint": secondary},
+        "authenticationType": kind_of(&identity.authentication),
+        "x509Thumbprint": {"primaryThumbprint": thumbprints.0, "secondaryThumbprint": thumbprints.1},
         "modelId": record.model_id().unwrap_or_default(),
         "version": twin.version(),
         "tags": twin.tags(),

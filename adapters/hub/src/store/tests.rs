@@ -131,7 +131,7 @@ fn a_message_is_written_once_and_goes_with_the_head_that_does_not_list_it() {
         assert_eq!(store.reload("a").unwrap().unwrap().waiting().len(), 3);
 
         let key = records.key("a");
-        let _ = records.hub.purge(key).unwrap();
+        let _ = records.hub.purge(NOW, key).unwrap();
         let purged = records.changes(&["a"]);
         assert_eq!(store.commit(purged).unwrap(), Committed::default());
         assert_eq!(store.reload("a").unwrap().unwrap().waiting().len(), 0);

@@ -1,83 +1,18 @@
 //! The service API, request by request.
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use devicebound::iothub::sas::{self, Policy, Rights};
-use devicebound_hub::clock::unix_time;
-use devicebound_hub::service::{Service, router};
-use devicebound_hub::store::Store as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::common::{Hub, connect, key, puback};
-
-/// A service that shows the token of one policy.
-struct Client {
-    hub: Hub,
-    router: Router,
-}
-
-impl Client {
-    fn start() -> Self {
-        let hub = Hub::start();
-        let policies = Rights::DEFAULT_POLICIES
-            .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
-            .to_vec();
-        let service = Service {
-            engine: Arc::clone(&hub.engine),
-            telemetry: hub.store.telemetry(),
-            policies,
-            host_names: Vec::new(),
-        };
-        Self { hub, router: router(Arc::new(service)) }
-    }
-
-    async fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Value,
-    ) -> (StatusCode, Value) {
-        self.ask_as("iothubowner", method, path, headers, body).await
-    }
-
-    async fn ask_as(
-        &self,
-        policy: &str,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Value,
-    ) -> (StatusCode, Value) {
-        let expiry = unix_time().after(std::time::Duration::from_secs(60));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", sas::sign("localhost", &key(), expiry, Some(policy)));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        let status = response.status();
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
-    }
-}
-
-fn message(body: &Value) -> &str {
-    body["Message"].as_str().unwrap()
-}
+use crate::client::{Client, message};
+use crate::common::{connect, puback};
 
 #[tokio::test(flavor = "local")]
 async fn a_device_is_registered_changed_and_removed() {
     let client = Client::start();
     let body = json!({"deviceId": "new", "status": "enabled"});
-    let (status, made) = client.ask("PUT", "/devices/new?api-version=2021-04-12", &[], body.clone()).await;
+    let (status, made) = client.ask("PUT", "/devices/new", &[], body.clone()).await;
     assert_eq!((status, &made["status"]), (StatusCode::OK, &json!("enabled")), "{made}");
     assert_eq!(made["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap().len(), 44);
 
@@ -127,7 +62,7 @@ async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
         (json!({"deviceId": "other"}), "ids in the body"),
         (json!({"status": "maybe"}), "enabled or disabled"),
         (json!({"capabilities": {"iotEdge": true}}), "iotEdge"),
-        (json!({"authentication": {"type": "certificateAuthority"}}), "certificateAuthority"),
+        (json!({"authentication": {"type": "none"}}), "certificateAuthority"),
         (json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": "c2hvcnQ="}}}), "16 to 64"),
         (
             json!({"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "xyz"}}}),
@@ -171,13 +106,17 @@ async fn a_twin_is_changed_by_those_who_have_read_it() {
     let patch = json!({"properties": {"desired": {"interval": 5}}, "tags": {"site": "north"}});
     let (status, changed) = client.ask("PATCH", "/twins/demo", &[("if-match", &etag)], patch.clone()).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(changed["properties"]["desired"], json!({"interval": 5, "$version": 2}));
+    let desired = &changed["properties"]["desired"];
+    assert_eq!((&desired["interval"], &desired["$version"]), (&json!(5), &json!(2)));
+    assert_eq!(desired["$metadata"]["interval"]["$lastUpdatedVersion"], 2);
     assert_eq!(changed["tags"], json!({"site": "north"}));
     let (status, _) = client.ask("PATCH", "/twins/demo", &[("if-match", &etag)], patch).await;
     assert_eq!(status, StatusCode::PRECONDITION_FAILED);
     let replacement = json!({"properties": {"desired": {"mode": "eco"}}});
     let (_, replaced) = client.ask("PUT", "/twins/demo", &[], replacement).await;
-    assert_eq!(replaced["properties"]["desired"], json!({"mode": "eco", "$version": 3}));
+    let desired = &replaced["properties"]["desired"];
+    assert_eq!((&desired["mode"], &desired["$version"]), (&json!("eco"), &json!(3)));
+    assert_eq!(desired.get("interval"), None);
     assert_eq!(replaced["tags"], json!({"site": "north"}));
     let (status, _) = client.ask("PATCH", "/twins/demo", &[], json!({"properties": {"desired": 1}})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -258,4 +197,50 @@ async fn an_unknown_path_is_said_to_be_one() {
     let (status, body) = client.ask("GET", "/jobs/v2", &[], Value::Null).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(message(&body).contains("/jobs/v2"), "{body}");
+}
+
+#[tokio::test(flavor = "local")]
+async fn every_request_leaves_an_event_and_a_refused_one_says_who_asked() {
+    let client = Client::start();
+    client.ask("PUT", "/devices/pump", &[], json!({"deviceId": "pump"})).await;
+    client.ask("POST", "/devices/pump/messages/deviceBound", &[], json!("hi")).await;
+    client.ask("POST", "/twins/pump/methods", &[], json!({"methodName": "reboot"})).await;
+    client.ask_as("device", "GET", "/twins/pump", &[], Value::Null).await;
+    let (_, whole) = client.ask("GET", "/operations?follow=false", &[], Value::Null).await;
+    assert!(whole.is_null(), "several lines are not one JSON value");
+    let mut events = Vec::new();
+    while let Some(entry) = client.hub.engine.operations.log.after(events.len() as u64) {
+        events.push(serde_json::from_str::<Value>(&entry.line).unwrap());
+    }
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let text = |name| event[name].as_str().unwrap_or_default();
+            (text("category"), text("operationName"), text("statusType"), text("deviceId"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("DeviceIdentityOperations", "create", "", "pump"),
+            ("C2DCommands", "ingress", "", "pump"),
+            ("DirectMethods", "send", "404103", "pump"),
+            ("C2DTwinOperations", "read", "401002", "pump"),
+        ]
+    );
+    assert_eq!(events[3]["sharedAccessPolicy"], "device");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_fault_cuts_the_device_that_it_is_for_and_no_other() {
+    let client = Client::start();
+    let mut device = client.hub.connected(&connect()).await;
+    let fault = json!({"fault": "kill-tcp"});
+    let (status, _) = client.ask("POST", "/faults/demo", &[], fault.clone()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(device.receive().await, None);
+    let (status, _) = client.ask("POST", "/faults/nobody", &[], fault).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = client.ask("POST", "/faults/demo", &[], json!({"fault": "earthquake"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
