@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
 use devicebound_hub::clock::unix_time;
 use devicebound_hub::service::{Readers, Service, router};
+use devicebound_hub::store::Store as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -30,7 +31,7 @@ impl Client {
             .to_vec();
         let service = Service {
             engine: Arc::clone(&hub.engine),
-            telemetry: Arc::clone(&hub.store.telemetry),
+            telemetry: hub.store.telemetry(),
             policies,
             host_names: Vec::new(),
             feedback: Readers::default(),
