@@ -27,6 +27,7 @@ use devicebound::hub::{
     Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
     Telemetry, Wait,
 };
+use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
@@ -244,7 +245,7 @@ impl Worker {
             Ok(id)
         })?;
         self.engine.link_opened();
-        Ok(Link { id, signal, began, certificate, sender: None })
+        Ok(Link { id, signal, began, certificate, sender: None, claimed: None })
     }
 
     /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
@@ -428,6 +429,14 @@ impl Worker {
     }
 }
 
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+}
+
 impl Core {
     fn act(&mut self, now: Instant, link: &mut Link, action: Action<'_>, tx: &mut Vec<u8>) {
         match action {
@@ -440,7 +449,10 @@ impl Core {
                             self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
-                    Err(refusal) => self.hub.refuse(link.id, refusal, tx),
+                    Err(refusal) => {
+                        link.claimed = Some(cut(request.connect.client_id.as_str()).into());
+                        self.hub.refuse(link.id, refusal, tx);
+                    }
                 }
             }
             Action::Commit(commit) => {

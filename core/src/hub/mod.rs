@@ -50,6 +50,8 @@ mod service;
 mod slab;
 mod snapshot;
 mod stamps;
+mod throttle;
+mod tier;
 mod timers;
 mod twin;
 
@@ -70,6 +72,7 @@ pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest}
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;
 pub use snapshot::SnapshotError;
+pub use tier::{Operation, Scale, Tier, TierError};
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 
 use action::Will;
