@@ -24,7 +24,7 @@ use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
 use crate::log::EventLog;
-use crate::service::{self, Peer, Service};
+use crate::service::{self, Peer, Readers, Service};
 use crate::store::Store;
 use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::tls;
@@ -77,7 +77,13 @@ impl Server {
         if let Some(writer) = parts.writer {
             threads.push(start_thread("writer", move || writer.run())?);
         }
-        let service = Service { engine: Arc::clone(&engine), telemetry, policies, host_names };
+        let service = Service {
+            engine: Arc::clone(&engine),
+            telemetry,
+            policies,
+            host_names,
+            feedback: Readers::default(),
+        };
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
         Ok(Self { engine, threads, router: service::router(Arc::new(service)), tls })
     }

@@ -1,7 +1,7 @@
 //! The hub's service API, as a back end uses it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -48,7 +48,12 @@ pub struct TelemetryStream {
 }
 
 impl Service {
-    pub(super) fn new(address: SocketAddr, ca: &Path, connection_string: &str) -> Self {
+    /// The service API at an address, for the policy of `connection_string`.
+    ///
+    /// # Panics
+    /// When `ca` is no file with a certificate.
+    #[must_use]
+    pub fn new(address: SocketAddr, ca: &Path, connection_string: &str) -> Self {
         let pem = fs::read(ca).unwrap_or_else(|error| panic!("cannot read {}: {error}", ca.display()));
         let ca = Certificate::from_pem(&pem)
             .unwrap_or_else(|error| panic!("{} is no certificate: {error}", ca.display()));
@@ -139,11 +144,11 @@ impl Service {
     /// When the hub refuses.
     #[must_use]
     pub fn telemetry(&self) -> TelemetryStream {
-        let body = self.exchange(Method::GET, "/messages/events?after=0", &[], b"").into_body();
+        let body = self.read("/messages/events?after=0");
         let (sender, lines) = channel();
         // Ends with the hub.
         thread::spawn(move || {
-            for line in BufReader::new(body.into_reader()).lines().map_while(Result::ok) {
+            for line in body.lines().map_while(Result::ok) {
                 // An empty line only says that the hub is there.
                 if !line.is_empty() && sender.send(line).is_err() {
                     break;
@@ -153,8 +158,42 @@ impl Service {
         TelemetryStream { lines }
     }
 
+    /// `GET`, and the body of the answer as it comes.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn read(&self, path: &str) -> impl BufRead + Send + use<> {
+        BufReader::new(self.exchange(Method::GET, path, &[], b"").into_body().into_reader())
+    }
+
+    /// `POST`, and the status and text of the answer, for what the hub may refuse.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn try_post(&self, path: &str, body: &[u8]) -> Result<(u16, String), ureq::Error> {
+        let mut response = self.agent.run(self.request(Method::POST, path, &[], body)?)?;
+        Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
+    }
+
     fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
         let what = format!("{method} {path}");
+        let request = self.request(method, path, headers, body);
+        let request = request.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let mut response = self.agent.run(request).unwrap_or_else(|error| panic!("{what}: {error}"));
+        if !response.status().is_success() {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            panic!("{what}: {} {text}", response.status());
+        }
+        response
+    }
+
+    fn request<'b>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &'b [u8],
+    ) -> Result<Request<&'b [u8]>, ureq::http::Error> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut request = Request::builder()
             .method(method)
@@ -163,13 +202,7 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(body).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let mut response = self.agent.run(request).unwrap_or_else(|error| panic!("{what}: {error}"));
-        if !response.status().is_success() {
-            let text = response.body_mut().read_to_string().unwrap_or_default();
-            panic!("{what}: {} {text}", response.status());
-        }
-        response
+        request.body(body)
     }
 
     fn token(&self) -> String {

@@ -65,7 +65,7 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
-    /// No lines for packets
+    /// No live view: only what is needed to connect is printed
     #[arg(long)]
     quiet: bool,
     /// Threads that devices are spread over [default: one for each core that the hub may use]
@@ -118,7 +118,8 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let format = if args.json { Format::Json } else { Format::Text };
     let log = log::start(args.log)?;
-    let view = if log.is_some() { View::banner_alone(format) } else { View::stdout(format, !args.quiet) };
+    let is_quiet = args.quiet || log.is_some();
+    let view = if is_quiet { View::banner_alone(format) } else { View::stdout(format) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());

@@ -22,7 +22,7 @@ pub(super) async fn metrics(
     // An address of IPv4 may come in the form of IPv6.
     let is_local = peer.is_some_and(|Extension(peer)| peer.address.ip().to_canonical().is_loopback());
     if !is_local {
-        service.check_token(header(&headers, "authorization"), PATH, Rights::SERVICE_CONNECT)?;
+        service.check_token(header(&headers, "authorization"), PATH, Rights::SERVICE_CONNECT, &[])?;
     }
     let gauges = service.engine.gauges().await;
     let text = service.engine.metrics.text(gauges);

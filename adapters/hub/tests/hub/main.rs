@@ -5,6 +5,8 @@ mod capture;
 mod client;
 mod common;
 mod connection;
+mod device_http;
+mod feedback;
 mod program;
 mod registry;
 mod service;
