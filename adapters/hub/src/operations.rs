@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `Connections` | `deviceConnect`, `deviceDisconnect` | connections |
 //! | `DeviceTelemetry` | `ingress`, failures alone | connections |
+//! | `D2CTwinOperations` | `read`, `update`, failures alone | connections |
 //! | `DeviceIdentityOperations` | `create`, `update`, `delete`, `get`, `bulk` | the service API |
 //! | `C2DCommands` | `ingress`, `purge`, `feedback` | the service API |
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
@@ -20,11 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devicebound::Rule;
+use devicebound::hub::TwinRefusal;
 use devicebound::session::{Close, CloseReason};
 use serde_json::{Map, Value};
 
 use crate::clock::unix_time;
 use crate::log::EventLog;
+use crate::message::Sender;
 use crate::view::Who;
 
 /// Events that are kept, and their bytes: strangers can make as many as they like, and the older ones give way.
@@ -96,6 +99,29 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// A device's twin request was answered with an error.
+    pub fn twin_refused(&self, sender: &Sender, refusal: &TwinRefusal) {
+        let TwinRefusal { is_patch, status, rule, .. } = *refusal;
+        let client_id = sender.client_id();
+        tracing::warn!(
+            event = "twinRefused",
+            rule = rule.id(),
+            says = rule.says(),
+            mend = rule.mend(),
+            source = rule.source(),
+            device = client_id,
+            "twin request answered with {status}"
+        );
+        let (device, module) = split(&client_id);
+        let operation = if is_patch { "update" } else { "read" };
+        let mut event = Event::new("D2CTwinOperations", operation, device, module);
+        event.set("protocol", "Mqtt");
+        event.set("authType", sender.auth_method());
+        event.set("statusCode", status);
+        let description = format!("answered with {status}, {rule}: {}", rule.says());
+        event.broke(rule, description).append(&self.log);
+    }
+
     /// The service API did something, or could not.
     pub fn requested(&self, request: &Request<'_>) {
         let mut event = Event::new(request.category, request.operation, request.device_id, request.module_id);
@@ -142,9 +168,7 @@ impl Event {
     }
 
     fn of_connection(category: &str, operation: &str, who: Who<'_>, auth_type: Option<&str>) -> Self {
-        let client_id = who.client_id.unwrap_or_default();
-        let (device, module) =
-            client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
+        let (device, module) = split(who.client_id.unwrap_or_default());
         let mut event = Self::new(category, operation, device, module);
         event.set("protocol", "Mqtt");
         event.set("maskedIpAddress", masked(who.peer.ip()));
@@ -166,15 +190,18 @@ impl Event {
 
     fn failed(mut self, close: &Close, offending: &[u8]) -> Self {
         let rule = close.rule();
-        let error = error_number(rule);
-        self.set("level", "Error");
-        self.set("statusCode", error.map_or(400, |number| number / 1000));
-        self.set("statusType", error.map_or(Value::Null, |number| number.to_string().into()));
-        self.set("statusDescription", format!("{}: {}", close.reason(), rule.says()));
-        self.set("mend", rule.mend());
-        self.set("rule", rule.id());
+        self.set("statusCode", error_number(rule).map_or(400, |number| number / 1000));
         let bytes: String = offending.iter().take(OFFENDING_MAX).map(|byte| format!("{byte:02x}")).collect();
         self.set("bytes", bytes);
+        self.broke(rule, format!("{}: {}", close.reason(), rule.says()))
+    }
+
+    fn broke(mut self, rule: Rule, description: String) -> Self {
+        self.set("level", "Error");
+        self.set("statusType", error_number(rule).map_or(Value::Null, |number| number.to_string().into()));
+        self.set("statusDescription", description);
+        self.set("mend", rule.mend());
+        self.set("rule", rule.id());
         self
     }
 
@@ -184,6 +211,11 @@ impl Event {
             Value::Object(self.fields).to_string()
         });
     }
+}
+
+/// Device id and module id of a client id.
+fn split(client_id: &str) -> (&str, Option<&str>) {
+    client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)))
 }
 
 /// An address without its last part, as Azure shows it.

@@ -282,6 +282,11 @@ impl Worker {
                         core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
+                    Ok(Action::TwinRefused(refusal)) => {
+                        if let Some(sender) = &link.sender {
+                            self.engine.operations.twin_refused(sender, &refusal);
+                        }
+                    }
                     Ok(action) => core.act(now, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
@@ -470,7 +475,7 @@ impl Core {
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
                 }
             }
-            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+            Action::TwinRefused(_) | Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
         }
     }
 
