@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::deadlines::unix_time;
 use super::gate::Gate;
 use super::link::{Link, Telemetry, retain_property};
 use super::methods::Calls;
@@ -46,8 +47,7 @@ pub(super) struct Context<'h> {
 
 impl Context<'_> {
     fn unix_time(&self) -> UnixTime {
-        let (at, unix_time) = *self.clock;
-        unix_time.after(self.now.since(at))
+        unix_time(self.clock, self.now)
     }
 }
 

@@ -159,7 +159,7 @@ impl Scale {
                 let (least, each) = tier.of_sizes((50, 0), (50, 5), (0, 250));
                 rate(least, each, SECOND)
             }
-            Operation::Method => rate(0, tier.of_sizes(160, 480, 24 * 1024) * 1024, SECOND),
+            Operation::Method => rate(0, tier.of_sizes(163_840, 491_520, 25_165_824), SECOND),
             Operation::CloudMessage | Operation::Registry => rate(0, tier.of_sizes(100, 100, 5000), MINUTE),
             Operation::Receive => rate(0, tier.of_sizes(1000, 1000, 50_000), MINUTE),
             Operation::Query => rate(0, tier.of_sizes(20, 20, 1000), MINUTE),
