@@ -113,14 +113,16 @@ async fn answer_late(door: &Door, service: &Service, device: &Device) -> io::Res
     Ok((status, status == 504 && own))
 }
 
-/// What the caller heard. The device was asked on a connection that is gone.
+/// What the caller heard. The device was asked on a connection that is gone, and answers on the next one before it listens
+/// again; then the hub asks again.
 async fn answer_after_a_reconnect(door: &Door, service: &Service, device: &Device) -> io::Result<String> {
     let mut wire = listen(door, device).await?;
     let call = Call::start(service, device);
     let rid = called(&mut wire).await?;
     drop(wire);
-    let mut wire = listen(door, device).await?;
+    let mut wire = door.online(Hello { clean_session: true, ..Hello::of(device) }).await?;
     wire.send(&answer(&rid, "stale")).await?;
+    wire.subscribe(METHODS).await?;
     wire.send(&PINGREQ).await?;
     // Whether the call is made again is the hub's choice; then it may be answered.
     if let Heard::Publish { topic, .. } = wire.expect().await?
