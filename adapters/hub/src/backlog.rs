@@ -5,7 +5,7 @@ use std::mem;
 
 use devicebound::Rule;
 use devicebound::hub::{DeviceKey, DeviceRecord, Hub, LinkId, Receipt, Revision, Telemetry};
-use devicebound::time::UnixTime;
+use devicebound::time::{Instant, UnixTime};
 use tokio::sync::oneshot;
 
 use crate::block::Block;
@@ -24,6 +24,8 @@ pub(crate) struct Backlog {
     number: u64,
     /// What to say once the block is stored.
     receipts: Vec<(LinkId, Receipt)>,
+    /// When the first of them was owed.
+    owed_since: Option<Instant>,
     /// Devices whose records changed. Which revision is written is seen when it is: one write stands for many commits.
     changed: BTreeSet<DeviceKey>,
     /// Client ids whose records are gone.
@@ -50,6 +52,7 @@ pub(crate) struct HandOver {
     pub(crate) worker: usize,
     block: Block,
     receipts: Vec<(LinkId, Receipt)>,
+    owed_since: Option<Instant>,
     records: Vec<(DeviceKey, DeviceRecord)>,
     removed: Vec<String>,
     waiting: Vec<oneshot::Sender<bool>>,
@@ -63,6 +66,8 @@ pub(crate) type Reloaded = (DeviceKey, Option<Box<DeviceRecord>>);
 pub(crate) struct Written {
     /// Whose telemetry it was.
     pub(crate) receipts: Vec<(LinkId, Receipt)>,
+    /// When the first of it was owed.
+    pub(crate) owed_since: Option<Instant>,
     /// Which records, as they were written.
     pub(crate) revisions: Vec<(DeviceKey, Revision)>,
     /// Whether it is safe; where it is not, the records as they are safe.
@@ -77,6 +82,7 @@ impl Default for Backlog {
             block: Block::default(),
             number: 1,
             receipts: Vec::new(),
+            owed_since: None,
             changed: BTreeSet::new(),
             removed: Vec::new(),
             waiting: Vec::new(),
@@ -93,7 +99,8 @@ impl Backlog {
     }
 
     /// The connection waits for the message that was gathered last.
-    pub(crate) fn owe(&mut self, link: LinkId, receipt: Receipt) {
+    pub(crate) fn owe(&mut self, now: Instant, link: LinkId, receipt: Receipt) {
+        self.owed_since.get_or_insert(now);
         self.receipts.push((link, receipt));
     }
 
@@ -107,12 +114,16 @@ impl Backlog {
         }
     }
 
-    /// The same; the receiver hears whether it has become safe.
-    pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
+    /// The receiver hears whether all that was gathered so far has become safe.
+    pub(crate) fn when_safe(&mut self) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
-        self.change(change);
         self.waiting.push(sender);
         receiver
+    }
+
+    /// Bytes of telemetry that wait to be handed over.
+    pub(crate) fn bytes(&self) -> usize {
+        self.block.as_bytes().len()
     }
 
     /// Whether the writer is not far behind.
@@ -148,6 +159,7 @@ impl Backlog {
             worker,
             block: mem::take(&mut self.block),
             receipts: mem::replace(&mut self.receipts, next),
+            owed_since: self.owed_since.take(),
             records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),
             removed: mem::take(&mut self.removed),
             waiting: mem::take(&mut self.waiting),
@@ -172,7 +184,7 @@ impl HandOver {
 pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &View) -> Vec<(usize, Written)> {
     let mut batch = Batch::default();
     let mut parts = Vec::with_capacity(handed_over.len());
-    for HandOver { worker, block, receipts, records, removed, waiting } in handed_over {
+    for HandOver { worker, block, receipts, owed_since, records, removed, waiting } in handed_over {
         if !block.is_empty() {
             batch.blocks.push(block);
         }
@@ -183,7 +195,7 @@ pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &Vi
             .map(|(device, record)| (*device, record.identity.client_id().to_owned()))
             .collect();
         batch.records.extend(records.into_iter().map(|(_, record)| record));
-        parts.push((worker, Written { receipts, revisions, outcome: Ok(()), waiting }, ids));
+        parts.push((worker, Written { receipts, owed_since, revisions, outcome: Ok(()), waiting }, ids));
     }
     let result = store.write(batch);
     if let Err(error) = &result {

@@ -36,7 +36,6 @@ pub enum Format {
 #[derive(Clone, Debug, Default)]
 pub struct View {
     printer: Option<Arc<Printer>>,
-    packets: bool,
 }
 
 #[derive(Debug)]
@@ -59,12 +58,12 @@ pub struct Who<'a> {
 }
 
 impl View {
-    /// A view that prints to standard output; without `packets`, only what is not about a single one.
+    /// A view that prints to standard output.
     #[must_use]
-    pub fn stdout(format: Format, packets: bool) -> Self {
+    pub fn stdout(format: Format) -> Self {
         let (view, printed) = Self::lines(format);
         thread::spawn(move || print(&printed));
-        Self { packets, ..view }
+        view
     }
 
     /// A view that prints the [`banner`](Self::banner) to standard output, and leaves the rest to the log.
@@ -84,7 +83,7 @@ impl View {
     fn of(format: Format, banner_alone: bool) -> (Self, Receiver<String>) {
         let (lines, taken) = sync_channel(LINES_MAX);
         let printer = Printer { format, banner_alone, lines, lost: AtomicU64::new(0) };
-        (Self { printer: Some(Arc::new(printer)), packets: !banner_alone }, taken)
+        (Self { printer: Some(Arc::new(printer)) }, taken)
     }
 
     /// The printer of what happens, if anybody looks.
@@ -94,8 +93,8 @@ impl View {
 
     /// Whether anybody looks at packets. Without, none is copied for it, nor explained.
     #[must_use]
-    pub const fn shows_packets(&self) -> bool {
-        self.packets
+    pub fn shows_packets(&self) -> bool {
+        self.watched().is_some()
     }
 
     /// A whole packet went one way or the other.

@@ -19,8 +19,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use devicebound::Rule;
+use devicebound::hub;
 use devicebound::hub::{
     Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
     Telemetry, Wait,
@@ -36,6 +38,7 @@ use crate::clock::unix_time;
 use crate::engine::{Engine, Job};
 use crate::link::{Link, Signal};
 use crate::message::Sender;
+use crate::metrics::{self, Counters};
 use crate::store::Store;
 
 /// So many packets of one connection are dealt with before others get their turn.
@@ -69,6 +72,7 @@ pub struct Worker {
     pub(crate) engine: Arc<Engine>,
     core: RefCell<Core>,
     keeper: Keeper,
+    counters: Arc<Counters>,
     /// The timer is to be set anew.
     timer: Notify,
     /// Something was gathered.
@@ -93,6 +97,7 @@ pub struct Core {
     stopping: bool,
     /// Nothing is waited for: see the module.
     at_once: bool,
+    counters: Arc<Counters>,
 }
 
 /// What a connection is to do next.
@@ -149,6 +154,7 @@ impl Seed {
 
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
+        let counters = engine.metrics.worker(index);
         let core = Core {
             hub,
             links: HashMap::new(),
@@ -157,9 +163,11 @@ impl Worker {
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
+            counters: Arc::clone(&counters),
         };
         Self {
             index,
+            counters,
             engine,
             core: RefCell::new(core),
             keeper,
@@ -258,17 +266,19 @@ impl Worker {
     ) -> Turn {
         // Looked at once for all messages of a turn.
         let mut enqueued = None;
-        self.turn(link.id, |core, now| {
+        let before = tx.len();
+        let turn = self.turn(link.id, |core, now| {
             for _ in 0..PACKETS_PER_TURN {
                 let before = *rx;
                 let action = core.hub.handle(now, link.id, Event::Received(rx), tx);
                 let taken = before.len() - rx.len();
                 if let Some(packet) = before.get(..taken).filter(|packet| !packet.is_empty()) {
+                    core.counters.received(packet);
                     pulled(packet);
                 }
                 match action {
                     Ok(Action::Telemetry(message)) => {
-                        core.telemetry(link, &message, *enqueued.get_or_insert_with(unix_time));
+                        core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
                     Ok(action) => core.act(now, link, action, tx),
@@ -276,7 +286,9 @@ impl Worker {
                 }
             }
             Turn::Again
-        })
+        });
+        self.counters.sent(tx.len() - before);
+        turn
     }
 
     /// A deadline came, or the transport ended, and what had arrived was pulled.
@@ -296,7 +308,8 @@ impl Worker {
     /// # Errors
     /// The end of the connection.
     pub(crate) fn transmit(&self, link: &Link, tx: &mut Vec<u8>) -> Result<bool, Close> {
-        self.turn(link.id, |core, now| {
+        let before = tx.len();
+        let result = self.turn(link.id, |core, now| {
             loop {
                 match core.hub.poll_transmit(now, link.id, tx)? {
                     Progress::Idle => return Ok(false),
@@ -304,7 +317,9 @@ impl Worker {
                     Progress::Commit(commit) => core.commit(commit),
                 }
             }
-        })
+        });
+        self.counters.sent(tx.len() - before);
+        result
     }
 
     /// The connection is over: its will, if there is one, becomes telemetry.
@@ -313,7 +328,7 @@ impl Worker {
             core.links.remove(&link.id);
             let ended = core.hub.close(now, link.id, why);
             if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
-                core.telemetry(link, &will, unix_time());
+                core.telemetry(now, link, &will, unix_time());
             }
         });
         self.engine.link_closed();
@@ -359,12 +374,14 @@ impl Worker {
 
     /// The writer is done with a hand-over.
     pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, revisions, outcome, waiting } = written;
+        let Written { receipts, owed_since, revisions, outcome, waiting } = written;
         let is_safe = outcome.is_ok();
-        self.with(|core, _| {
+        self.with(|core, now| {
             core.backlog.handed_over();
             match outcome {
                 Ok(()) => {
+                    let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
+                    core.counters.acknowledged(receipts.len(), waited);
                     receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
                     revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
                 }
@@ -426,8 +443,16 @@ impl Core {
                     Err(refusal) => self.hub.refuse(link.id, refusal, tx),
                 }
             }
-            Action::Commit(commit) => self.commit(commit),
+            Action::Commit(commit) => {
+                match commit.change {
+                    hub::Change::Reported => self.counters.did(metrics::Message::Reported),
+                    hub::Change::Completed(_) => self.counters.did(metrics::Message::Completed),
+                    _ => {}
+                }
+                self.commit(commit);
+            }
             Action::Answered(answer) => {
+                self.counters.did(metrics::Message::Answered);
                 if let Some(caller) = self.calls.remove(&answer.call) {
                     // Whoever called may have hung up.
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
@@ -444,20 +469,38 @@ impl Core {
         }
     }
 
-    fn telemetry(&mut self, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
+    fn telemetry(&mut self, now: Instant, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
         // Only a connection that was accepted sends telemetry.
         let Some(sender) = &link.sender else { return };
+        self.counters.did(metrics::Message::Telemetry);
         self.backlog.telemetry(telemetry, sender, enqueued);
         match telemetry.receipt {
             Some(receipt) if self.at_once => self.hub.stored(receipt),
-            Some(receipt) => self.backlog.owe(link.id, receipt),
+            Some(receipt) => self.backlog.owe(now, link.id, receipt),
             None => {}
         }
     }
 
+    /// Bytes of telemetry that wait for the store.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog.bytes()
+    }
+
     /// Makes a change durable; the receiver hears whether it has become safe.
     pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        self.backlog.change_durably(change)
+        self.backlog.change(change);
+        self.backlog.when_safe()
+    }
+
+    /// Stores a message that came over HTTP; the receiver hears whether it has become safe.
+    pub(crate) fn telemetry_durably(
+        &mut self,
+        telemetry: &Telemetry<'_>,
+        sender: &Sender,
+        enqueued: UnixTime,
+    ) -> oneshot::Receiver<bool> {
+        self.backlog.telemetry(telemetry, sender, enqueued);
+        self.backlog.when_safe()
     }
 
     pub(crate) fn expect_outcome(&mut self, call: CallId) -> oneshot::Receiver<CallOutcome> {

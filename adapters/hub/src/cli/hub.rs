@@ -25,6 +25,7 @@ use crate::service::new_identity;
 use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::FileStore;
+use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::{certs, tls};
 use crate::view::{Format, View};
 
@@ -50,6 +51,10 @@ pub(super) struct HubArgs {
     /// An address to listen on; may be given again. In a container: 0.0.0.0 [default: 127.0.0.1 and ::1]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<IpAddr>,
+    /// Authorities whose word is taken for who a device is, besides the hub's own (devicebound cert ca): a PEM file; may be
+    /// given again
+    #[arg(long = "device-ca", value_name = "FILE")]
+    device_authorities: Vec<PathBuf>,
     /// A name of this hub besides localhost; may be given again. Devices may then use no other
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -59,7 +64,7 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
-    /// No lines for packets
+    /// No live view: only what is needed to connect is printed
     #[arg(long)]
     quiet: bool,
     /// Threads that devices are spread over [default: one for each core that the hub may use]
@@ -78,6 +83,7 @@ impl HubArgs {
             port: 0,
             https_port: Some(0),
             listen: vec![Ipv4Addr::LOCALHOST.into()],
+            device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
             json: false,
@@ -105,7 +111,8 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let stop = stop_signal()?;
     let format = if args.json { Format::Json } else { Format::Text };
     let log = log::start(args.log)?;
-    let view = if log.is_some() { View::banner_alone(format) } else { View::stdout(format, !args.quiet) };
+    let is_quiet = args.quiet || log.is_some();
+    let view = if is_quiet { View::banner_alone(format) } else { View::stdout(format) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
@@ -136,6 +143,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let certificate_names: Vec<String> = args.names.iter().cloned().chain(specific).collect();
     let certificates = certs::load_or_make(&state, &certificate_names)?;
     let ca = certificates.ca_path.clone();
+    let authorities = DeviceAuthorities::load(&state, &args.device_authorities)?;
     let policies = policies::load_or_make(&state)?;
     let telemetry = Arc::new(EventLog::default());
     let store = FileStore::new(&state, Arc::clone(&telemetry));
@@ -147,7 +155,8 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         tls::server_config(certificates)?,
         view,
         args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
-    )?;
+    )?
+    .trusting(authorities);
 
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;

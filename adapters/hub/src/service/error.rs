@@ -24,6 +24,8 @@ pub enum Code {
     QueueFull,
     /// 403009.
     InvalidMessageExpiryTime,
+    /// 403012.
+    DeviceDisabled,
     /// 403800.
     TooManyCalls,
     /// 404000: no such path.
@@ -42,6 +44,8 @@ pub enum Code {
     ModuleAlreadyExists,
     /// 412001.
     PreconditionFailed,
+    /// 412002.
+    MessageLockLost,
     /// 413001.
     MessageTooLarge,
     /// 503001: the store failed.
@@ -58,6 +62,7 @@ impl Code {
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
+            Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
@@ -67,6 +72,7 @@ impl Code {
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
+            Self::MessageLockLost => ("MessageLockLost", 412_002),
             Self::MessageTooLarge => ("MessageTooLarge", 413_001),
             Self::ServiceUnavailable => ("ServiceUnavailable", 503_001),
             Self::GatewayTimeout => ("GatewayTimeout", 504_101),

@@ -8,11 +8,13 @@
 //! | `GET`, `PATCH`, `PUT /twins/{id}`, `…/modules/{id}` | ServiceConnect |
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
+//! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
 //! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
+//! | `GET /metrics`, for Prometheus (not Azure's) | ServiceConnect; none from this machine |
 //! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
-//! Every request shows a SAS token of a policy with that right, and names an `api-version`; which one does not matter: there
-//! is one shape. Errors have the names and numbers of Azure.
+//! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
+//! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,9 +40,12 @@ use crate::worker::Core;
 mod access;
 mod audit;
 mod bulk;
+mod device;
 mod error;
 mod faults;
+mod feedback;
 mod identity;
+mod measures;
 mod messages;
 mod methods;
 mod query;
@@ -50,6 +55,7 @@ mod streams;
 mod twins;
 
 pub use error::{ApiError, Code};
+pub use feedback::Readers;
 pub use identity::new_identity;
 
 /// No request has a larger body: a method's payload is at most 128 KB, and JSON may escape each byte of it.
@@ -69,6 +75,8 @@ pub struct Service {
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
     pub host_names: Vec<String>,
+    /// Who reads feedback.
+    pub feedback: Readers,
 }
 
 /// The other end of an HTTPS connection.
@@ -94,8 +102,13 @@ pub fn router(service: Arc<Service>) -> Router {
             "/devices/{id}/modules/{module}",
             get(registry::show_module).put(registry::put_module).delete(registry::remove_module),
         )
-        .route("/devices/{id}/messages/deviceBound", post(messages::send))
-        .route("/devices/{id}/messages/devicebound", post(messages::send))
+        .route("/devices/{id}/messages/deviceBound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/devicebound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/deviceBound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/devicebound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/deviceBound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/devicebound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/events", post(device::send))
         .route("/devices/{id}/commands", delete(messages::purge))
         .route("/twins/{id}", get(twins::show).patch(twins::patch).put(twins::replace))
         .route(
@@ -104,6 +117,9 @@ pub fn router(service: Arc<Service>) -> Router {
         )
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
+        .route("/messages/serviceBound/feedback", get(feedback::receive))
+        .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
+        .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
@@ -115,7 +131,12 @@ pub fn router(service: Arc<Service>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&service), access::authorize))
         .layer(from_fn(in_azures_shape))
         .layer(from_fn_with_state(Arc::clone(&service), audit::record));
-    Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
+    Router::new()
+        .route(websocket::PATH, get(upgrade))
+        .route(measures::PATH, get(measures::metrics))
+        .merge(api)
+        .fallback(unknown)
+        .with_state(service)
 }
 
 async fn upgrade(

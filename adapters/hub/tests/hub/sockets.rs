@@ -8,6 +8,7 @@ use devicebound::packet::{Connect, Credentials, Packet, Text};
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::server::Server;
 use devicebound_hub::state::StateDir;
+use devicebound_hub::transport::device_certs::{self, DeviceAuthorities};
 use devicebound_hub::transport::{certs, tls};
 use devicebound_hub::view::View;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -15,6 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,7 +24,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::common::{ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, key, puback, publish};
+use crate::common::{
+    ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, connect_with_will, key, puback, publish,
+};
 
 struct Sockets {
     mqtt: SocketAddr,
@@ -30,7 +34,8 @@ struct Sockets {
     store: MemoryStore,
     roots: RootCertStore,
     engine: Arc<devicebound_hub::engine::Engine>,
-    _state: tempfile::TempDir,
+    state: StateDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Sockets {
@@ -52,14 +57,15 @@ impl Sockets {
             View::default(),
             2,
         )
-        .unwrap();
+        .unwrap()
+        .trusting(DeviceAuthorities::load(&state, &[]).unwrap());
         let ports = Ports { addresses: vec![[127, 0, 0, 1].into()], mqtt: 0, https: Some(0) };
         let listeners = listen::bind(&ports).await.unwrap();
         let mqtt = listeners.mqtt[0].local_addr().unwrap();
         let https = listeners.https[0].local_addr().unwrap();
         let engine = Arc::clone(server.engine());
         tokio::spawn(server.run(listeners, std::future::pending()));
-        Self { mqtt, https, store, roots, engine, _state: folder }
+        Self { mqtt, https, store, roots, engine, state, _folder: folder }
     }
 
     fn client(
@@ -112,6 +118,13 @@ impl Identity {
         Self { certificate: made.cert.der().clone(), key: made.signing_key.serialize_pem() }
     }
 
+    /// A certificate that the hub's own authority for devices has signed.
+    fn of_the_hub(hub: &Sockets, name: &str) -> Self {
+        let made = device_certs::issue(&hub.state, name, std::time::Duration::from_secs(3600)).unwrap();
+        let certificate = CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap();
+        Self { certificate, key: made.key }
+    }
+
     fn thumbprint(&self) -> String {
         Sha256::digest(&self.certificate).iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -141,6 +154,60 @@ async fn tls_1_2_and_1_3_both_carry_mqtt() {
 }
 
 #[tokio::test]
+async fn a_message_of_many_tls_records_passes_and_what_follows_it() {
+    let hub = Sockets::start(|_| {}).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], None)).await);
+        device.send(&connect()).await;
+        assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+        let mut sent = publish(1, &vec![b'x'; 262_144]);
+        (2..=40).for_each(|id| sent.extend(publish(id, b"hello")));
+        device.send(&sent).await;
+        for id in 1..=40 {
+            assert_eq!(device.receive().await, Some(puback(id)), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_close_notify_is_gone_and_its_will_comes() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut device = Device::new(hub.dial(hub.mqtt, hub.client(rustls::ALL_VERSIONS, None)).await);
+    device.send(&connect_with_will()).await;
+    assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+    device.stream.shutdown().await.unwrap();
+    hub.store.telemetry.wait_after(0).await;
+    assert_eq!(device.receive().await, None);
+}
+
+#[tokio::test]
+async fn tls_that_comes_byte_by_byte_is_tls() {
+    let hub = Sockets::start(|_| {}).await;
+    let socket = TcpStream::connect(hub.mqtt).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let (near, far) = tokio::io::duplex(1);
+    tokio::spawn(async move {
+        let (mut near, mut socket) = (near, socket);
+        let _ = tokio::io::copy_bidirectional_with_sizes(&mut near, &mut socket, 1, 1).await;
+    });
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = hub.client(rustls::ALL_VERSIONS, None).connect(name, far).await.unwrap();
+    let mut device = Device::new(stream);
+    device.send(&connect()).await;
+    assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+}
+
+#[tokio::test]
+async fn who_speaks_without_tls_is_told_by_an_alert() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut socket = TcpStream::connect(hub.mqtt).await.unwrap();
+    socket.write_all(&connect()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer).await;
+    assert_eq!(answer.first(), Some(&21), "the content type of alerts (RFC 8446 §5.1): {answer:?}");
+}
+
+#[tokio::test]
 async fn a_device_is_known_by_its_self_signed_certificate() {
     let (known, stranger) = (Identity::new(), Identity::new());
     let hub = Sockets::start(|store| {
@@ -152,6 +219,19 @@ async fn a_device_is_known_by_its_self_signed_certificate() {
         for (identity, answer) in [(Some(&known), ACCEPTED), (Some(&stranger), REFUSED), (None, REFUSED)] {
             let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], identity)).await);
             device.send(&connect_by_certificate("by-certificate")).await;
+            assert_eq!(device.receive().await.as_deref(), Some(answer), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_known_by_the_authority_and_the_name_of_its_certificate() {
+    let hub = Sockets::start(|store| store.register("pump", Authentication::CertificateAuthority)).await;
+    let (own, other) = (Identity::of_the_hub(&hub, "pump"), Identity::of_the_hub(&hub, "valve"));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (identity, answer) in [(&own, ACCEPTED), (&other, REFUSED), (&Identity::new(), REFUSED)] {
+            let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], Some(identity))).await);
+            device.send(&connect_by_certificate("pump")).await;
             assert_eq!(device.receive().await.as_deref(), Some(answer), "{version:?}");
         }
     }
