@@ -173,7 +173,7 @@ rules! {
     TakeoverFight = "HUB-TAKEOVER-FIGHT", "IoT Hub MQTT: one connection per identity; error 400027",
         says "an identity has one connection; two clients that both come back throw each other out in turn", mend "two programs or devices use this id right now: stop one, or give it an id of its own";
     ThrottledConnect = "HUB-BUSY", "IoT Hub throttling",
-        says "the hub takes at most as many connections as it has room for", mend "try again later, with growing delays";
+        says "the hub takes as many connections as it has room for, and as its tier and units allow in a second", mend "try again later, with growing delays";
 
     Throttled = "HUB-THROTTLED", "IoT Hub throttling; error 429001",
         says "what a hub's tier and units allow in a second is shared by all devices; above it answers come late, far above it the connection ends",
