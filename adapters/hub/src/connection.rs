@@ -51,16 +51,17 @@ where
     engine.send(engine.any_place(), |worker| take_over::<Stream<S>>(worker, arrival));
 }
 
-/// Serves a connection on this worker, or on the one that it turns out to belong to. `rx` is what has arrived already.
+/// Serves a connection on this worker, or on the one that it turns out to belong to. `rx` is what has arrived already, and
+/// `began` when it was accepted, from where the time to CONNECT counts.
 pub(crate) async fn serve<T: Transport>(
     worker: Rc<Worker>,
     transport: T,
     peer: SocketAddr,
     certificate: Option<ClientCertificate>,
     rx: Vec<u8>,
+    began: Instant,
 ) {
     worker.engine.metrics.opened();
-    let began = worker.engine.clock.now();
     run(worker, Arrival { transport, peer, certificate: certificate.map(Box::new), rx, began }).await;
 }
 

@@ -125,6 +125,8 @@ impl HubArgs {
 }
 
 pub(super) fn run(args: HubArgs) -> Result<(), Failure> {
+    // Each connection is a descriptor. Where the limit cannot be raised, fewer connections are accepted at a time.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     runtime()?.block_on(serve(args))
 }
 
