@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::block::Block;
 use crate::message::Sender;
-use crate::store::{Batch, Store};
+use crate::store::{Batch, Ledger, RecordChange, Store};
 use crate::view::View;
 
 /// From so many bytes on, a worker's connections stop reading until the writer has caught up.
@@ -34,6 +34,10 @@ pub(crate) struct Backlog {
     waiting: Vec<oneshot::Sender<bool>>,
     /// The writer has the hand-over before; the next one waits for that, and grows.
     is_handing_over: bool,
+    /// What the store holds of each record.
+    ledger: Ledger,
+    /// Devices of which the store could not say what is safe: asked for with the next hand-over.
+    unknown: Vec<DeviceKey>,
 }
 
 /// A change of what the store keeps of a device.
@@ -53,13 +57,30 @@ pub(crate) struct HandOver {
     block: Block,
     receipts: Vec<(LinkId, Receipt)>,
     owed_since: Option<Instant>,
-    records: Vec<(DeviceKey, DeviceRecord)>,
+    records: Vec<(DeviceKey, RecordChange)>,
     removed: Vec<String>,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
-/// A record as it is safe; `None` where there is none.
-pub(crate) type Reloaded = (DeviceKey, Option<Box<DeviceRecord>>);
+/// A record that was not written.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) device: DeviceKey,
+    client_id: String,
+    /// What is safe of it.
+    pub(crate) safe: Safe,
+}
+
+/// What is safe of a record.
+#[derive(Debug)]
+pub(crate) enum Safe {
+    /// This.
+    Record(Box<DeviceRecord>),
+    /// There is no such record.
+    Nothing,
+    /// The store cannot say yet.
+    Unknown,
+}
 
 /// What became of a hand-over.
 #[derive(Debug)]
@@ -68,10 +89,12 @@ pub(crate) struct Written {
     pub(crate) receipts: Vec<(LinkId, Receipt)>,
     /// When the first of it was owed.
     pub(crate) owed_since: Option<Instant>,
-    /// Which records, as they were written.
+    /// Whether that is safe.
+    pub(crate) has_telemetry: bool,
+    /// Which records are safe, as they were written.
     pub(crate) revisions: Vec<(DeviceKey, Revision)>,
-    /// Whether it is safe; where it is not, the records as they are safe.
-    pub(crate) outcome: Result<(), Vec<Reloaded>>,
+    /// Which are not.
+    pub(crate) unwritten: Vec<Unwritten>,
     /// Who wants to hear of it.
     pub(crate) waiting: Vec<oneshot::Sender<bool>>,
 }
@@ -87,11 +110,20 @@ impl Default for Backlog {
             removed: Vec::new(),
             waiting: Vec::new(),
             is_handing_over: false,
+            ledger: Ledger::default(),
+            unknown: Vec::new(),
         }
     }
 }
 
 impl Backlog {
+    /// The backlog of a machine whose records are those that the store has.
+    pub(crate) fn of(hub: &Hub) -> Self {
+        let mut backlog = Self::default();
+        hub.devices().for_each(|(_, record)| backlog.ledger.holds(record));
+        backlog
+    }
+
     /// A message is to be stored.
     #[inline]
     pub(crate) fn telemetry(&mut self, telemetry: &Telemetry<'_>, sender: &Sender, enqueued: UnixTime) {
@@ -110,7 +142,10 @@ impl Backlog {
             Change::Record(device) => {
                 self.changed.insert(device);
             }
-            Change::Removal(client_id) => self.removed.push(client_id),
+            Change::Removal(client_id) => {
+                self.ledger.forget(&client_id);
+                self.removed.push(client_id);
+            }
         }
     }
 
@@ -152,7 +187,9 @@ impl Backlog {
         }
         self.is_handing_over = true;
         self.number += 1;
-        let record = |device: DeviceKey| Some((device, hub.record(device)?.clone()));
+        self.changed.extend(self.unknown.drain(..));
+        let ledger = &mut self.ledger;
+        let record = |device: DeviceKey| Some((device, ledger.change(hub.record(device)?)));
         // The next one will be about as large.
         let next = Vec::with_capacity(self.receipts.len());
         Some(HandOver {
@@ -167,8 +204,16 @@ impl Backlog {
     }
 
     /// The writer is done with what was handed over.
-    pub(crate) const fn handed_over(&mut self) {
+    pub(crate) fn handed_over(&mut self, unwritten: &[Unwritten]) {
         self.is_handing_over = false;
+        for Unwritten { device, client_id, safe } in unwritten {
+            match safe {
+                Safe::Record(record) => self.ledger.holds(record),
+                Safe::Nothing => self.ledger.forget(client_id),
+                // Its next change is refused, and the store is asked again.
+                Safe::Unknown => self.unknown.push(*device),
+            }
+        }
     }
 }
 
@@ -179,8 +224,7 @@ impl HandOver {
     }
 }
 
-/// Writes what several workers have handed over as one batch: safe are all of them or none. Each worker is to hear what
-/// became of its part.
+/// Writes what several workers have handed over as one batch. Each worker is to hear what became of its part.
 pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &View) -> Vec<(usize, Written)> {
     let mut batch = Batch::default();
     let mut parts = Vec::with_capacity(handed_over.len());
@@ -189,36 +233,48 @@ pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &Vi
             batch.blocks.push(block);
         }
         batch.removed.extend(removed);
-        let revisions = records.iter().map(|(device, record)| (*device, record.revision())).collect();
         let ids: Vec<_> = records
             .iter()
-            .map(|(device, record)| (*device, record.identity.client_id().to_owned()))
+            .map(|(device, change)| (*device, change.client_id.clone(), change.revision))
             .collect();
-        batch.records.extend(records.into_iter().map(|(_, record)| record));
-        parts.push((worker, Written { receipts, owed_since, revisions, outcome: Ok(()), waiting }, ids));
+        batch.records.extend(records.into_iter().map(|(_, change)| change));
+        parts.push((worker, receipts, owed_since, waiting, ids));
     }
-    let result = store.write(batch);
+    let result = store.commit(batch);
     if let Err(error) = &result {
         view.note("storeFailed", &format!("cannot store: {error}; {}", Rule::StoreFailed.mend()));
     }
     let mut told = Vec::with_capacity(parts.len());
-    for (worker, mut written, ids) in parts {
-        if result.is_err() {
-            written.outcome = Err(reload(&ids, store, view));
+    for (worker, receipts, owed_since, waiting, ids) in parts {
+        let mut written = Written {
+            receipts,
+            owed_since,
+            has_telemetry: result.is_ok(),
+            revisions: Vec::new(),
+            unwritten: Vec::new(),
+            waiting,
+        };
+        for (device, client_id, revision) in ids {
+            if result.as_ref().is_ok_and(|committed| !committed.refused.contains(&client_id)) {
+                written.revisions.push((device, revision));
+            } else {
+                let safe = reload(&client_id, store, view);
+                written.unwritten.push(Unwritten { device, client_id, safe });
+            }
         }
         told.push((worker, written));
     }
     told
 }
 
-/// Nothing of a failed batch was acknowledged: its records start again from what is safe.
-fn reload(ids: &[(DeviceKey, String)], store: &mut dyn Store, view: &View) -> Vec<Reloaded> {
-    let mut reloaded = Vec::with_capacity(ids.len());
-    for (device, client_id) in ids {
-        match store.reload(client_id) {
-            Ok(record) => reloaded.push((*device, record.map(Box::new))),
-            Err(error) => view.note("storeFailed", &format!("cannot read {client_id}: {error}")),
+/// Nothing of a failed commit was acknowledged: its records start again from what is safe.
+fn reload(client_id: &str, store: &mut dyn Store, view: &View) -> Safe {
+    match store.reload(client_id) {
+        Ok(Some(record)) => Safe::Record(Box::new(record)),
+        Ok(None) => Safe::Nothing,
+        Err(error) => {
+            view.note("storeFailed", &format!("cannot read {client_id}: {error}"));
+            Safe::Unknown
         }
     }
-    reloaded
 }

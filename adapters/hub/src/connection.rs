@@ -79,8 +79,17 @@ async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
         worker.engine.view.note("busy", &format!("{peer} was turned away: {says}"));
         return;
     };
-    let mut connection =
-        Connection { worker, link, peer, transport, rx, rx_start: 0, tx: Vec::new(), is_broken: false };
+    let mut connection = Connection {
+        worker,
+        link,
+        peer,
+        transport,
+        rx,
+        rx_start: 0,
+        rx_is_lent: false,
+        tx: Vec::new(),
+        is_broken: false,
+    };
     match connection.run().await {
         End::Closed(close) => {
             connection.report(&close);
@@ -102,6 +111,8 @@ struct Connection<T> {
     /// What has arrived and was not pulled yet begins at `rx_start`.
     rx: Vec<u8>,
     rx_start: usize,
+    /// The buffer is the worker's.
+    rx_is_lent: bool,
     /// What is to be sent.
     tx: Vec<u8>,
     /// A write failed.
@@ -268,10 +279,11 @@ impl<T: Transport> Connection<T> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let buffers = &mut *self.worker.buffers.borrow_mut();
         let mut rx = buffers.lend_rx();
-        rx.extend_from_slice(&self.rx);
+        rx.extend_from_slice(self.unread());
         let read = self.transport.poll_read(cx, buffers, &mut rx);
         if let Poll::Ready(Ok(1..)) = read {
             self.rx = rx;
+            (self.rx_start, self.rx_is_lent) = (0, true);
         } else {
             rx.clear();
             buffers.take_back_rx(rx);
@@ -303,8 +315,10 @@ impl<T: Transport> Connection<T> {
     }
 
     /// Hands the connection to the worker that has the device.
-    fn moves(self, place: usize) {
-        let Self { worker, link, peer, transport, rx, .. } = self;
+    fn moves(mut self, place: usize) {
+        let rx = self.unread().to_vec();
+        self.give_back_rx();
+        let Self { worker, link, peer, transport, .. } = self;
         worker.close(&link, CloseReason::Lost);
         // What cannot be moved has hung up.
         let Ok(transport) = transport.park() else { return };
@@ -319,12 +333,17 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Gives the buffer back, and keeps the unread rest in one of its own; mostly there is none.
+    /// Gives the buffer back, and keeps the unread rest in one of its own; mostly there is none. What stands in one of its
+    /// own moves only when it has become half as long, so that a long rest is not copied for each packet of it.
     fn keep_unread(&mut self) {
-        let rest = self.unread().to_vec();
+        let rest = self.unread();
+        if !self.rx_is_lent && rest.len() > self.rx.len() / 2 {
+            return;
+        }
+        let rest = rest.to_vec();
         self.give_back_rx();
         self.rx = rest;
-        self.rx_start = 0;
+        (self.rx_start, self.rx_is_lent) = (0, false);
     }
 
     fn give_back_rx(&mut self) {
@@ -364,8 +383,7 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
-    use crate::state::StateDir;
-    use crate::store::FileStore;
+    use crate::store::MemoryStore;
 
     /// CONNECT of `d`, keep alive 10 s, user name `h/d`, no password.
     const CONNECT: &[u8] = b"\x10\x12\x00\x04MQTT\x04\x82\x00\x0a\x00\x01d\x00\x03h/d";
@@ -373,10 +391,8 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn what_has_arrived_by_a_deadline_is_in_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FileStore::new(&StateDir::open(folder.path()).unwrap(), Default::default());
-        let (_, mut parts) =
-            Engine::start(HubConfig::default(), Box::new(store), View::default(), 1).unwrap();
+        let store = Box::new(MemoryStore::default());
+        let (_, mut parts) = Engine::start(HubConfig::default(), store, View::default(), 1).unwrap();
         let worker = parts.workers.remove(0).grow().0;
         let prints = ClientCertificate {
             sha1: "A".repeat(40),
@@ -396,6 +412,7 @@ mod tests {
             transport: Stream::new(socket),
             rx: Vec::new(),
             rx_start: 0,
+            rx_is_lent: false,
             tx: Vec::new(),
             is_broken: false,
         };

@@ -260,7 +260,7 @@ fn place(
         hub.insert(record).map_err(|twice| {
             Failure::new(
                 format!("the identity `{}` is stored twice", twice.identity.client_id()),
-                "move one of the two files in the state folder's `devices` away",
+                "restore the store from a backup",
             )
         })?;
     }

@@ -23,7 +23,6 @@ use crate::Failure;
 use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
-use crate::log::EventLog;
 use crate::service::{self, Peer, Readers, Service};
 use crate::store::Store;
 use crate::transport::device_certs::DeviceAuthorities;
@@ -63,12 +62,12 @@ impl Server {
         config: HubConfig,
         policies: Vec<Policy>,
         store: Box<dyn Store>,
-        telemetry: Arc<EventLog>,
         tls: Arc<ServerConfig>,
         view: View,
         workers: usize,
     ) -> Result<Self, Failure> {
         let host_names = config.host_names.clone();
+        let telemetry = store.telemetry();
         let (engine, parts) = Engine::start(config, store, view, workers)?;
         let mut threads = Vec::new();
         for worker in parts.workers {

@@ -32,7 +32,7 @@ use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::backlog::{Backlog, Change, HandOver, Written};
+use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
 use crate::buffers::Buffers;
 use crate::clock::unix_time;
 use crate::engine::{Engine, Job};
@@ -155,11 +155,12 @@ impl Seed {
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
         let counters = engine.metrics.worker(index);
+        let backlog = Backlog::of(&hub);
         let core = Core {
             hub,
             links: HashMap::new(),
             calls: HashMap::new(),
-            backlog: Backlog::default(),
+            backlog,
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
@@ -374,29 +375,27 @@ impl Worker {
 
     /// The writer is done with a hand-over.
     pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, owed_since, revisions, outcome, waiting } = written;
-        let is_safe = outcome.is_ok();
+        let Written { receipts, owed_since, has_telemetry, revisions, unwritten, waiting } = written;
+        let is_safe = has_telemetry && unwritten.is_empty();
         self.with(|core, now| {
-            core.backlog.handed_over();
-            match outcome {
-                Ok(()) => {
-                    let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
-                    core.counters.acknowledged(receipts.len(), waited);
-                    receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
-                    revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
+            core.backlog.handed_over(&unwritten);
+            revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
+            for Unwritten { device, safe, .. } in unwritten {
+                match safe {
+                    Safe::Record(record) => core.hub.rejected(device, *record),
+                    Safe::Nothing => drop(core.hub.remove(device)),
+                    Safe::Unknown => {}
                 }
-                Err(reloaded) => {
-                    for (device, record) in reloaded {
-                        match record {
-                            Some(record) => core.hub.rejected(device, *record),
-                            None => drop(core.hub.remove(device)),
-                        }
-                    }
-                    // What these connections sent could not be stored: they end, and their devices send again.
-                    for signal in receipts.iter().filter_map(|(link, _)| core.links.get(link)) {
-                        signal.end(Rule::StoreFailed);
-                    }
-                }
+            }
+            if has_telemetry {
+                let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
+                core.counters.acknowledged(receipts.len(), waited);
+                receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
+                return;
+            }
+            // What these connections sent could not be stored: they end, and their devices send again.
+            for signal in receipts.iter().filter_map(|(link, _)| core.links.get(link)) {
+                signal.end(Rule::StoreFailed);
             }
         });
         for waiting in waiting {

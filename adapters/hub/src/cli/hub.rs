@@ -3,11 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
@@ -18,13 +17,12 @@ use crate::Failure;
 use crate::backlog::Change;
 use crate::clock::unix_time;
 use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
-use crate::log::EventLog;
 use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
 use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
-use crate::store::FileStore;
+use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::{certs, tls};
 use crate::view::{Format, View};
@@ -36,6 +34,8 @@ const PRINTED_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// What the real service allows a clock to be off at CONNECT, and how long it lets a connection outlive its token.
 const AZURE_SKEW: Duration = Duration::from_secs(300);
 const AZURE_GRACE: Duration = Duration::from_secs(600);
+
+const MIB: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct HubArgs {
@@ -61,6 +61,15 @@ pub(super) struct HubArgs {
     /// The real service's tolerance: 300 s for clocks at CONNECT, 600 s until an expired token cuts a connection
     #[arg(long)]
     azure_timing: bool,
+    /// Where devices and telemetry are kept
+    #[arg(long, value_enum, default_value_t = StoreKind::Disk)]
+    store: StoreKind,
+    /// Telemetry that is older than so many hours gives way; the real service's default is a day
+    #[arg(long, value_name = "HOURS", default_value_t = Retention::default().age.as_secs() / 3600)]
+    retain_hours: u64,
+    /// The oldest telemetry gives way when all of it is larger than so many MiB
+    #[arg(long, value_name = "MIB", default_value_t = Retention::default().bytes / MIB)]
+    retain_mb: u64,
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
@@ -75,6 +84,15 @@ pub(super) struct HubArgs {
     log: LogFormat,
 }
 
+/// Where a hub keeps what it acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StoreKind {
+    /// In the state folder: what was acknowledged survives a crash and a power cut
+    Disk,
+    /// In memory: all is gone when the hub ends
+    Memory,
+}
+
 impl HubArgs {
     /// A hub for this process alone: free ports of IPv4's loopback.
     pub(super) fn private(state: PathBuf) -> Self {
@@ -86,6 +104,9 @@ impl HubArgs {
             device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
+            store: StoreKind::Disk,
+            retain_hours: Retention::default().age.as_secs() / 3600,
+            retain_mb: Retention::default().bytes / MIB,
             json: false,
             quiet: false,
             workers: None,
@@ -142,14 +163,12 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let certificates = certs::load_or_make(&state, &certificate_names)?;
     let ca = certificates.ca_path.clone();
     let authorities = DeviceAuthorities::load(&state, &args.device_authorities)?;
+    let store = store(args, &state)?;
     let policies = policies::load_or_make(&state)?;
-    let telemetry = Arc::new(EventLog::default());
-    let store = FileStore::new(&state, Arc::clone(&telemetry));
     let server = Server::start(
         config(args, &certificate_names, &policies),
         policies.clone(),
-        Box::new(store),
-        telemetry,
+        store,
         tls::server_config(certificates)?,
         view,
         args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
@@ -159,6 +178,15 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;
     Ok(Prepared { server, listeners, ready, state, lock })
+}
+
+fn store(args: &HubArgs, state: &StateDir) -> Result<Box<dyn Store>, Failure> {
+    let age = Duration::from_secs(args.retain_hours.saturating_mul(3600));
+    let retention = Retention { age, bytes: args.retain_mb.saturating_mul(MIB) };
+    Ok(match args.store {
+        StoreKind::Disk => Box::new(DiskStore::at(state, retention)?),
+        StoreKind::Memory => Box::new(MemoryStore::new(retention)),
+    })
 }
 
 fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> HubConfig {

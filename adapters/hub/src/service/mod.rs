@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use crate::connection;
 use crate::engine::Engine;
-use crate::log::EventLog;
+use crate::store::TelemetryLog;
 use crate::transport::websocket;
 use crate::worker::Core;
 
@@ -70,7 +70,7 @@ pub struct Service {
     /// The hub.
     pub engine: Arc<Engine>,
     /// What devices sent.
-    pub telemetry: Arc<EventLog>,
+    pub telemetry: Arc<TelemetryLog>,
     /// Who may ask.
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.

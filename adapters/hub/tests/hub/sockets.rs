@@ -8,6 +8,7 @@ use devicebound::packet::{Connect, Credentials, Packet, Text};
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::server::Server;
 use devicebound_hub::state::StateDir;
+use devicebound_hub::store::Store as _;
 use devicebound_hub::transport::device_certs::{self, DeviceAuthorities};
 use devicebound_hub::transport::{certs, tls};
 use devicebound_hub::view::View;
@@ -25,13 +26,13 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::common::{
-    ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, connect_with_will, key, puback, publish,
+    ACCEPTED, Device, REFUSED, TestStore, bytes, connect, connect_with_will, key, puback, publish,
 };
 
 struct Sockets {
     mqtt: SocketAddr,
     https: SocketAddr,
-    store: MemoryStore,
+    store: TestStore,
     roots: RootCertStore,
     engine: Arc<devicebound_hub::engine::Engine>,
     state: StateDir,
@@ -39,20 +40,19 @@ struct Sockets {
 }
 
 impl Sockets {
-    async fn start(prepare: impl FnOnce(&MemoryStore)) -> Self {
+    async fn start(prepare: impl FnOnce(&TestStore)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let certificates = certs::load_or_make(&state, &[]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certificates.chain[1].clone()).unwrap();
-        let store = MemoryStore::default();
+        let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
         prepare(&store);
         let server = Server::start(
             HubConfig::default(),
             Vec::new(),
             Box::new(store.clone()),
-            Arc::clone(&store.telemetry),
             tls::server_config(certificates).unwrap(),
             View::default(),
             2,
@@ -176,7 +176,7 @@ async fn a_client_that_says_close_notify_is_gone_and_its_will_comes() {
     device.send(&connect_with_will()).await;
     assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
     device.stream.shutdown().await.unwrap();
-    hub.store.telemetry.wait_after(0).await;
+    hub.store.telemetry().wait_behind(0).await;
     assert_eq!(device.receive().await, None);
 }
 
