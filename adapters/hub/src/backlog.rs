@@ -174,6 +174,11 @@ impl Backlog {
         !self.is_handing_over && !self.is_empty()
     }
 
+    /// A measure of how much was gathered, which grows with each message and change.
+    pub(crate) fn gathered(&self) -> usize {
+        self.block.as_bytes().len() + self.changed.len() + self.waiting.len()
+    }
+
     /// Whether somebody waits for the next hand-over, or it has become large.
     pub(crate) fn is_pressing(&self) -> bool {
         !self.waiting.is_empty() || self.block.as_bytes().len() >= LARGE

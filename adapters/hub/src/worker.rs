@@ -43,6 +43,10 @@ use crate::store::Store;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// After so many looks at all sockets that brought nothing, some ten microseconds in all, nothing more comes for now. And
+/// so many looks at most: short beside an fsync, even where something comes at each.
+const IDLE_PASSES: usize = 16;
+const PASSES_MAX: usize = 1024;
 /// For so long a store that nobody waits for is left alone: what it is given at once costs little for each message, and
 /// who reads telemetry does not notice.
 const GATHER_TIME: Duration = Duration::from_millis(10);
@@ -363,8 +367,28 @@ impl Worker {
             if self.gathers_first() {
                 // That something presses, or that time is up: it is all the same.
                 let _ = tokio::time::timeout(GATHER_TIME, self.work.notified()).await;
+            } else {
+                self.let_more_come().await;
             }
             self.hand_over();
+        }
+    }
+
+    /// Lets all connections take what arrives, until for a moment nothing does.
+    ///
+    /// Devices that were acknowledged together answer together. Without this, the first of them would have an fsync to
+    /// itself, and all others would wait for two.
+    async fn let_more_come(&self) {
+        let mut idle = 0;
+        let mut gathered = 0;
+        for _ in 0..PASSES_MAX {
+            tokio::task::yield_now().await;
+            let now = self.core.borrow().backlog.gathered();
+            idle = if now == gathered { idle + 1 } else { 0 };
+            gathered = now;
+            if idle >= IDLE_PASSES {
+                return;
+            }
         }
     }
 
