@@ -5,7 +5,7 @@ use std::mem;
 
 use devicebound::Rule;
 use devicebound::hub::{DeviceKey, DeviceRecord, Hub, LinkId, Receipt, Revision, Telemetry};
-use devicebound::time::UnixTime;
+use devicebound::time::{Instant, UnixTime};
 use tokio::sync::oneshot;
 
 use crate::block::Block;
@@ -24,6 +24,8 @@ pub(crate) struct Backlog {
     number: u64,
     /// What to say once the block is stored.
     receipts: Vec<(LinkId, Receipt)>,
+    /// When the first of them was owed.
+    owed_since: Option<Instant>,
     /// Devices whose records changed. Which revision is written is seen when it is: one write stands for many commits.
     changed: BTreeSet<DeviceKey>,
     /// Client ids whose records are gone.
@@ -54,6 +56,7 @@ pub(crate) struct HandOver {
     pub(crate) worker: usize,
     block: Block,
     receipts: Vec<(LinkId, Receipt)>,
+    owed_since: Option<Instant>,
     records: Vec<(DeviceKey, RecordChange)>,
     removed: Vec<String>,
     waiting: Vec<oneshot::Sender<bool>>,
@@ -84,6 +87,8 @@ pub(crate) enum Safe {
 pub(crate) struct Written {
     /// Whose telemetry it was.
     pub(crate) receipts: Vec<(LinkId, Receipt)>,
+    /// When the first of it was owed.
+    pub(crate) owed_since: Option<Instant>,
     /// Whether that is safe.
     pub(crate) has_telemetry: bool,
     /// Which records are safe, as they were written.
@@ -100,6 +105,7 @@ impl Default for Backlog {
             block: Block::default(),
             number: 1,
             receipts: Vec::new(),
+            owed_since: None,
             changed: BTreeSet::new(),
             removed: Vec::new(),
             waiting: Vec::new(),
@@ -125,7 +131,8 @@ impl Backlog {
     }
 
     /// The connection waits for the message that was gathered last.
-    pub(crate) fn owe(&mut self, link: LinkId, receipt: Receipt) {
+    pub(crate) fn owe(&mut self, now: Instant, link: LinkId, receipt: Receipt) {
+        self.owed_since.get_or_insert(now);
         self.receipts.push((link, receipt));
     }
 
@@ -147,6 +154,11 @@ impl Backlog {
         let (sender, receiver) = oneshot::channel();
         self.waiting.push(sender);
         receiver
+    }
+
+    /// Bytes of telemetry that wait to be handed over.
+    pub(crate) fn bytes(&self) -> usize {
+        self.block.as_bytes().len()
     }
 
     /// Whether the writer is not far behind.
@@ -184,6 +196,7 @@ impl Backlog {
             worker,
             block: mem::take(&mut self.block),
             receipts: mem::replace(&mut self.receipts, next),
+            owed_since: self.owed_since.take(),
             records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),
             removed: mem::take(&mut self.removed),
             waiting: mem::take(&mut self.waiting),
@@ -215,7 +228,7 @@ impl HandOver {
 pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &View) -> Vec<(usize, Written)> {
     let mut batch = Batch::default();
     let mut parts = Vec::with_capacity(handed_over.len());
-    for HandOver { worker, block, receipts, records, removed, waiting } in handed_over {
+    for HandOver { worker, block, receipts, owed_since, records, removed, waiting } in handed_over {
         if !block.is_empty() {
             batch.blocks.push(block);
         }
@@ -225,16 +238,17 @@ pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &Vi
             .map(|(device, change)| (*device, change.client_id.clone(), change.revision))
             .collect();
         batch.records.extend(records.into_iter().map(|(_, change)| change));
-        parts.push((worker, receipts, waiting, ids));
+        parts.push((worker, receipts, owed_since, waiting, ids));
     }
     let result = store.commit(batch);
     if let Err(error) = &result {
         view.note("storeFailed", &format!("cannot store: {error}; {}", Rule::StoreFailed.mend()));
     }
     let mut told = Vec::with_capacity(parts.len());
-    for (worker, receipts, waiting, ids) in parts {
+    for (worker, receipts, owed_since, waiting, ids) in parts {
         let mut written = Written {
             receipts,
+            owed_since,
             has_telemetry: result.is_ok(),
             revisions: Vec::new(),
             unwritten: Vec::new(),

@@ -44,6 +44,7 @@ pub fn adopt<S>(engine: &Engine, socket: S, peer: SocketAddr, certificate: Optio
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    engine.metrics.opened();
     let certificate = certificate.map(Box::new);
     let transport = Stream::new(socket);
     let arrival = Arrival { transport, peer, certificate, rx: Vec::new(), began: engine.clock.now() };
@@ -58,6 +59,7 @@ pub(crate) async fn serve<T: Transport>(
     certificate: Option<ClientCertificate>,
     rx: Vec<u8>,
 ) {
+    worker.engine.metrics.opened();
     let began = worker.engine.clock.now();
     run(worker, Arrival { transport, peer, certificate: certificate.map(Box::new), rx, began }).await;
 }
@@ -336,6 +338,7 @@ impl<T: Transport> Connection<T> {
         let client_id = self.link.client_id();
         let offending = self.unread().get(close.offending()).unwrap_or_default();
         let engine = &self.worker.engine;
+        engine.metrics.closed(close, self.link.is_known());
         engine.operations.closed(client_id.as_deref(), close, offending);
         engine.view.closed(Who { client_id: client_id.as_deref(), peer: self.peer }, close, offending);
     }

@@ -19,8 +19,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use devicebound::Rule;
+use devicebound::hub;
 use devicebound::hub::{
     Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
     Telemetry, Wait,
@@ -36,6 +38,7 @@ use crate::clock::unix_time;
 use crate::engine::{Engine, Job};
 use crate::link::{Link, Signal};
 use crate::message::Sender;
+use crate::metrics::{self, Counters};
 use crate::store::Store;
 
 /// So many packets of one connection are dealt with before others get their turn.
@@ -69,6 +72,7 @@ pub struct Worker {
     pub(crate) engine: Arc<Engine>,
     core: RefCell<Core>,
     keeper: Keeper,
+    counters: Arc<Counters>,
     /// The timer is to be set anew.
     timer: Notify,
     /// Something was gathered.
@@ -93,6 +97,7 @@ pub struct Core {
     stopping: bool,
     /// Nothing is waited for: see the module.
     at_once: bool,
+    counters: Arc<Counters>,
 }
 
 /// What a connection is to do next.
@@ -150,6 +155,7 @@ impl Seed {
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
         let backlog = Backlog::of(&hub);
+        let counters = engine.metrics.worker(index);
         let core = Core {
             hub,
             links: HashMap::new(),
@@ -158,9 +164,11 @@ impl Worker {
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
+            counters: Arc::clone(&counters),
         };
         Self {
             index,
+            counters,
             engine,
             core: RefCell::new(core),
             keeper,
@@ -259,17 +267,19 @@ impl Worker {
     ) -> Turn {
         // Looked at once for all messages of a turn.
         let mut enqueued = None;
-        self.turn(link.id, |core, now| {
+        let before = tx.len();
+        let turn = self.turn(link.id, |core, now| {
             for _ in 0..PACKETS_PER_TURN {
                 let before = *rx;
                 let action = core.hub.handle(now, link.id, Event::Received(rx), tx);
                 let taken = before.len() - rx.len();
                 if let Some(packet) = before.get(..taken).filter(|packet| !packet.is_empty()) {
+                    core.counters.received(packet);
                     pulled(packet);
                 }
                 match action {
                     Ok(Action::Telemetry(message)) => {
-                        core.telemetry(link, &message, *enqueued.get_or_insert_with(unix_time));
+                        core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
                     Ok(action) => core.act(now, link, action, tx),
@@ -277,7 +287,9 @@ impl Worker {
                 }
             }
             Turn::Again
-        })
+        });
+        self.counters.sent(tx.len() - before);
+        turn
     }
 
     /// A deadline came, or the transport ended, and what had arrived was pulled.
@@ -297,7 +309,8 @@ impl Worker {
     /// # Errors
     /// The end of the connection.
     pub(crate) fn transmit(&self, link: &Link, tx: &mut Vec<u8>) -> Result<bool, Close> {
-        self.turn(link.id, |core, now| {
+        let before = tx.len();
+        let result = self.turn(link.id, |core, now| {
             loop {
                 match core.hub.poll_transmit(now, link.id, tx)? {
                     Progress::Idle => return Ok(false),
@@ -305,7 +318,9 @@ impl Worker {
                     Progress::Commit(commit) => core.commit(commit),
                 }
             }
-        })
+        });
+        self.counters.sent(tx.len() - before);
+        result
     }
 
     /// The connection is over: its will, if there is one, becomes telemetry.
@@ -314,7 +329,7 @@ impl Worker {
             core.links.remove(&link.id);
             let ended = core.hub.close(now, link.id, why);
             if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
-                core.telemetry(link, &will, unix_time());
+                core.telemetry(now, link, &will, unix_time());
             }
         });
         self.engine.link_closed();
@@ -360,9 +375,9 @@ impl Worker {
 
     /// The writer is done with a hand-over.
     pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, has_telemetry, revisions, unwritten, waiting } = written;
+        let Written { receipts, owed_since, has_telemetry, revisions, unwritten, waiting } = written;
         let is_safe = has_telemetry && unwritten.is_empty();
-        self.with(|core, _| {
+        self.with(|core, now| {
             core.backlog.handed_over(&unwritten);
             revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
             for Unwritten { device, safe, .. } in unwritten {
@@ -373,6 +388,8 @@ impl Worker {
                 }
             }
             if has_telemetry {
+                let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
+                core.counters.acknowledged(receipts.len(), waited);
                 receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
                 return;
             }
@@ -425,8 +442,16 @@ impl Core {
                     Err(refusal) => self.hub.refuse(link.id, refusal, tx),
                 }
             }
-            Action::Commit(commit) => self.commit(commit),
+            Action::Commit(commit) => {
+                match commit.change {
+                    hub::Change::Reported => self.counters.did(metrics::Message::Reported),
+                    hub::Change::Completed(_) => self.counters.did(metrics::Message::Completed),
+                    _ => {}
+                }
+                self.commit(commit);
+            }
             Action::Answered(answer) => {
+                self.counters.did(metrics::Message::Answered);
                 if let Some(caller) = self.calls.remove(&answer.call) {
                     // Whoever called may have hung up.
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
@@ -443,15 +468,21 @@ impl Core {
         }
     }
 
-    fn telemetry(&mut self, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
+    fn telemetry(&mut self, now: Instant, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
         // Only a connection that was accepted sends telemetry.
         let Some(sender) = &link.sender else { return };
+        self.counters.did(metrics::Message::Telemetry);
         self.backlog.telemetry(telemetry, sender, enqueued);
         match telemetry.receipt {
             Some(receipt) if self.at_once => self.hub.stored(receipt),
-            Some(receipt) => self.backlog.owe(link.id, receipt),
+            Some(receipt) => self.backlog.owe(now, link.id, receipt),
             None => {}
         }
+    }
+
+    /// Bytes of telemetry that wait for the store.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog.bytes()
     }
 
     /// Makes a change durable; the receiver hears whether it has become safe.

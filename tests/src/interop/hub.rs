@@ -176,8 +176,7 @@ impl Hub {
     /// When the hub refuses.
     #[must_use]
     pub fn register(&self, id: &str) -> Device {
-        let identity = self.service.put(&format!("/devices/{id}"), &json!({"deviceId": id}));
-        Device { id: id.to_owned(), module: None, key: primary_key(&identity) }
+        Device::of(&self.service.put(&format!("/devices/{id}"), &json!({"deviceId": id})))
     }
 
     /// Registers a module of a device.
@@ -276,6 +275,16 @@ impl Hub {
 }
 
 impl Device {
+    /// A device by what the registry answered.
+    ///
+    /// # Panics
+    /// When that holds no key.
+    #[must_use]
+    pub fn of(identity: &Value) -> Self {
+        let id = identity["deviceId"].as_str().unwrap_or_default().to_owned();
+        Self { id, module: None, key: primary_key(identity) }
+    }
+
     /// Its connection string, for a hub at `localhost`.
     #[must_use]
     pub fn connection_string(&self) -> String {

@@ -1,7 +1,7 @@
 //! The hub's service API, as a back end uses it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -50,7 +50,12 @@ pub struct TelemetryStream {
 }
 
 impl Service {
-    pub(super) fn new(address: SocketAddr, ca: &Path, connection_string: &str) -> Self {
+    /// The service API at an address, for the policy of `connection_string`.
+    ///
+    /// # Panics
+    /// When `ca` is no file with a certificate.
+    #[must_use]
+    pub fn new(address: SocketAddr, ca: &Path, connection_string: &str) -> Self {
         let pem = fs::read(ca).unwrap_or_else(|error| panic!("cannot read {}: {error}", ca.display()));
         let ca = Certificate::from_pem(&pem)
             .unwrap_or_else(|error| panic!("{} is no certificate: {error}", ca.display()));
@@ -141,11 +146,11 @@ impl Service {
     /// When the hub refuses.
     #[must_use]
     pub fn telemetry(&self) -> TelemetryStream {
-        let body = self.exchange(Method::GET, "/messages/events?after=0", &[], b"").into_body();
+        let body = self.read("/messages/events?after=0");
         let (sender, lines) = channel();
         // Ends with the hub.
         thread::spawn(move || {
-            for line in BufReader::new(body.into_reader()).lines().map_while(Result::ok) {
+            for line in body.lines().map_while(Result::ok) {
                 // An empty line only says that the hub is there.
                 if !line.is_empty() && sender.send(line).is_err() {
                     break;
@@ -153,6 +158,23 @@ impl Service {
             }
         });
         TelemetryStream { lines }
+    }
+
+    /// `GET`, and the body of the answer as it comes.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn read(&self, path: &str) -> impl BufRead + Send + use<> {
+        BufReader::new(self.exchange(Method::GET, path, &[], b"").into_body().into_reader())
+    }
+
+    /// `POST`, and the status and text of the answer, for what the hub may refuse.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn try_post(&self, path: &str, body: &[u8]) -> Result<(u16, String), ureq::Error> {
+        let mut response = self.ask(Method::POST, path, &[], body)?;
+        Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
     }
 
     /// Sends one request, and gives the answer, whatever it says.

@@ -23,6 +23,7 @@ use crate::service::new_identity;
 use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::{DiskStore, MemoryStore, Retention, Store};
+use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::{certs, tls};
 use crate::view::{Format, View};
 
@@ -50,6 +51,10 @@ pub(super) struct HubArgs {
     /// An address to listen on; may be given again. In a container: 0.0.0.0 [default: 127.0.0.1 and ::1]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<IpAddr>,
+    /// Authorities whose word is taken for who a device is, besides the hub's own (devicebound cert ca): a PEM file; may be
+    /// given again
+    #[arg(long = "device-ca", value_name = "FILE")]
+    device_authorities: Vec<PathBuf>,
     /// A name of this hub besides localhost; may be given again. Devices may then use no other
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -96,6 +101,7 @@ impl HubArgs {
             port: 0,
             https_port: Some(0),
             listen: vec![Ipv4Addr::LOCALHOST.into()],
+            device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
             store: StoreKind::Disk,
@@ -157,6 +163,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let certificates = certs::load_or_make(&state, &certificate_names)?;
     let ca = certificates.ca_path.clone();
     let store = store(args, &state)?;
+    let authorities = DeviceAuthorities::load(&state, &args.device_authorities)?;
     let policies = policies::load_or_make(&state)?;
     let server = Server::start(
         config(args, &certificate_names, &policies),
@@ -165,7 +172,8 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         tls::server_config(certificates)?,
         view,
         args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
-    )?;
+    )?
+    .trusting(authorities);
 
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;

@@ -1,0 +1,396 @@
+//! The three kinds of load: messages, connects, and connections that do nothing.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use devicebound::packet::{Packet, PacketId, Publish, PublishQoS, TopicName};
+use hdrhistogram::Histogram;
+
+use super::swarm::{Swarm, accepted_in};
+use super::{Client, Failure, Peer, Process};
+
+/// How long what is in flight may take at the end of a run.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How often a run without traffic looks at the clock.
+const LOOK: Duration = Duration::from_millis(100);
+/// Longer than a run; a latency above it is counted as that.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
+/// Latencies are told to one part in a thousand.
+const LATENCY_DIGITS: u8 = 3;
+
+/// How messages are published, at QoS 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Publishing {
+    /// The bytes of a message's body.
+    pub payload: usize,
+    /// How many messages of one client wait for their PUBACK at most; 1 to 65 535.
+    pub window: u16,
+    /// Messages per second of all clients together, evenly spaced; as fast as they are acknowledged without.
+    pub rate: Option<u32>,
+    /// What comes before and is not counted.
+    pub warm_up: Duration,
+    /// What is counted.
+    pub duration: Duration,
+}
+
+/// What came of publishing.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// Messages acknowledged.
+    pub messages: u64,
+    /// In how long.
+    pub elapsed: Duration,
+    /// Half of the messages were acknowledged within this, counted from when each was due.
+    pub p50: Duration,
+    /// 99 % of them.
+    pub p99: Duration,
+    /// CPU time of the server.
+    pub server_cpu: Option<Duration>,
+    /// CPU time of this process. One that always works has measured itself; with a rate it always does, as it spins.
+    pub generator_cpu: Duration,
+}
+
+impl Published {
+    /// Messages acknowledged per second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.messages as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// CPU time of the server per message, in nanoseconds.
+    #[must_use]
+    pub fn server_ns(&self) -> Option<f64> {
+        Some(self.server_cpu?.as_nanos() as f64 / self.messages as f64)
+    }
+}
+
+/// What came of connecting.
+#[derive(Clone, Copy, Debug)]
+pub struct Connected {
+    /// Clients that were accepted.
+    pub connects: usize,
+    /// In how long.
+    pub elapsed: Duration,
+    /// Half of them were accepted within this.
+    pub p50: Duration,
+    /// 99 % of them.
+    pub p99: Duration,
+    /// CPU time of the server, from TCP's SYN to what it does after DISCONNECT.
+    pub server_cpu: Option<Duration>,
+    /// CPU time of this process.
+    pub generator_cpu: Duration,
+}
+
+/// What connections cost that do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// How many there were.
+    pub connections: usize,
+    /// What the server had in RAM before them, in bytes.
+    pub resident_before: u64,
+    /// And with them.
+    pub resident: u64,
+}
+
+impl Idle {
+    /// What one connection takes, in bytes.
+    #[must_use]
+    pub fn per_connection(&self) -> f64 {
+        self.resident.saturating_sub(self.resident_before) as f64 / self.connections as f64
+    }
+}
+
+/// Connects all clients and publishes.
+///
+/// # Errors
+/// When the server refuses or closes anything, or does not acknowledge.
+pub fn publish(
+    peer: &Peer,
+    clients: &[Client],
+    plan: &Publishing,
+    server: Option<&Process>,
+) -> Result<Published, Failure> {
+    let mut swarm = Swarm::open(peer, clients)?;
+    let senders = clients.iter().map(|client| Sender::new(client, plan)).collect::<Result<_, _>>()?;
+    let mut traffic = Traffic { senders, closed: plan.rate.is_none(), messages: 0, latencies: latencies()? };
+    if let Some(server) = server {
+        server.wait_until_quiet()?;
+    }
+    let mut pace = plan.rate.map(|rate| Pace::new(rate, clients.len()));
+    if pace.is_none() {
+        traffic.fill(&mut swarm)?;
+    }
+    run_for(plan.warm_up, &mut swarm, &mut traffic, pace.as_mut())?;
+
+    traffic.messages = 0;
+    traffic.latencies.clear();
+    let own = Process::own()?;
+    let cpu = || Ok::<_, Failure>((own.cpu()?, server.map(Process::cpu).transpose()?));
+    let (own_before, server_before) = cpu()?;
+    let elapsed = run_for(plan.duration, &mut swarm, &mut traffic, pace.as_mut())?;
+    let (own_after, server_after) = cpu()?;
+    let published = Published {
+        messages: traffic.messages,
+        elapsed,
+        p50: traffic.quantile(0.5),
+        p99: traffic.quantile(0.99),
+        server_cpu: server_after.zip(server_before).map(|(after, before)| after - before),
+        generator_cpu: own_after - own_before,
+    };
+    if published.messages == 0 {
+        return Err("the server acknowledged nothing".into());
+    }
+
+    traffic.drain(&mut swarm)?;
+    for slot in 0..clients.len() {
+        swarm.disconnect(slot)?;
+    }
+    Ok(published)
+}
+
+/// Lets clients connect and disconnect, `parallel` at a time, `count` in all, in turn.
+///
+/// # Errors
+/// When the server refuses one.
+pub fn connect(
+    peer: &Peer,
+    clients: &[Client],
+    parallel: usize,
+    count: usize,
+    server: Option<&Process>,
+) -> Result<Connected, Failure> {
+    let parallel = parallel.min(count).min(clients.len());
+    let mut swarm = Swarm::new(peer, parallel)?;
+    let mut latencies = latencies()?;
+    let mut began = vec![Instant::now(); parallel];
+    let mut next = clients.iter().cycle().take(count);
+    if let Some(server) = server {
+        server.wait_until_quiet()?;
+    }
+
+    let own = Process::own()?;
+    let (own_before, server_before) = (own.cpu()?, server.map(Process::cpu).transpose()?);
+    let start = Instant::now();
+    for (slot, client) in (0..parallel).zip(next.by_ref()) {
+        began[slot] = Instant::now();
+        swarm.connect(slot, client)?;
+    }
+    let (mut connects, mut accepted) = (0, Vec::with_capacity(parallel));
+    while connects < count {
+        swarm.turn(Some(LOOK), |slot, packet, now, _| {
+            latencies.saturating_record(nanoseconds(now - began[slot]));
+            accepted.push(slot);
+            accepted_in(packet)
+        })?;
+        if start.elapsed() > LATENCY_MAX * 10 {
+            return Err(format!("only {connects} of {count} clients were accepted").into());
+        }
+        connects += accepted.len();
+        for slot in accepted.drain(..) {
+            swarm.disconnect(slot)?;
+            if let Some(client) = next.next() {
+                began[slot] = Instant::now();
+                swarm.connect(slot, client)?;
+            }
+        }
+    }
+    let (elapsed, generator_cpu) = (start.elapsed(), own.cpu()? - own_before);
+    // What it has put off until a connection is over counts too.
+    if let Some(server) = server {
+        server.wait_until_quiet()?;
+    }
+    let server_cpu =
+        server.map(Process::cpu).transpose()?.zip(server_before).map(|(after, before)| after - before);
+    let quantile = |q| Duration::from_nanos(latencies.value_at_quantile(q));
+    Ok(Connected { connects, elapsed, p50: quantile(0.5), p99: quantile(0.99), server_cpu, generator_cpu })
+}
+
+/// Connects all clients, and measures when the server has settled.
+///
+/// # Errors
+/// When the server refuses one.
+pub fn idle(peer: &Peer, clients: &[Client], server: &Process) -> Result<Idle, Failure> {
+    server.wait_until_quiet()?;
+    let resident_before = server.resident()?;
+    let mut swarm = Swarm::open(peer, clients)?;
+    server.wait_until_quiet()?;
+    let resident = server.resident()?;
+    for slot in 0..clients.len() {
+        swarm.disconnect(slot)?;
+    }
+    Ok(Idle { connections: clients.len(), resident_before, resident })
+}
+
+/// Lets traffic run for so long, and returns how long it was.
+fn run_for(
+    duration: Duration,
+    swarm: &mut Swarm<'_>,
+    traffic: &mut Traffic,
+    mut pace: Option<&mut Pace>,
+) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    loop {
+        // With a rate the generator spins: a timer of the kernel is later than a message is long.
+        let timeout = if pace.is_some() { Duration::ZERO } else { LOOK };
+        swarm.turn(Some(timeout), |slot, packet, now, out| traffic.received(slot, packet, now, out))?;
+        let now = Instant::now();
+        if let Some(pace) = pace.as_deref_mut() {
+            while let Some((slot, due)) = pace.due(now) {
+                traffic.offer(slot, due, swarm)?;
+            }
+        }
+        if now - start >= duration {
+            return Ok(now - start);
+        }
+    }
+}
+
+/// When which client's turn is, at a fixed rate.
+struct Pace {
+    interval: Duration,
+    next: Instant,
+    slot: usize,
+    slots: usize,
+}
+
+impl Pace {
+    fn new(rate: u32, slots: usize) -> Self {
+        Self { interval: Duration::from_secs(1) / rate.max(1), next: Instant::now(), slot: 0, slots }
+    }
+
+    fn due(&mut self, now: Instant) -> Option<(usize, Instant)> {
+        let due = (self.slot, self.next);
+        (self.next <= now).then(|| {
+            self.next += self.interval;
+            self.slot = (self.slot + 1) % self.slots;
+            due
+        })
+    }
+}
+
+/// All messages, on their way and acknowledged.
+struct Traffic {
+    senders: Vec<Sender>,
+    /// Whether each PUBACK makes for the next PUBLISH.
+    closed: bool,
+    messages: u64,
+    latencies: Histogram<u64>,
+}
+
+impl Traffic {
+    /// Sends each client's first window.
+    fn fill(&mut self, swarm: &mut Swarm<'_>) -> Result<(), Failure> {
+        for (slot, sender) in self.senders.iter_mut().enumerate() {
+            let Some(line) = swarm.line(slot) else { continue };
+            let now = Instant::now();
+            while let Some(id) = sender.free.pop() {
+                sender.send(id, now, &mut line.out);
+            }
+            line.flush()?;
+        }
+        Ok(())
+    }
+
+    /// A message that was due at `due` goes out, or waits for its place in the window.
+    fn offer(&mut self, slot: usize, due: Instant, swarm: &mut Swarm<'_>) -> Result<(), Failure> {
+        let (Some(sender), Some(line)) = (self.senders.get_mut(slot), swarm.line(slot)) else {
+            return Ok(());
+        };
+        match sender.free.pop() {
+            Some(id) => {
+                sender.send(id, due, &mut line.out);
+                line.flush()?;
+            }
+            None => sender.late.push_back(due),
+        }
+        Ok(())
+    }
+
+    fn received(
+        &mut self,
+        slot: usize,
+        packet: Packet<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        let Packet::PubAck(id) = packet else {
+            return Err(format!("the server sent {packet:?}").into());
+        };
+        let sender = &mut self.senders[slot];
+        let due = sender.due.get(usize::from(id.get())).ok_or("a PUBACK for what was not published")?;
+        self.latencies.saturating_record(nanoseconds(now.saturating_duration_since(*due)));
+        self.messages += 1;
+        let next = if self.closed { Some(now) } else { sender.late.pop_front() };
+        match next {
+            Some(due) => sender.send(id, due, out),
+            None => sender.free.push(id),
+        }
+        Ok(())
+    }
+
+    /// Sends nothing more and waits for what is in flight.
+    fn drain(&mut self, swarm: &mut Swarm<'_>) -> Result<(), Failure> {
+        self.closed = false;
+        self.senders.iter_mut().for_each(|sender| sender.late.clear());
+        let start = Instant::now();
+        while self.senders.iter().any(|sender| sender.free.len() < sender.due.len() - 1) {
+            swarm.turn(Some(LOOK), |slot, packet, now, out| self.received(slot, packet, now, out))?;
+            if start.elapsed() > DRAIN_MAX {
+                return Err("the server has not acknowledged all that was published".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.latencies.value_at_quantile(quantile))
+    }
+}
+
+/// The publishing side of one client.
+struct Sender {
+    /// The PUBLISH, encoded once, and where its packet id stands.
+    publish: Vec<u8>,
+    id_at: usize,
+    /// When the message with that packet id was due.
+    due: Vec<Instant>,
+    free: Vec<PacketId>,
+    /// When the messages were due that the window has no place for.
+    late: VecDeque<Instant>,
+}
+
+impl Sender {
+    fn new(client: &Client, plan: &Publishing) -> Result<Self, Failure> {
+        let (topic, payload) = (client.topic(), vec![b'x'; plan.payload]);
+        let mut publish = Vec::new();
+        Publish {
+            qos: PublishQoS::AtLeastOnce { packet_id: PacketId::MIN, dup: false },
+            retain: false,
+            topic: TopicName::new(&topic).map_err(|rule| rule.says())?,
+            payload: &payload,
+        }
+        .encode(&mut publish)?;
+        Ok(Self {
+            // The packet id is the last thing before the payload.
+            id_at: publish.len() - payload.len() - 2,
+            publish,
+            due: vec![Instant::now(); usize::from(plan.window) + 1],
+            free: (1..=plan.window).rev().filter_map(PacketId::new).collect(),
+            late: VecDeque::new(),
+        })
+    }
+
+    fn send(&mut self, id: PacketId, due: Instant, out: &mut Vec<u8>) {
+        self.publish[self.id_at..self.id_at + 2].copy_from_slice(&id.get().to_be_bytes());
+        out.extend_from_slice(&self.publish);
+        self.due[usize::from(id.get())] = due;
+    }
+}
+
+fn latencies() -> Result<Histogram<u64>, Failure> {
+    Ok(Histogram::new_with_max(nanoseconds(LATENCY_MAX), LATENCY_DIGITS)?)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
+}
