@@ -30,7 +30,7 @@ use devicebound::hub::{
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
 use crate::buffers::Buffers;
@@ -43,6 +43,8 @@ use crate::store::Store;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
@@ -419,10 +421,28 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = alarm => self.with(Core::expire),
+                () = alarm => {
+                    self.look_around().await;
+                    self.with(Core::expire);
+                }
                 () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+                _ = tick.tick() => self.with(|core, now| {
+                    core.hub.set_clock(now, unix_time());
+                    core.backlog.ask_again();
+                }),
             }
+        }
+    }
+}
+
+impl Worker {
+    /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
+    /// that was suspended) deadlines have passed and no socket was looked at yet.
+    async fn look_around(&self) {
+        let looks = self.core.borrow().links.len() / SOCKETS_PER_LOOK;
+        for _ in 0..=looks {
+            // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
+            yield_now().await;
         }
     }
 }
