@@ -31,7 +31,7 @@ use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
 use crate::buffers::Buffers;
@@ -51,7 +51,8 @@ const PASSES_MAX: usize = 1024;
 /// For so long a store that nobody waits for is left alone: what it is given at once costs little for each message, and
 /// who reads telemetry does not notice.
 const GATHER_TIME: Duration = Duration::from_millis(10);
-
+/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
@@ -471,9 +472,15 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = alarm => self.with(Core::expire),
+                () = alarm => {
+                    self.look_around().await;
+                    self.with(Core::expire);
+                }
                 () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+                _ = tick.tick() => self.with(|core, now| {
+                    core.hub.set_clock(now, unix_time());
+                    core.backlog.ask_again();
+                }),
             }
         }
     }
@@ -485,6 +492,18 @@ fn cut(client_id: &str) -> &str {
         .char_indices()
         .nth(ID_MAX)
         .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+}
+
+impl Worker {
+    /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
+    /// that was suspended) deadlines have passed and no socket was looked at yet.
+    async fn look_around(&self) {
+        let looks = self.core.borrow().links.len() / SOCKETS_PER_LOOK;
+        for _ in 0..=looks {
+            // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
+            yield_now().await;
+        }
+    }
 }
 
 impl Core {
