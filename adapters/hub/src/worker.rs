@@ -222,7 +222,7 @@ impl Worker {
             core.alarm = next;
             self.timer.notify_one();
         }
-        if core.backlog.wants_hand_over() && !(core.is_gathering && !core.backlog.is_pressing()) {
+        if core.backlog.wants_hand_over() && (!core.is_gathering || core.backlog.is_pressing()) {
             self.work.notify_one();
         }
     }
