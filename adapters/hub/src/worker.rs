@@ -27,10 +27,11 @@ use devicebound::hub::{
     Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
     Telemetry, Wait,
 };
+use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
 use crate::buffers::Buffers;
@@ -43,6 +44,15 @@ use crate::store::Store;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// After so many looks at all sockets that brought nothing, some ten microseconds in all, nothing more comes for now. And
+/// so many looks at most: short beside an fsync, even where something comes at each.
+const IDLE_PASSES: usize = 16;
+const PASSES_MAX: usize = 1024;
+/// For so long a store that nobody waits for is left alone: what it is given at once costs little for each message, and
+/// who reads telemetry does not notice.
+const GATHER_TIME: Duration = Duration::from_millis(10);
+/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
@@ -97,6 +107,8 @@ pub struct Core {
     stopping: bool,
     /// Nothing is waited for: see the module.
     at_once: bool,
+    /// What nobody waits for is not handed over yet.
+    is_gathering: bool,
     counters: Arc<Counters>,
 }
 
@@ -164,6 +176,7 @@ impl Worker {
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
+            is_gathering: false,
             counters: Arc::clone(&counters),
         };
         Self {
@@ -209,7 +222,7 @@ impl Worker {
             core.alarm = next;
             self.timer.notify_one();
         }
-        if core.backlog.wants_hand_over() {
+        if core.backlog.wants_hand_over() && !(core.is_gathering && !core.backlog.is_pressing()) {
             self.work.notify_one();
         }
     }
@@ -245,7 +258,7 @@ impl Worker {
             Ok(id)
         })?;
         self.engine.link_opened();
-        Ok(Link { id, signal, began, certificate, sender: None })
+        Ok(Link { id, signal, began, certificate, sender: None, claimed: None })
     }
 
     /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
@@ -282,6 +295,11 @@ impl Worker {
                         core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
+                    Ok(Action::TwinRefused(refusal)) => {
+                        if let Some(sender) = &link.sender {
+                            self.engine.operations.twin_refused(sender, &refusal);
+                        }
+                    }
                     Ok(action) => core.act(now, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
@@ -353,13 +371,48 @@ impl Worker {
     async fn keep_storing(&self) {
         loop {
             self.work.notified().await;
+            if self.gathers_first() {
+                // That something presses, or that time is up: it is all the same.
+                let _ = tokio::time::timeout(GATHER_TIME, self.work.notified()).await;
+            } else {
+                self.let_more_come().await;
+            }
             self.hand_over();
         }
     }
 
+    /// Lets all connections take what arrives, until for a moment nothing does.
+    ///
+    /// Devices that were acknowledged together answer together. Without this, the first of them would have an fsync to
+    /// itself, and all others would wait for two.
+    async fn let_more_come(&self) {
+        let mut idle = 0;
+        let mut gathered = 0;
+        for _ in 0..PASSES_MAX {
+            tokio::task::yield_now().await;
+            let now = self.core.borrow().backlog.gathered();
+            idle = if now == gathered { idle + 1 } else { 0 };
+            gathered = now;
+            if idle >= IDLE_PASSES {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is nothing for the store that anybody waits for, and so more may come before it is bothered.
+    fn gathers_first(&self) -> bool {
+        let core = &mut *self.core.borrow_mut();
+        core.is_gathering = core.at_once && !core.backlog.is_pressing();
+        core.is_gathering
+    }
+
     /// Hands over what was gathered, unless the writer still has the hand-over before.
     fn hand_over(&self) {
-        let Some(batch) = self.with(|core, _| core.backlog.take(&core.hub, self.index)) else { return };
+        let taken = self.with(|core, _| {
+            core.is_gathering = false;
+            core.backlog.take(&core.hub, self.index)
+        });
+        let Some(batch) = taken else { return };
         match &self.keeper {
             // The writer lives as long as there are workers.
             Keeper::Thread(writer) => drop(writer.send(batch)),
@@ -419,10 +472,36 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = alarm => self.with(Core::expire),
+                () = alarm => {
+                    self.look_around().await;
+                    self.with(Core::expire);
+                }
                 () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+                _ = tick.tick() => self.with(|core, now| {
+                    core.hub.set_clock(now, unix_time());
+                    core.backlog.ask_again();
+                }),
             }
+        }
+    }
+}
+
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+}
+
+impl Worker {
+    /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
+    /// that was suspended) deadlines have passed and no socket was looked at yet.
+    async fn look_around(&self) {
+        let looks = self.core.borrow().links.len() / SOCKETS_PER_LOOK;
+        for _ in 0..=looks {
+            // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
+            yield_now().await;
         }
     }
 }
@@ -439,7 +518,10 @@ impl Core {
                             self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
-                    Err(refusal) => self.hub.refuse(link.id, refusal, tx),
+                    Err(refusal) => {
+                        link.claimed = Some(cut(request.connect.client_id.as_str()).into());
+                        self.hub.refuse(link.id, refusal, tx);
+                    }
                 }
             }
             Action::Commit(commit) => {
@@ -457,7 +539,7 @@ impl Core {
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
                 }
             }
-            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+            Action::TwinRefused(_) | Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
         }
     }
 

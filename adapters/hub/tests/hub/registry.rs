@@ -136,7 +136,7 @@ async fn an_entry_of_a_bulk_request_does_what_its_mode_says() {
         ("updateTwinIfMatchETag", "b", json!({"twinETag": "AAAAAAAAAAk="}), bad, Some("PreconditionFailed")),
         ("create", "b", json!({"moduleId": "m"}), ok, None),
         ("deleteIfMatchETag", "a", json!({"eTag": etag}), bad, Some("PreconditionFailed")),
-        ("delete", "a", json!({}), ok, None),
+        ("Delete", "a", json!({}), ok, None),
         ("delete", "a", json!({}), bad, Some("DeviceNotFound")),
     ] {
         let mut entry = json!({"id": id, "importMode": mode});
