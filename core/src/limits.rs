@@ -54,6 +54,10 @@ pub const METHOD_RESPONSE_TIME: (Duration, Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(300));
 /// Longest wait for a device to come online for a direct method (IoT Hub direct method guide).
 pub const METHOD_CONNECT_TIME_MAX: Duration = Duration::from_secs(300);
+/// Bytes that count as one message of the daily quota (IoT Hub quotas).
+pub const METER: usize = 4096;
+/// The same, of the free tier (IoT Hub quotas).
+pub const METER_FREE: usize = 512;
 /// Longest delay by which telemetry above its rate is slowed down; beyond, the connection ends (own limit: the documents
 /// say that delays are short and an error follows, and give no number).
 pub const THROTTLE_DELAY_MAX: Duration = Duration::from_secs(30);

@@ -196,11 +196,12 @@ impl Backlog {
         self.ask_again();
         let ledger = &mut self.ledger;
         let record = |device: DeviceKey| Some((device, ledger.change(hub.record(device)?)));
-        // The next one will be about as large.
+        // The next ones will be about as large.
         let next = Vec::with_capacity(self.receipts.len());
+        let next_block = self.block.with_the_same_room();
         Some(HandOver {
             worker,
-            block: mem::take(&mut self.block),
+            block: mem::replace(&mut self.block, next_block),
             receipts: mem::replace(&mut self.receipts, next),
             owed_since: self.owed_since.take(),
             records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),

@@ -27,6 +27,7 @@ use devicebound::hub::{
     Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
     Telemetry, Wait,
 };
+use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
@@ -156,8 +157,8 @@ impl Seed {
 
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
-        let backlog = Backlog::of(&hub);
         let counters = engine.metrics.worker(index);
+        let backlog = Backlog::of(&hub);
         let core = Core {
             hub,
             links: HashMap::new(),
@@ -247,7 +248,7 @@ impl Worker {
             Ok(id)
         })?;
         self.engine.link_opened();
-        Ok(Link { id, signal, began, certificate, sender: None })
+        Ok(Link { id, signal, began, certificate, sender: None, claimed: None })
     }
 
     /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
@@ -284,6 +285,11 @@ impl Worker {
                         core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
+                    Ok(Action::TwinRefused(refusal)) => {
+                        if let Some(sender) = &link.sender {
+                            self.engine.operations.twin_refused(sender, &refusal);
+                        }
+                    }
                     Ok(action) => core.act(now, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
@@ -433,9 +439,7 @@ impl Worker {
             }
         }
     }
-}
 
-impl Worker {
     /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
     /// that was suspended) deadlines have passed and no socket was looked at yet.
     async fn look_around(&self) {
@@ -445,6 +449,14 @@ impl Worker {
             yield_now().await;
         }
     }
+}
+
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
 }
 
 impl Core {
@@ -459,7 +471,10 @@ impl Core {
                             self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
-                    Err(refusal) => self.hub.refuse(link.id, refusal, tx),
+                    Err(refusal) => {
+                        link.claimed = Some(cut(request.connect.client_id.as_str()).into());
+                        self.hub.refuse(link.id, refusal, tx);
+                    }
                 }
             }
             Action::Commit(commit) => {
@@ -477,7 +492,7 @@ impl Core {
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
                 }
             }
-            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+            Action::TwinRefused(_) | Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
         }
     }
 

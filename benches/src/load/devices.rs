@@ -1,6 +1,7 @@
 //! The devices of a hub of ours: registered through its service API, each with its SAS token.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,8 +17,10 @@ use super::{Client, Failure, device_id};
 const API_VERSION: &str = "2021-04-12";
 /// Longer than any run.
 const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// So many requests at a time, so that a store that syncs can sync for many.
-const REQUESTS: usize = 16;
+/// Entries of one bulk request (IoT Hub quotas).
+const ENTRIES_MAX: usize = 100;
+/// Bulk requests at a time: the hub reads one while it carries another out.
+const REQUESTS: usize = 4;
 /// The key of all devices: what is measured does not depend on its being another for each.
 const KEY: [u8; 32] = [0x5A; 32];
 
@@ -86,11 +89,11 @@ impl Registry {
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
+                let start = next.fetch_add(ENTRIES_MAX, Ordering::Relaxed);
+                if start >= count {
                     return Ok(());
                 }
-                self.put(index)?;
+                self.register_some(start..count.min(start + ENTRIES_MAX))?;
             }
         };
         std::thread::scope(|scope| {
@@ -101,19 +104,22 @@ impl Registry {
         })
     }
 
-    fn put(&self, index: usize) -> Result<(), Failure> {
-        let id = device_id(index);
+    fn register_some(&self, indices: Range<usize>) -> Result<(), Failure> {
         let key = SymmetricKey::from_bytes(&KEY).to_base64();
-        let body = json!({
-            "deviceId": id,
-            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
-        });
-        let url = format!("{}/devices/{id}?api-version={API_VERSION}", self.url);
-        let request = self.agent.put(url).header("Authorization", &self.token);
-        match request.header("Content-Type", "application/json").send(body.to_string()) {
-            // Another run has registered it.
-            Ok(_) | Err(ureq::Error::StatusCode(409)) => Ok(()),
-            Err(error) => Err(format!("the hub did not register {id}: {error}").into()),
-        }
+        let keys = json!({"primaryKey": key, "secondaryKey": key});
+        let entry = |index| {
+            json!({
+                "id": device_id(index),
+                "importMode": "createOrUpdate",
+                "authentication": {"type": "sas", "symmetricKey": keys},
+            })
+        };
+        let entries: Vec<Value> = indices.map(entry).collect();
+        let request = self.agent.post(format!("{}/devices?api-version={API_VERSION}", self.url));
+        let request = request.header("Authorization", &self.token).header("Content-Type", "application/json");
+        request
+            .send(Value::from(entries).to_string())
+            .map_err(|error| format!("the hub did not register devices: {error}"))?;
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::Scale;
 use crate::iothub::sas::Policy;
 use crate::limits;
 
@@ -67,6 +68,9 @@ pub struct HubConfig {
     pub clock_skew: Duration,
     /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
     pub expiry_grace: Duration,
+    /// The tier and units whose rates and daily quota hold; without one there are none. What was used of a day is forgotten
+    /// when the hub starts again.
+    pub tier: Option<Scale>,
     /// Whether a device may ask for a [`Fault`](super::Fault) by the properties of a telemetry message, as Azure's SDKs do
     /// in their tests. The real service allows that on hubs of its own only.
     pub fault_injection: bool,

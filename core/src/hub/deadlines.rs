@@ -30,7 +30,7 @@ impl Hub {
     }
 
     pub(super) fn unix_time(&self, now: Instant) -> UnixTime {
-        self.clock.1.after(now.since(self.clock.0))
+        unix_time(&self.clock, now)
     }
 
     /// The wall-clock time of a moment that has passed.
@@ -166,6 +166,11 @@ impl Hub {
             _ => SequenceNumber(0),
         }
     }
+}
+
+/// The wall-clock time at `now`, by one moment on both clocks.
+pub(super) fn unix_time(&(at, unix_time): &(Instant, UnixTime), now: Instant) -> UnixTime {
+    unix_time.after(now.since(at))
 }
 
 impl State {

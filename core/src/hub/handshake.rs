@@ -116,7 +116,8 @@ impl Hub {
         certificate: Option<&ClientCertificate>,
     ) -> Result<Grant, Refusal> {
         let grant = self.judge(now, &request.connect, certificate).map_err(Refusal::not_authorized)?;
-        self.gate.connect(now, grant.device)?;
+        let unix_time = self.unix_time(now);
+        self.gate.connect(now, unix_time, grant.device)?;
         Ok(grant)
     }
 

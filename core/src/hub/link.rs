@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::action::Will;
+use super::deadlines::unix_time;
 use super::handshake::Request;
 use super::mailbox::SequenceNumber;
 use super::methods::Calls;
@@ -228,7 +229,7 @@ impl Link {
         device: &mut DeviceSlot,
         calls: &mut Calls,
         now: Instant,
-        unix_time: UnixTime,
+        clock: &(Instant, UnixTime),
         high_water: usize,
         tx: &mut Vec<u8>,
     ) -> Progress {
@@ -238,7 +239,7 @@ impl Link {
         self.pending.release(device.committed, high_water, tx);
         self.send_notifications(device.committed, high_water, tx);
         self.send_calls(calls, now, high_water, tx);
-        if let Some(commit) = self.send_cloud_messages(device, unix_time, high_water, tx) {
+        if let Some(commit) = self.send_cloud_messages(device, || unix_time(clock, now), high_water, tx) {
             return Progress::Commit(commit);
         }
         if tx.len() >= high_water { Progress::More } else { Progress::Idle }
@@ -272,7 +273,7 @@ impl Link {
     fn send_cloud_messages(
         &mut self,
         device: &mut DeviceSlot,
-        unix_time: UnixTime,
+        unix_time: impl Fn() -> UnixTime,
         high_water: usize,
         tx: &mut Vec<u8>,
     ) -> Option<Commit> {
@@ -294,7 +295,7 @@ impl Link {
             if granted == QoS::AtMostOnce
                 && let Some(message) = record.mailbox.remove(sequence)
             {
-                let revision = record.settle(message, Outcome::Success, || unix_time);
+                let revision = record.settle(message, Outcome::Success, &unix_time);
                 return Some(Commit { device: self.device, revision, change: Change::Completed(sequence) });
             }
         }

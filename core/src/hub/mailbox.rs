@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::feedback::Reports;
-use super::{FeedbackRequest, Limits, Revision};
+use super::{FeedbackRequest, Limits, Revision, TierError};
 use crate::iothub::PropertyBag;
 use crate::iothub::topic::cloud_message_topic;
 use crate::limits::{CLOUD_MESSAGE_LOCK, CLOUD_MESSAGE_MAX, CLOUD_MESSAGE_TTL_MAX};
@@ -81,6 +81,9 @@ pub enum EnqueueError {
         "the message has expired already (403009 InvalidMessageExpiryTime); check the clock of the sender"
     )]
     Expired,
+    /// The hub's tier does not allow it, or not now.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// 404001: no such device. Modules have no cloud-to-device messages either.
     #[error("no such device (404001 DeviceNotFound); register it first")]
     UnknownDevice,

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use core::time::Duration;
 
-use super::DeviceKey;
+use super::{DeviceKey, TierError};
 use crate::time::Instant;
 
 /// A call of a direct method, until it is answered or given up.
@@ -60,6 +60,9 @@ pub enum InvokeError {
         "too many calls are in flight for the device (403800 DeviceMaximumInflightMethodExceeded); wait for answers"
     )]
     TooMany,
+    /// The hub's tier does not allow it, or not now.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// 400004: the name, payload or a time breaks a rule.
     #[error("{0} (400004 ArgumentInvalid)")]
     Argument(&'static str),
@@ -110,6 +113,10 @@ impl Calls {
 
     /// Takes the call that `rid` names, if it was sent to this device and is still open.
     pub(super) fn answer(&mut self, rid: &str, device: DeviceKey) -> Option<CallId> {
+        // As the hub wrote it, and in no other form of the same number.
+        if rid.starts_with(['0', '+']) {
+            return None;
+        }
         let id = CallId(rid.parse().ok()?);
         let call = self.open.get(&id)?;
         if call.device != device || !call.sent {

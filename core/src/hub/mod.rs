@@ -50,6 +50,8 @@ mod service;
 mod slab;
 mod snapshot;
 mod stamps;
+mod throttle;
+mod tier;
 mod timers;
 mod twin;
 
@@ -57,7 +59,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 pub use action::{
-    Action, Change, Commit, DeviceKey, Ended, Event, Expired, Full, LinkId, Progress, Receipt, Wait,
+    Action, Change, Commit, DeviceKey, Ended, Event, Expired, Full, LinkId, Progress, Receipt, TwinRefusal,
+    Wait,
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
@@ -70,9 +73,11 @@ pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest}
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;
 pub use snapshot::SnapshotError;
+pub use tier::{Operation, Scale, Tier, TierError};
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 
 use action::Will;
+use deadlines::unix_time;
 use gate::Gate;
 use handshake::Handshake;
 use link::Link;
@@ -336,7 +341,6 @@ impl Hub {
     /// The end of the connection, as from [`handle`](Self::handle).
     pub fn poll_transmit(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> Result<Progress, Close> {
         let gone = Close::new(CloseReason::Lost);
-        let unix_time = self.unix_time(now);
         self.go_live(now, link, tx);
         let slot = self.links.get_mut(link.0).ok_or(gone)?;
         match &mut slot.state {
@@ -347,7 +351,7 @@ impl Hub {
                     device,
                     &mut self.calls,
                     now,
-                    unix_time,
+                    &self.clock,
                     self.config.limits.tx_high_water,
                     tx,
                 ))
@@ -387,14 +391,13 @@ impl Hub {
     /// An opening link becomes live when the revision that its CONNACK rests on is safe; says whether it did.
     #[cold]
     fn go_live(&mut self, now: Instant, link: LinkId, tx: &mut Vec<u8>) -> bool {
-        let unix_time = self.unix_time(now);
         let Some(slot) = self.links.get_mut(link.0) else { return false };
         let State::Opening(opening) = &slot.state else { return false };
         let Some(device) = self.devices.get_mut(opening.link.device.0) else { return false };
         if !opening.is_safe(device.committed) {
             return false;
         }
-        device.record.activity.connection_state_updated = Some(unix_time);
+        device.record.activity.connection_state_updated = Some(unix_time(&self.clock, now));
         let between = State::ended(Close::new(CloseReason::Lost));
         if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
             let mut live = opening.open(now, device, &mut self.calls, tx);

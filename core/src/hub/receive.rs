@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::deadlines::unix_time;
 use super::gate::Gate;
 use super::link::{Link, Telemetry, retain_property};
 use super::methods::Calls;
@@ -12,7 +13,8 @@ use super::record::Session;
 use super::timers::Timers;
 use super::twin::ReportError;
 use super::{
-    Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Outcome, Receipt, Revision, Wait,
+    Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Operation, Outcome, Receipt, Revision,
+    TierError, TwinRefusal, Wait,
 };
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
 use crate::iothub::twin::error_body;
@@ -45,8 +47,7 @@ pub(super) struct Context<'h> {
 
 impl Context<'_> {
     fn unix_time(&self) -> UnixTime {
-        let (at, unix_time) = *self.clock;
-        unix_time.after(self.now.since(at))
+        unix_time(self.clock, self.now)
     }
 }
 
@@ -128,7 +129,7 @@ impl Link {
     #[inline]
     fn publish<'i>(
         &mut self,
-        context: Context<'_>,
+        mut context: Context<'_>,
         device: &mut DeviceSlot,
         publish: Publish<'i>,
         input: &'i [u8],
@@ -141,7 +142,7 @@ impl Link {
         match FromDevice::parse(publish.topic, device.record.identity.identity()) {
             Ok(FromDevice::Telemetry(bag)) if is_small_enough(publish.payload, bag) => {
                 if context.gate.is_watched() {
-                    self.pass_gate(context.now, context.id, context.timers, context.gate, bag)?;
+                    self.pass_gate(&mut context, bag, publish.payload.len())?;
                 }
                 Ok(Action::Telemetry(self.telemetry(context.id, publish, bag, acknowledge)))
             }
@@ -162,16 +163,16 @@ impl Link {
     #[cold]
     fn pass_gate(
         &mut self,
-        now: Instant,
-        id: LinkId,
-        timers: &mut Timers,
-        gate: &mut Gate,
+        context: &mut Context<'_>,
         bag: PropertyBag<'_>,
+        body: usize,
     ) -> Result<(), Close> {
-        match gate.telemetry(timers, now, self.device, bag) {
+        let (now, unix_time) = (context.now, context.unix_time());
+        let bytes = body.saturating_add(counted(bag));
+        match context.gate.telemetry(context.timers, now, unix_time, self.device, bag, bytes) {
             Ok(None) => Ok(()),
             Ok(Some(until)) => {
-                self.hold(timers, id, until);
+                self.hold(context.timers, context.id, until);
                 Ok(())
             }
             Err(rule) => Err(Close::new(CloseReason::Ended(rule))),
@@ -206,25 +207,31 @@ impl Link {
 
     fn twin_get<'i>(
         &mut self,
-        context: Context<'_>,
+        mut context: Context<'_>,
         device: &DeviceSlot,
         rid: RequestId<'_>,
         acknowledge: Option<PacketId>,
     ) -> Action<'i> {
         let until = Until::Committed(device.record.revision);
         self.acknowledge(acknowledge, Until::Nothing);
-        let (status, body) = match self.edition {
-            None => (400, no_api_version(&context)),
-            Some(_) if !context.gate.twin_request(context.now, self.device) => (429, throttled(&context)),
-            Some(edition) => (200, device.record.twin.body(edition)),
+        let body = match self.edition {
+            None => Err(no_api_version(&context)),
+            Some(edition) => self
+                .pass_twin(&mut context, Operation::TwinRead, 0)
+                .map(|()| device.record.twin.body(edition)),
         };
-        self.answer_twin(until, status, rid, None, &body);
-        Action::Done(PacketType::Publish)
+        match body {
+            Ok(body) => {
+                self.answer_twin(until, 200, rid, None, &body);
+                Action::Done(PacketType::Publish)
+            }
+            Err(error) => self.refuse_twin(until, false, rid, &error),
+        }
     }
 
     fn twin_patch<'i>(
         &mut self,
-        context: Context<'_>,
+        mut context: Context<'_>,
         device: &mut DeviceSlot,
         rid: RequestId<'_>,
         if_version: Option<u64>,
@@ -233,13 +240,11 @@ impl Link {
     ) -> Action<'i> {
         let Some(edition) = self.edition else {
             self.acknowledge(acknowledge, Until::Nothing);
-            self.answer_twin(Until::Nothing, 400, rid, None, &no_api_version(&context));
-            return Action::Done(PacketType::Publish);
+            return self.refuse_twin(Until::Nothing, true, rid, &no_api_version(&context));
         };
-        if !context.gate.twin_request(context.now, self.device) {
+        if let Err(error) = self.pass_twin(&mut context, Operation::TwinUpdate, patch.len()) {
             self.acknowledge(acknowledge, Until::Nothing);
-            self.answer_twin(Until::Nothing, 429, rid, None, &throttled(&context));
-            return Action::Done(PacketType::Publish);
+            return self.refuse_twin(Until::Nothing, true, rid, &error);
         }
         match device.record.twin.report(patch, if_version, context.unix_time()) {
             Ok(version) => {
@@ -252,11 +257,46 @@ impl Link {
             Err(error) => {
                 let until = Until::Committed(device.record.revision);
                 self.acknowledge(acknowledge, until);
-                let (status, body) = report_error(&context, &error);
-                self.answer_twin(until, status, rid, None, &body);
-                Action::Done(PacketType::Publish)
+                self.refuse_twin(until, true, rid, &report_error(&context, &error))
             }
         }
+    }
+
+    /// Answers a twin request with an error.
+    #[cold]
+    fn refuse_twin<'i>(
+        &mut self,
+        until: Until,
+        is_patch: bool,
+        rid: RequestId<'_>,
+        error: &TwinAnswer,
+    ) -> Action<'i> {
+        let TwinAnswer { status, rule, body } = error;
+        self.answer_twin(until, *status, rid, None, body);
+        Action::TwinRefused(TwinRefusal { device: self.device, is_patch, status: *status, rule: *rule })
+    }
+
+    /// Asks whether a twin request may be carried out; the error is its answer.
+    fn pass_twin(
+        &self,
+        context: &mut Context<'_>,
+        operation: Operation,
+        bytes: usize,
+    ) -> Result<(), TwinAnswer> {
+        if !context.gate.is_watched() {
+            return Ok(());
+        }
+        let (now, unix_time) = (context.now, context.unix_time());
+        let asked = context.gate.twin_request(now, unix_time, self.device, operation, bytes);
+        asked.map_err(|error| {
+            let (status, number, rule) = match error {
+                TierError::Throttled => (429, 429_001, Rule::Throttled),
+                TierError::QuotaExceeded => (403, 403_002, Rule::QuotaExceeded),
+                TierError::NotInTier => (403, 403_010, Rule::NotInTier),
+            };
+            let body = error_body(number, &format!("{error}"), &tracking_id(context), unix_time);
+            TwinAnswer { status, rule, body }
+        })
     }
 
     fn method_response<'i>(
@@ -426,24 +466,30 @@ fn counted(bag: PropertyBag<'_>) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-fn no_api_version(context: &Context<'_>) -> String {
+/// The answer to a twin request that is refused, and why it is.
+struct TwinAnswer {
+    status: u16,
+    rule: Rule,
+    body: String,
+}
+
+fn no_api_version(context: &Context<'_>) -> TwinAnswer {
     let message =
         "The user name has no api-version: twins need one. Use {host}/{device id}/?api-version=2021-04-12.";
-    error_body(400_004, message, &tracking_id(context), context.unix_time())
+    let body = error_body(400_004, message, &tracking_id(context), context.unix_time());
+    TwinAnswer { status: 400, rule: Rule::ApiVersion, body }
 }
 
-fn throttled(context: &Context<'_>) -> String {
-    error_body(429_001, Rule::Throttled.says(), &tracking_id(context), context.unix_time())
-}
-
-fn report_error(context: &Context<'_>, error: &ReportError) -> (u16, String) {
+fn report_error(context: &Context<'_>, error: &ReportError) -> TwinAnswer {
+    let body =
+        |number, message: &str| error_body(number, message, &tracking_id(context), context.unix_time());
     match error {
         ReportError::Document(error) => {
-            (400, error_body(400_004, &format!("{error}"), &tracking_id(context), context.unix_time()))
+            TwinAnswer { status: 400, rule: error.rule(), body: body(400_004, &format!("{error}")) }
         }
         ReportError::VersionMismatch { expected, actual } => {
             let message = format!("$version is {actual}, not {expected}: read the twin again.");
-            (412, error_body(412_001, &message, &tracking_id(context), context.unix_time()))
+            TwinAnswer { status: 412, rule: Rule::TwinVersion, body: body(412_001, &message) }
         }
     }
 }

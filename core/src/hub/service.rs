@@ -1,10 +1,13 @@
 //! What the back end asks of a hub.
 
+use alloc::string::String;
+
 use super::methods::Call;
 use super::opening::Opening;
 use super::{
     CallId, Change, CloudMessage, Commit, DeviceKey, EnqueueError, Hub, InvokeError, LockLost, LockToken,
-    MethodRequest, Outcome, Revision, SequenceNumber, State, Target, TwinUpdate, TwinUpdateError,
+    MethodRequest, Operation, Outcome, Revision, SequenceNumber, State, Target, TierError, TwinUpdate,
+    TwinUpdateError,
 };
 use crate::limits::{METHOD_CONNECT_TIME_MAX, METHOD_PAYLOAD_MAX, METHOD_RESPONSE_TIME};
 use crate::rule::Rule;
@@ -26,6 +29,7 @@ impl Hub {
         message: CloudMessage,
     ) -> Result<(SequenceNumber, Commit), EnqueueError> {
         let unix_time = self.unix_time(now);
+        self.gate.service(now, unix_time, Operation::CloudMessage, message.payload.len())?;
         let slot = self.devices.get_mut(device.0).ok_or(EnqueueError::UnknownDevice)?;
         let next = Revision(slot.record.revision.0.saturating_add(1));
         let super::DeviceRecord { identity, mailbox, .. } = &mut slot.record;
@@ -69,14 +73,23 @@ impl Hub {
     /// [`CLOUD_MESSAGE_LOCK`](crate::limits::CLOUD_MESSAGE_LOCK); what the device's connection was sent is locked
     /// already. [`DeviceRecord::message`](super::DeviceRecord::message) shows it, and it may be given out once the commit
     /// is safe. `None` where there is none.
-    pub fn lock_message(&mut self, now: Instant, device: DeviceKey) -> Option<(LockToken, Commit)> {
+    ///
+    /// # Errors
+    /// [`TierError`], where the hub has a tier.
+    pub fn lock_message(
+        &mut self,
+        now: Instant,
+        device: DeviceKey,
+    ) -> Result<Option<(LockToken, Commit)>, TierError> {
         let (unix_time, unsent) = (self.unix_time(now), self.unsent(device));
-        let record = &mut self.devices.get_mut(device.0)?.record;
+        self.gate.service(now, unix_time, Operation::Receive, 0)?;
+        let Some(slot) = self.devices.get_mut(device.0) else { return Ok(None) };
+        let record = &mut slot.record;
         let next = Revision(record.revision.0.saturating_add(1));
-        let token = record.mailbox.lock(unix_time, unsent, next)?;
+        let Some(token) = record.mailbox.lock(unix_time, unsent, next) else { return Ok(None) };
         let revision = record.change();
         self.schedule_mailbox(device);
-        Some((token, Commit { device, revision, change: Change::Locked(token.sequence()) }))
+        Ok(Some((token, Commit { device, revision, change: Change::Locked(token.sequence()) })))
     }
 
     /// The receiver is done with the message.
@@ -154,6 +167,9 @@ impl Hub {
         request: MethodRequest,
     ) -> Result<CallId, InvokeError> {
         check(&request)?;
+        let unix_time = self.unix_time(now);
+        let bytes = request.payload.as_ref().map_or(0, String::len);
+        self.gate.service(now, unix_time, Operation::Method, bytes)?;
         let slot = self.devices.get_mut(device.0).ok_or(InvokeError::UnknownDevice)?;
         if slot.calls.len() >= self.config.limits.calls {
             return Err(InvokeError::TooMany);
@@ -199,6 +215,7 @@ impl Hub {
         update: TwinUpdate,
     ) -> Result<Commit, TwinUpdateError> {
         let unix_time = self.unix_time(now);
+        self.gate.service(now, unix_time, Operation::TwinUpdate, update.bytes())?;
         let most = self.config.limits.notifications;
         let slot = self.devices.get_mut(device.0).ok_or(TwinUpdateError::UnknownDevice)?;
         let notification = slot.record.twin.update(update, unix_time)?;

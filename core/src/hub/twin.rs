@@ -8,10 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
+use super::TierError;
 use super::stamps::{Stamp, metadata};
 
 use crate::iothub::Edition;
-use crate::iothub::twin::{TwinError, parse_object, patched};
+use crate::iothub::twin::{TwinError, parse_object, patched, size};
 use crate::limits::{TWIN_SECTION_MAX, TWIN_TAGS_MAX};
 use crate::time::UnixTime;
 
@@ -60,6 +61,14 @@ pub struct TwinUpdate {
     pub if_match: Option<String>,
 }
 
+impl TwinUpdate {
+    /// How large it is, for the daily quota.
+    pub(super) fn bytes(&self) -> usize {
+        let sections = [&self.desired, &self.tags].into_iter().flatten();
+        sections.fold(0, |sum, section| sum.saturating_add(size(section.content())))
+    }
+}
+
 /// A patch to merge, or a document to put in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Section {
@@ -78,6 +87,9 @@ pub enum TwinUpdateError {
     /// 412001: the twin has another ETag than `If-Match` says.
     #[error("the twin has another ETag (412001 PreconditionFailed); read it again, or send If-Match: *")]
     EtagMismatch,
+    /// The hub's tier does not allow it, or not now.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// 400004: the document breaks a rule of twins.
     #[error("{0} (400004 ArgumentInvalid)")]
     Document(TwinError),

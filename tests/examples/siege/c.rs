@@ -33,8 +33,6 @@ fn invalid_packets() -> Vec<(String, Vec<u8>)> {
 pub(crate) fn malformed(siege: &Siege, report: &mut Report) -> Outcome {
     /// Connections at a time.
     const AT_ONCE: usize = 64;
-    /// After so many the hub's memory is at its working size.
-    const WARM: usize = 1000;
     const GROWTH: Kib = Kib::mib(4);
     let ground = siege.ground()?;
     let packets = Arc::new(invalid_packets());
@@ -61,7 +59,8 @@ pub(crate) fn malformed(siege: &Siege, report: &mut Report) -> Outcome {
         ended.into_iter().collect::<io::Result<()>>()?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     };
-    attack(WARM)?;
+    // After so many the hub's memory is at its working size: the operations that it keeps, ten thousand, are all there.
+    attack(siege.scale.pick(1000, 12_000, 12_000))?;
     let warm = ground.usage()?;
     let begun = Instant::now();
     // The matrix has ten million, which take hours: that many are for the machines alone, in the fuzzers.

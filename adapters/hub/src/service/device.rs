@@ -76,7 +76,7 @@ pub(super) async fn receive(
     let id = client_id.clone();
     let locked = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
-        let Some((token, commit)) = core.hub.lock_message(now, key) else { return Ok(None) };
+        let Some((token, commit)) = core.hub.lock_message(now, key)? else { return Ok(None) };
         let message = core.hub.record(key).and_then(|record| record.message(token.sequence()));
         Ok::<_, ApiError>(message.map(|message| (commit.device, to_response(token, &message))))
     });

@@ -5,7 +5,7 @@ use std::fmt;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use devicebound::hub::{CallFailure, EnqueueError, InvokeError, TwinUpdateError};
+use devicebound::hub::{CallFailure, EnqueueError, InvokeError, TierError, TwinUpdateError};
 use serde_json::json;
 
 use super::audit::Failed;
@@ -20,10 +20,14 @@ pub enum Code {
     ArgumentInvalid,
     /// 401002.
     Unauthorized,
+    /// 403002: the day's messages are used up.
+    QuotaExceeded,
     /// 403004.
     QueueFull,
     /// 403009.
     InvalidMessageExpiryTime,
+    /// 403010: a basic tier does not have it.
+    NotInTier,
     /// 403012.
     DeviceDisabled,
     /// 403800.
@@ -48,6 +52,8 @@ pub enum Code {
     MessageLockLost,
     /// 413001.
     MessageTooLarge,
+    /// 429001.
+    Throttled,
     /// 503001: the store failed.
     ServiceUnavailable,
     /// 504101.
@@ -60,8 +66,10 @@ impl Code {
             Self::InvalidProtocolVersion => ("InvalidProtocolVersion", 400_001),
             Self::ArgumentInvalid => ("ArgumentInvalid", 400_004),
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
+            Self::QuotaExceeded => ("IotHubQuotaExceeded", 403_002),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
+            Self::NotInTier => ("OperationNotAllowedInCurrentTier", 403_010),
             Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
@@ -74,6 +82,7 @@ impl Code {
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
             Self::MessageLockLost => ("MessageLockLost", 412_002),
             Self::MessageTooLarge => ("MessageTooLarge", 413_001),
+            Self::Throttled => ("ThrottlingException", 429_001),
             Self::ServiceUnavailable => ("ServiceUnavailable", 503_001),
             Self::GatewayTimeout => ("GatewayTimeout", 504_101),
         }
@@ -160,6 +169,7 @@ impl From<EnqueueError> for ApiError {
             EnqueueError::TooLarge => Code::MessageTooLarge,
             EnqueueError::Properties(_) => Code::ArgumentInvalid,
             EnqueueError::Expired => Code::InvalidMessageExpiryTime,
+            EnqueueError::Tier(error) => return error.into(),
             EnqueueError::UnknownDevice => Code::DeviceNotFound,
         };
         Self::new(code, error.to_string())
@@ -172,9 +182,21 @@ impl From<InvokeError> for ApiError {
             InvokeError::UnknownDevice => Code::DeviceNotFound,
             InvokeError::NotOnline => Code::DeviceNotOnline,
             InvokeError::TooMany => Code::TooManyCalls,
+            InvokeError::Tier(error) => return Self::from(error).nested(),
             InvokeError::Argument(_) => Code::ArgumentInvalid,
         };
         Self::new(code, error.to_string()).nested()
+    }
+}
+
+impl From<TierError> for ApiError {
+    fn from(error: TierError) -> Self {
+        let code = match error {
+            TierError::Throttled => Code::Throttled,
+            TierError::QuotaExceeded => Code::QuotaExceeded,
+            TierError::NotInTier => Code::NotInTier,
+        };
+        Self::new(code, error.to_string())
     }
 }
 
@@ -193,6 +215,7 @@ impl From<TwinUpdateError> for ApiError {
         let code = match error {
             TwinUpdateError::UnknownDevice => Code::DeviceNotFound,
             TwinUpdateError::EtagMismatch => Code::PreconditionFailed,
+            TwinUpdateError::Tier(error) => return error.into(),
             TwinUpdateError::Document(_) => Code::ArgumentInvalid,
         };
         Self::new(code, error.to_string())

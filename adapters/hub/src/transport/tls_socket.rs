@@ -73,7 +73,8 @@ impl TlsSocket {
                 // The alert says why; nobody waits until it is taken.
                 let _ = self.poll_flush(cx);
             }
-            if read? == 0 && self.tls.is_handshaking() {
+            // A client may say that it goes, and then not go.
+            if (read? == 0 || self.is_over) && self.tls.is_handshaking() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }

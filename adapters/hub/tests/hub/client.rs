@@ -22,7 +22,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn start() -> Self {
-        let hub = Hub::start();
+        Self::of(Hub::start())
+    }
+
+    pub(crate) fn of(hub: Hub) -> Self {
         let policies = Rights::DEFAULT_POLICIES
             .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
             .to_vec();

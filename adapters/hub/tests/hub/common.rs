@@ -111,9 +111,13 @@ impl Hub {
     }
 
     pub(crate) fn start_with(view: View) -> Self {
+        Self::start_as(HubConfig::default(), view, 2)
+    }
+
+    pub(crate) fn start_as(config: HubConfig, view: View, workers: usize) -> Self {
         let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let (engine, parts) = Engine::start(HubConfig::default(), Box::new(store.clone()), view, 2).unwrap();
+        let (engine, parts) = Engine::start(config, Box::new(store.clone()), view, workers).unwrap();
         let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());
         // On the thread of the test, so that it may hold the clock.
