@@ -52,6 +52,7 @@ with_a_device!(
     a_device_and_its_module_answer_methods,
     a_device_hears_of_its_desired_properties_and_its_reports_are_read,
     a_connected_device_is_counted_and_found,
+    what_became_of_cloud_messages_is_fed_back,
 );
 
 mod scenarios {
@@ -379,6 +380,61 @@ mod scenarios {
         assert_eq!(sdk.call("get_device", json!(["dev1"]))["connectionState"], "Connected");
         client.end();
         sdk.end();
+    }
+
+    pub(super) fn what_became_of_cloud_messages_is_fed_back(hub: &Hub, mut sdk: Sdk, transport: &str) {
+        sdk.call("runtime.receive_feedback_notification", json!([]));
+        let device = hub.register("dev1");
+        let send = |id: &str| {
+            let headers = [("iothub-messageid", id), ("iothub-ack", "full")];
+            hub.service().send("dev1", &headers, "", "hello");
+        };
+        send("purged");
+        let purged = sdk.call("messages.purge_cloud_to_device_message_queue", json!(["dev1"]));
+        assert_eq!(purged, json!({"deviceId": "dev1", "totalMessagesPurged": 1}));
+        let (reports, lock) = feedback(&mut sdk);
+        assert_eq!(
+            (&reports[0]["originalMessageId"], &reports[0]["statusCode"]),
+            (&json!("purged"), &json!("Purged"))
+        );
+        sdk.call("runtime.abandon_feedback_notification", json!([lock]));
+        assert_eq!(
+            sdk.refused("runtime.complete_feedback_notification", json!([lock])),
+            refusal(412, "MessageLockLost")
+        );
+        let (_, lock) = feedback(&mut sdk);
+        sdk.call("runtime.complete_feedback_notification", json!([lock]));
+
+        let mut client = Sdk::connected(site!(), hub, transport, &device);
+        client.run(json!({"do": "listen"}));
+        send("completed");
+        assert_eq!(client.expect("message")["message_id"], "completed");
+        let (reports, lock) = feedback(&mut sdk);
+        let report = &reports[0];
+        assert_eq!(
+            (&report["originalMessageId"], &report["statusCode"]),
+            (&json!("completed"), &json!("Success"))
+        );
+        assert_eq!(report["deviceId"], "dev1");
+        sdk.call("runtime.complete_feedback_notification", json!([lock]));
+        client.end();
+        sdk.end();
+    }
+}
+
+/// The next batch of feedback and its lock, asked for until it is there. The SDK itself does not show what it received.
+fn feedback(sdk: &mut Sdk) -> (Value, String) {
+    let mut asked = 0;
+    loop {
+        let response = sdk.call("messages.receive_feedback_notification", json!([null, true]));
+        if response["status"] == 200 {
+            let text = response["text"].as_str().unwrap_or_default();
+            let reports = serde_json::from_str(text).unwrap_or_else(|error| panic!("{response}: {error}"));
+            let lock = response["headers"]["etag"].as_str().unwrap_or_default().trim_matches('"').to_owned();
+            return (reports, lock);
+        }
+        asked += 1;
+        assert!(asked < 10_000, "no feedback came: {response}");
     }
 }
 

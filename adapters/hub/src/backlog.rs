@@ -107,10 +107,9 @@ impl Backlog {
         }
     }
 
-    /// The same; the receiver hears whether it has become safe.
-    pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
+    /// The receiver hears whether all that was gathered so far has become safe.
+    pub(crate) fn when_safe(&mut self) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
-        self.change(change);
         self.waiting.push(sender);
         receiver
     }

@@ -17,15 +17,18 @@
 pub mod backlog;
 pub mod block;
 pub(crate) mod buffers;
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod connection;
 pub mod engine;
 mod failure;
+mod lines;
 pub(crate) mod link;
 pub mod listen;
 pub mod log;
 pub mod message;
+pub mod metrics;
 pub mod operations;
 pub mod policies;
 pub mod server;

@@ -1,87 +1,186 @@
-//! Connections that begin, fail and end, in the shape of Azure's operations monitoring.
+//! What begins, fails and ends, in the shape of Azure's operations monitoring: `GET /operations`.
+//!
+//! The fields are those of the documented categories (IoT Hub operations monitoring; for twins and methods, of its
+//! successor, the resource logs), one flat JSON object per event:
+//!
+//! | category | operations | from |
+//! |---|---|---|
+//! | `Connections` | `deviceConnect`, `deviceDisconnect` | connections |
+//! | `DeviceTelemetry` | `ingress`, failures alone | connections |
+//! | `DeviceIdentityOperations` | `create`, `update`, `delete`, `get`, `bulk` | the service API |
+//! | `C2DCommands` | `ingress`, `purge`, `feedback` | the service API |
+//! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
+//! | `DirectMethods` | `send` | the service API |
+//! | `TwinQueries` | `query` | the service API |
+//!
+//! What Azure leaves out is added under names of its own: `rule`, `mend` and `bytes`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use devicebound::Rule;
 use devicebound::session::{Close, CloseReason};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::clock::unix_time;
 use crate::log::EventLog;
 
-/// The events of the category `Connections`, as `GET /messages/operationsMonitoringEvents` serves them.
+/// Events that are kept, and their bytes: strangers can make as many as they like, and the older ones give way.
+const KEPT_EVENTS: usize = 10_000;
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
+/// So many of the offending bytes are told.
+const OFFENDING_MAX: usize = 64;
+
+/// The events that are kept.
 #[derive(Debug)]
 pub struct Operations {
-    /// The lines; few are kept, because strangers can make as many as they like.
+    /// The lines, for whoever reads them.
     pub log: Arc<EventLog>,
 }
 
 impl Default for Operations {
     fn default() -> Self {
-        Self { log: Arc::new(EventLog::new(1000, 1024 * 1024)) }
+        Self { log: Arc::new(EventLog::new(KEPT_EVENTS, KEPT_BYTES)) }
     }
+}
+
+/// What a request to the service API did, and what came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    /// One of the documented categories.
+    pub category: &'static str,
+    /// Its operation.
+    pub operation: &'static str,
+    /// The device that it is about; empty where there is none.
+    pub device_id: &'r str,
+    /// The module, if it is about one.
+    pub module_id: Option<&'r str>,
+    /// The HTTP status.
+    pub status: u16,
+    /// Azure's six-digit number and the message, where it failed.
+    pub error: Option<(u32, &'r str)>,
+    /// How long it took.
+    pub duration: Duration,
+    /// The policy that it was signed with.
+    pub policy: Option<&'r str>,
+    /// What the client calls itself.
+    pub user_agent: Option<&'r str>,
+    /// Length of the body, in bytes.
+    pub size: Option<u64>,
 }
 
 impl Operations {
     /// A device is connected.
     pub fn connected(&self, client_id: &str) {
-        self.append(client_id, event("deviceConnect", "Information", client_id));
+        tracing::info!(event = "connected", device = client_id, "connected");
+        Event::of_connection("Connections", "deviceConnect", client_id).succeeded().append(&self.log);
     }
 
-    /// A connection that was never accepted (`client_id` empty), or an accepted one, is over.
+    /// A connection that was never accepted (no `client_id`), or an accepted one, is over.
     pub fn closed(&self, client_id: Option<&str>, close: &Close, offending: &[u8]) {
-        let rule = close.rule();
-        let orderly = close.reason() == CloseReason::Disconnected;
-        let level = if orderly { "Information" } else { "Error" };
         let operation = if client_id.is_some() { "deviceDisconnect" } else { "deviceConnect" };
         let client_id = client_id.unwrap_or_default();
-        let mut event = event(operation, level, client_id);
-        if let (Some(event), false) = (event.as_object_mut(), orderly) {
-            let error = error_number(rule);
-            event.insert("statusCode".to_owned(), error.map_or(400, |number| number / 1000).into());
-            event.insert(
-                "statusType".to_owned(),
-                error.map_or(Value::Null, |number| number.to_string().into()),
-            );
-            event.insert(
-                "statusDescription".to_owned(),
-                format!("{}: {}", close.reason(), rule.says()).into(),
-            );
-            event.insert("mend".to_owned(), rule.mend().into());
-            event.insert("rule".to_owned(), rule.id().into());
-            let bytes: String = offending.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
-            event.insert("bytes".to_owned(), bytes.into());
+        if is_about_telemetry(close.rule()) {
+            Event::of_connection("DeviceTelemetry", "ingress", client_id)
+                .failed(close, offending)
+                .append(&self.log);
         }
-        self.append(client_id, event);
+        let event = Event::of_connection("Connections", operation, client_id);
+        let event = match close.reason() {
+            CloseReason::Disconnected => event.succeeded(),
+            _ => event.failed(close, offending),
+        };
+        event.append(&self.log);
     }
 
-    fn append(&self, client_id: &str, mut event: Value) {
-        let device_id: Arc<str> = client_id.split('/').next().unwrap_or_default().into();
-        self.log.append(device_id, |cursor| {
-            if let Some(event) = event.as_object_mut() {
-                event.insert("cursor".to_owned(), cursor.into());
-            }
-            event.to_string()
+    /// The service API did something, or could not.
+    pub fn requested(&self, request: &Request<'_>) {
+        let mut event = Event::new(request.category, request.operation, request.device_id, request.module_id);
+        event.set("protocol", "Https");
+        event.set("level", if request.error.is_some() { "Error" } else { "Information" });
+        event.set("statusCode", request.status);
+        if let Some((number, message)) = request.error {
+            event.set("statusType", number.to_string());
+            event.set("statusDescription", message);
+        }
+        event.set("durationMs", u64::try_from(request.duration.as_millis()).unwrap_or(u64::MAX));
+        if let Some(policy) = request.policy {
+            event.set("sharedAccessPolicy", policy);
+            let auth_type = r#"{"scope":"hub","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}"#;
+            event.set("authType", auth_type);
+        }
+        if let Some(user_agent) = request.user_agent {
+            event.set("userAgent", user_agent);
+        }
+        if let Some(size) = request.size {
+            event.set("messageSizeInBytes", size);
+        }
+        event.append(&self.log);
+    }
+}
+
+/// One event while its fields are gathered.
+struct Event {
+    device_id: String,
+    fields: Map<String, Value>,
+}
+
+impl Event {
+    fn new(category: &str, operation: &str, device_id: &str, module_id: Option<&str>) -> Self {
+        let mut event = Self { device_id: device_id.to_owned(), fields: Map::new() };
+        event.set("time", unix_time().to_string());
+        event.set("operationName", operation);
+        event.set("category", category);
+        event.set("deviceId", device_id);
+        if let Some(module_id) = module_id {
+            event.set("moduleId", module_id);
+        }
+        event
+    }
+
+    fn of_connection(category: &str, operation: &str, client_id: &str) -> Self {
+        let (device, module) =
+            client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
+        let mut event = Self::new(category, operation, device, module);
+        event.set("protocol", "Mqtt");
+        event
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.fields.insert(name.to_owned(), value.into());
+    }
+
+    fn succeeded(mut self) -> Self {
+        self.set("level", "Information");
+        self.set("statusCode", 200);
+        self
+    }
+
+    fn failed(mut self, close: &Close, offending: &[u8]) -> Self {
+        let rule = close.rule();
+        let error = error_number(rule);
+        self.set("level", "Error");
+        self.set("statusCode", error.map_or(400, |number| number / 1000));
+        self.set("statusType", error.map_or(Value::Null, |number| number.to_string().into()));
+        self.set("statusDescription", format!("{}: {}", close.reason(), rule.says()));
+        self.set("mend", rule.mend());
+        self.set("rule", rule.id());
+        let bytes: String = offending.iter().take(OFFENDING_MAX).map(|byte| format!("{byte:02x}")).collect();
+        self.set("bytes", bytes);
+        self
+    }
+
+    fn append(mut self, log: &EventLog) {
+        log.append(self.device_id.as_str().into(), |cursor| {
+            self.set("cursor", cursor);
+            Value::Object(self.fields).to_string()
         });
     }
 }
 
-fn event(operation: &str, level: &str, client_id: &str) -> Value {
-    let (device, module) =
-        client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
-    let mut event = json!({
-        "time": unix_time().to_string(),
-        "operationName": operation,
-        "category": "Connections",
-        "level": level,
-        "statusCode": 200,
-        "deviceId": device,
-        "protocol": "Mqtt",
-    });
-    if let (Some(event), Some(module)) = (event.as_object_mut(), module) {
-        event.insert("moduleId".to_owned(), module.into());
-    }
-    event
+/// Whether a rule is about a telemetry message, so that its breach is a failure of the category `DeviceTelemetry`, too.
+const fn is_about_telemetry(rule: Rule) -> bool {
+    matches!(rule, Rule::MessageSize | Rule::PropertyBag | Rule::PublishQos2 | Rule::StoreFailed)
 }
 
 /// The six-digit number of the real service that the rule book names as a source of the rule.
@@ -94,10 +193,15 @@ fn error_number(rule: Rule) -> Option<u32> {
 mod tests {
     use super::*;
 
+    /// The last event behind a close.
     fn closed(client_id: Option<&str>, reason: CloseReason, bytes: &[u8]) -> Value {
         let operations = Operations::default();
         operations.closed(client_id, &Close::new(reason), bytes);
-        serde_json::from_str(&operations.log.after(0).unwrap().line).unwrap()
+        event(&operations, operations.log.newest())
+    }
+
+    fn event(operations: &Operations, cursor: u64) -> Value {
+        serde_json::from_str(&operations.log.after(cursor - 1).unwrap().line).unwrap()
     }
 
     #[test]
@@ -122,5 +226,47 @@ mod tests {
     fn disconnect_is_no_error() {
         let event = closed(Some("demo"), CloseReason::Disconnected, &[]);
         assert_eq!((event["level"].as_str(), event["statusCode"].as_u64()), (Some("Information"), Some(200)));
+    }
+
+    #[test]
+    fn a_message_that_breaks_a_rule_is_a_failure_of_telemetry_and_of_the_connection() {
+        let operations = Operations::default();
+        let close = Close::new(CloseReason::Violation(Rule::MessageSize));
+        operations.closed(Some("demo"), &close, &[]);
+        let [telemetry, connection] = [1, 2].map(|cursor| event(&operations, cursor));
+        assert_eq!(
+            (telemetry["category"].as_str(), telemetry["operationName"].as_str()),
+            (Some("DeviceTelemetry"), Some("ingress"))
+        );
+        assert_eq!(connection["category"], "Connections");
+    }
+
+    #[test]
+    fn a_request_is_told_with_its_number_its_time_and_who_asked() {
+        let operations = Operations::default();
+        operations.requested(&Request {
+            category: "DeviceIdentityOperations",
+            operation: "get",
+            device_id: "nobody",
+            module_id: None,
+            status: 404,
+            error: Some((404_001, "there is none")),
+            duration: Duration::from_millis(12),
+            policy: Some("iothubowner"),
+            user_agent: Some("curl"),
+            size: None,
+        });
+        let event = event(&operations, 1);
+        for (name, value) in [
+            ("category", "DeviceIdentityOperations"),
+            ("level", "Error"),
+            ("statusType", "404001"),
+            ("deviceId", "nobody"),
+            ("sharedAccessPolicy", "iothubowner"),
+            ("userAgent", "curl"),
+        ] {
+            assert_eq!(event[name], value, "{event}");
+        }
+        assert_eq!((event["statusCode"].as_u64(), event["durationMs"].as_u64()), (Some(404), Some(12)));
     }
 }

@@ -24,7 +24,7 @@ use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
 use crate::log::EventLog;
-use crate::service::{self, Peer, Service};
+use crate::service::{self, Peer, Readers, Service};
 use crate::store::Store;
 use crate::transport::tls;
 use crate::transport::tls_socket::TlsSocket;
@@ -68,7 +68,13 @@ impl Server {
         if let Some(writer) = parts.writer {
             threads.push(start_thread("writer", move || writer.run())?);
         }
-        let service = Service { engine: Arc::clone(&engine), telemetry, policies, host_names };
+        let service = Service {
+            engine: Arc::clone(&engine),
+            telemetry,
+            policies,
+            host_names,
+            feedback: Readers::default(),
+        };
         Ok(Self { engine, threads, router: service::router(Arc::new(service)), tls })
     }
 

@@ -1,4 +1,7 @@
 //! The live view: a line for each packet with its meaning, and for each end of a connection the rule, the bytes, the fix.
+//!
+//! The same ends, without the packets, go to the structured log (`--log`), which is there instead of the view and not
+//! beside it: one thing is told once.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -12,13 +15,13 @@ use devicebound::iothub::Identity;
 use devicebound::packet::{Decoded, decode};
 use devicebound::session::{Close, CloseReason};
 use serde_json::{Value, json};
+use tracing::{Level, enabled, info, warn};
 
 use crate::clock::unix_time;
+use crate::lines;
 
 /// Lines that may wait to be printed; a terminal that is slower than the hub loses lines, not the hub its time.
 const LINES_MAX: usize = 4096;
-/// So many of the offending bytes are shown.
-const OFFENDING_MAX: usize = 48;
 
 /// How the view is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +36,13 @@ pub enum Format {
 #[derive(Clone, Debug, Default)]
 pub struct View {
     printer: Option<Arc<Printer>>,
-    packets: bool,
 }
 
 #[derive(Debug)]
 struct Printer {
     format: Format,
+    /// The banner and nothing else: a log tells the rest.
+    banner_alone: bool,
     lines: SyncSender<String>,
     /// Lines that found no room since the last that did.
     lost: AtomicU64,
@@ -54,41 +58,58 @@ pub struct Who<'a> {
 }
 
 impl View {
-    /// A view that prints to standard output; without `packets`, only what is not about a single one.
+    /// A view that prints to standard output.
     #[must_use]
-    pub fn stdout(format: Format, packets: bool) -> Self {
+    pub fn stdout(format: Format) -> Self {
         let (view, printed) = Self::lines(format);
         thread::spawn(move || print(&printed));
-        Self { packets, ..view }
+        view
+    }
+
+    /// A view that prints the [`banner`](Self::banner) to standard output, and leaves the rest to the log.
+    #[must_use]
+    pub fn banner_alone(format: Format) -> Self {
+        let (view, printed) = Self::of(format, true);
+        thread::spawn(move || print(&printed));
+        view
     }
 
     /// A view whose lines somebody else takes.
     #[must_use]
     pub fn lines(format: Format) -> (Self, Receiver<String>) {
+        Self::of(format, false)
+    }
+
+    fn of(format: Format, banner_alone: bool) -> (Self, Receiver<String>) {
         let (lines, taken) = sync_channel(LINES_MAX);
-        let printer = Printer { format, lines, lost: AtomicU64::new(0) };
-        (Self { printer: Some(Arc::new(printer)), packets: true }, taken)
+        let printer = Printer { format, banner_alone, lines, lost: AtomicU64::new(0) };
+        (Self { printer: Some(Arc::new(printer)) }, taken)
+    }
+
+    /// The printer of what happens, if anybody looks.
+    fn watched(&self) -> Option<&Printer> {
+        self.printer.as_deref().filter(|printer| !printer.banner_alone)
     }
 
     /// Whether anybody looks at packets. Without, none is copied for it, nor explained.
     #[must_use]
-    pub const fn shows_packets(&self) -> bool {
-        self.packets
+    pub fn shows_packets(&self) -> bool {
+        self.watched().is_some()
     }
 
     /// A whole packet went one way or the other.
     pub fn packet(&self, who: Who<'_>, sender: Sender, bytes: &[u8]) {
-        let Some(printer) = &self.printer else { return };
+        let Some(printer) = self.watched() else { return };
         let mut input = bytes;
         let Ok(Decoded::Packet(packet)) = decode(&mut input, usize::MAX) else { return };
         let identity = who.client_id.and_then(|client_id| Identity::from_client_id(client_id).ok());
         let text = explain(&packet, sender, identity).to_string();
-        let (arrow, direction) = match sender {
-            Sender::Device => ("──▶", "toHub"),
-            Sender::Hub => ("◀──", "toDevice"),
+        let direction = match sender {
+            Sender::Device => "toHub",
+            Sender::Hub => "toDevice",
         };
         printer.tell(
-            || format!("{} {:24} {arrow} {text}", time_of_day(), who.name()),
+            || lines::packet(&time_of_day(), &who.name(), sender, &text),
             || {
                 let name = format!("{:?}", packet.packet_type()).to_uppercase();
                 who.json(
@@ -101,25 +122,15 @@ impl View {
 
     /// A connection is over. `offending` are the bytes that are to blame, if any.
     pub fn closed(&self, who: Who<'_>, close: &Close, offending: &[u8]) {
-        let Some(printer) = &self.printer else { return };
+        log_close(who, close, offending);
+        let Some(printer) = self.watched() else { return };
         let rule = close.rule();
-        let orderly = close.reason() == CloseReason::Disconnected;
         printer.tell(
-            || {
-                let mut text =
-                    format!("{} {:24} ─╳─ {}: {}", time_of_day(), who.name(), close.reason(), rule.says());
-                if !offending.is_empty() {
-                    text.push_str(&format!("\n{:37} bytes: {}", "", shown(offending)));
-                }
-                if !orderly {
-                    text.push_str(&format!("\n{:37} mend:  {} ({})", "", rule.mend(), rule.source()));
-                }
-                text
-            },
+            || lines::closed(&time_of_day(), &who.name(), close, offending),
             || {
                 let details = json!({
                     "rule": rule.id(), "reason": close.reason().to_string(), "says": rule.says(),
-                    "mend": rule.mend(), "source": rule.source(), "bytes": hex(offending),
+                    "mend": rule.mend(), "source": rule.source(), "bytes": lines::hex(offending),
                 });
                 who.json("closed", details)
             },
@@ -135,7 +146,8 @@ impl View {
 
     /// Something that is not about one packet.
     pub fn note(&self, event: &str, text: &str) {
-        let Some(printer) = &self.printer else { return };
+        warn!(event, "{text}");
+        let Some(printer) = self.watched() else { return };
         printer.tell(
             || format!("{} {text}", time_of_day()),
             || json!({"event": event, "time": unix_time().to_string(), "text": text}),
@@ -144,13 +156,10 @@ impl View {
 
     /// A client gave up on TLS, or spoke something else.
     pub fn tls_failed(&self, peer: SocketAddr, error: &io::Error) {
-        if self.printer.is_none() {
-            return;
+        if self.watched().is_some() || enabled!(Level::WARN) {
+            let advice = tls_advice(&error.to_string());
+            self.note("tlsFailed", &format!("TLS with {peer} failed: {error}; {advice}"));
         }
-        self.note(
-            "tlsFailed",
-            &format!("TLS with {peer} failed: {error}; {}", tls_advice(&error.to_string())),
-        );
     }
 }
 
@@ -197,6 +206,30 @@ impl Who<'_> {
     }
 }
 
+/// The end of a connection as fields: what is in order is information, all else a warning.
+fn log_close(who: Who<'_>, close: &Close, offending: &[u8]) {
+    let rule = close.rule();
+    macro_rules! log {
+        ($level:ident) => {
+            $level!(
+                event = "closed",
+                rule = rule.id(),
+                says = rule.says(),
+                mend = rule.mend(),
+                source = rule.source(),
+                bytes = lines::hex(offending),
+                device = who.client_id,
+                peer = %who.peer,
+                "{}", close.reason()
+            )
+        };
+    }
+    match close.reason() {
+        CloseReason::Disconnected => log!(info),
+        _ => log!(warn),
+    }
+}
+
 fn print(lines: &Receiver<String>) {
     let mut out = io::stdout();
     while let Ok(line) = lines.recv() {
@@ -210,24 +243,6 @@ fn print(lines: &Receiver<String>) {
 fn time_of_day() -> String {
     let time = unix_time().to_string();
     time.get(11..23).unwrap_or_default().to_owned()
-}
-
-/// The bytes in hex, and as text where they are text.
-fn shown(bytes: &[u8]) -> String {
-    let text: String = bytes
-        .iter()
-        .take(OFFENDING_MAX)
-        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' })
-        .collect();
-    format!("{}  {text}", hex(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text: Vec<String> = bytes.iter().take(OFFENDING_MAX).map(|byte| format!("{byte:02x}")).collect();
-    if bytes.len() > OFFENDING_MAX {
-        text.push(format!("… {} more", bytes.len() - OFFENDING_MAX));
-    }
-    text.join(" ")
 }
 
 /// What usually is behind an error of the TLS handshake.

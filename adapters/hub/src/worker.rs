@@ -457,7 +457,19 @@ impl Core {
 
     /// Makes a change durable; the receiver hears whether it has become safe.
     pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        self.backlog.change_durably(change)
+        self.backlog.change(change);
+        self.backlog.when_safe()
+    }
+
+    /// Stores a message that came over HTTP; the receiver hears whether it has become safe.
+    pub(crate) fn telemetry_durably(
+        &mut self,
+        telemetry: &Telemetry<'_>,
+        sender: &Sender,
+        enqueued: UnixTime,
+    ) -> oneshot::Receiver<bool> {
+        self.backlog.telemetry(telemetry, sender, enqueued);
+        self.backlog.when_safe()
     }
 
     pub(crate) fn expect_outcome(&mut self, call: CallId) -> oneshot::Receiver<CallOutcome> {

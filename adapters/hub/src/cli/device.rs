@@ -56,9 +56,9 @@ pub(super) struct AddArgs {
     /// A second thumbprint, for the next certificate
     #[arg(long, value_name = "HEX", requires = "thumbprint")]
     secondary_thumbprint: Option<String>,
-    /// Know the device by a certificate of an authority that the hub trusts, made out to the device id
+    /// Know the device by a client certificate of an authority that the hub trusts, whose common name is the id
     #[arg(long, conflicts_with_all = ["primary_key", "thumbprint"])]
-    signed_by_authority: bool,
+    certificate_authority: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -126,7 +126,7 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
             "type": "sas",
             "symmetricKey": {"primaryKey": primary, "secondaryKey": args.secondary_key},
         }),
-        (None, None) if args.signed_by_authority => json!({"type": "certificateAuthority"}),
+        (None, None) if args.certificate_authority => json!({"type": "certificateAuthority"}),
         (None, None) => json!({"type": "sas"}),
     };
     let (device, module) = match args.id.split_once('/') {

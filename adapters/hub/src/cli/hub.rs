@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
+use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Scale, Tier};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
 
+use super::log::{self, LogFormat};
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -58,12 +59,21 @@ pub(super) struct HubArgs {
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
-    /// No lines for packets
+    /// No live view: only what is needed to connect is printed
     #[arg(long)]
     quiet: bool,
+    /// Keep to the rates and the daily quota of a tier: F1, B1, S1, B2, S2, B3 or S3. The hub then has one worker
+    #[arg(long, value_name = "TIER", value_parser = tier)]
+    tier: Option<Tier>,
+    /// Units of the tier
+    #[arg(long, value_name = "N", default_value_t = NonZero::<u16>::MIN, requires = "tier")]
+    units: NonZero<u16>,
     /// Threads that devices are spread over [default: one for each core that the hub may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<usize>>,
+    /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
+    #[arg(long, value_enum, default_value_t = LogFormat::Off)]
+    log: LogFormat,
 }
 
 impl HubArgs {
@@ -78,7 +88,10 @@ impl HubArgs {
             azure_timing: false,
             json: false,
             quiet: false,
+            tier: None,
+            units: NonZero::<u16>::MIN,
             workers: None,
+            log: LogFormat::Off,
         }
     }
 }
@@ -96,7 +109,10 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn serve(args: HubArgs) -> Result<(), Failure> {
     // First of all, so that a signal at any later moment ends the hub cleanly.
     let stop = stop_signal()?;
-    let view = View::stdout(if args.json { Format::Json } else { Format::Text }, !args.quiet);
+    let format = if args.json { Format::Json } else { Format::Text };
+    let log = log::start(args.log)?;
+    let is_quiet = args.quiet || log.is_some();
+    let view = if is_quiet { View::banner_alone(format) } else { View::stdout(format) };
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
@@ -137,12 +153,25 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         telemetry,
         tls::server_config(certificates)?,
         view,
-        args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
+        workers(args),
     )?;
 
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;
     Ok(Prepared { server, listeners, ready, state, lock })
+}
+
+fn tier(name: &str) -> Result<Tier, String> {
+    Tier::from_name(name).ok_or_else(|| "the tiers are F1, B1, S1, B2, S2, B3 and S3".to_owned())
+}
+
+/// The rates of a tier are those of all devices together: one worker counts for all.
+fn workers(args: &HubArgs) -> usize {
+    match (args.tier, args.workers) {
+        (Some(_), _) => 1,
+        (None, Some(workers)) => workers.get(),
+        (None, None) => thread::available_parallelism().map_or(1, NonZero::get),
+    }
 }
 
 fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> HubConfig {
@@ -154,7 +183,15 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
     };
     let (clock_skew, expiry_grace) =
         if args.azure_timing { (AZURE_SKEW, AZURE_GRACE) } else { (Duration::ZERO, Duration::ZERO) };
-    HubConfig { host_names, policies: policies.to_vec(), clock_skew, expiry_grace, ..HubConfig::default() }
+    HubConfig {
+        host_names,
+        policies: policies.to_vec(),
+        clock_skew,
+        expiry_grace,
+        fault_injection: true,
+        tier: args.tier.map(|tier| Scale { tier, units: args.units.get() }),
+        ..HubConfig::default()
+    }
 }
 
 /// The key of the device `demo`, which is registered if it is the first start.

@@ -8,14 +8,20 @@ use clap::{Args, Parser, Subcommand};
 use crate::Failure;
 use crate::state::StateDir;
 
+mod cert;
 mod client;
 mod demo;
 mod device;
+mod explain;
+mod fault;
 mod hub;
+mod log;
 mod messages;
+mod operations;
 mod sas;
 mod telemetry;
 mod twin;
+mod watch;
 
 /// An Azure IoT Hub on your own machine: MQTT 3.1.1 over TLS and WebSocket, with a live view that says why.
 #[derive(Debug, Parser)]
@@ -46,8 +52,18 @@ enum Command {
     /// Watch what devices send
     #[command(subcommand)]
     Telemetry(telemetry::TelemetryCommand),
+    /// Watch what begins, fails and ends at the hub, and why
+    #[command(subcommand)]
+    Operations(operations::OperationsCommand),
     /// Make a SAS token for a device
     Sas(sas::SasArgs),
+    /// Make certificates for devices
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
+    /// Let something go wrong for a device, to see how it bears that
+    Fault(fault::FaultArgs),
+    /// Say what a rule means and how to mend a breach, or what a capture means and where it breaks a rule
+    Explain(explain::ExplainArgs),
 }
 
 /// Which hub a sub-command talks to: by default the one that runs on the default state folder.
@@ -96,7 +112,11 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::C2d(command) => messages::run_cloud_to_device(command),
         Command::Method(command) => messages::run_method(command),
         Command::Telemetry(command) => telemetry::run(command),
+        Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
+        Command::Cert(command) => cert::run(command),
+        Command::Fault(args) => fault::run(&args),
+        Command::Explain(args) => explain::run(&args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask for what: every request shows a SAS token, and names the version of the API that it means.
+//! Who may ask for what: every request shows a SAS token, or the certificate of a device, and names the version of the API that it means.
 
 use std::time::Duration;
 
@@ -7,20 +7,35 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use devicebound::Rule;
-use devicebound::iothub::sas::{Demand, Rights, SasToken};
+use devicebound::iothub::sas::{Demand, Rights, SasToken, SymmetricKey};
+use percent_encoding::percent_decode_str;
 
-use super::{ApiError, Code, Service, Shared, header};
+use super::{ApiError, Code, Peer, Service, Shared, header};
 use crate::clock::unix_time;
 
 pub(super) async fn authorize(State(service): Shared, request: Request, next: Next) -> Response {
-    let (method, uri) = (request.method(), request.uri());
-    let allowed = service
-        .check_token(header(request.headers(), "authorization"), uri.path(), needed_right(method, uri.path()))
-        .and_then(|()| check_version(uri.path(), uri.query().unwrap_or_default()));
-    match allowed {
+    match service.check(&request).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
+}
+
+/// The device that sends or receives messages itself, which the other requests are not for.
+fn asking_device(method: &Method, path: &str) -> Option<String> {
+    let mut segments = path.trim_end_matches('/').split('/').skip(1);
+    let (Some("devices"), Some(device_id), Some("messages")) =
+        (segments.next(), segments.next(), segments.next())
+    else {
+        return None;
+    };
+    let of_device = match (segments.next()?, segments.next()) {
+        ("events", None) => true,
+        // The service sends with POST; with a lock behind it, the path is the device's in any case.
+        (place, lock) => {
+            place.eq_ignore_ascii_case("deviceBound") && (lock.is_some() || method == Method::GET)
+        }
+    };
+    of_device.then(|| percent_decode_str(device_id).decode_utf8_lossy().into_owned())
 }
 
 /// The right that a policy needs for a request.
@@ -37,18 +52,44 @@ fn needed_right(method: &Method, path: &str) -> Rights {
 }
 
 /// All versions have one shape here; Azure refuses requests that name none, and so does this hub, so that a program that
-/// works here works there. The streams are this hub's own.
+/// works here works there. What Azure does not have needs no version.
 fn check_version(path: &str, query: &str) -> Result<(), ApiError> {
-    const OWN: [&str; 2] = ["/messages/events", "/messages/operationsMonitoringEvents"];
+    const AZURES: [&str; 4] = ["/devices", "/twins", "/statistics", "/messages/serviceBound"];
     let names_one = |pair: &str| pair.strip_prefix("api-version=").is_some_and(|version| !version.is_empty());
-    if OWN.contains(&path) || query.split('&').any(names_one) {
+    if !AZURES.iter().any(|azures| path.starts_with(azures)) || query.split('&').any(names_one) {
         return Ok(());
     }
     Err(ApiError::new(Code::InvalidProtocolVersion, "append ?api-version=2021-04-12 to the path"))
 }
 
 impl Service {
-    fn check_token(&self, token: Option<&str>, path: &str, right: Rights) -> Result<(), ApiError> {
+    fn check(&self, request: &Request) -> impl Future<Output = Result<(), ApiError>> + Send + use<'_> {
+        let (method, path) = (request.method(), request.uri().path());
+        let token = header(request.headers(), "authorization").map(str::to_owned);
+        let version = check_version(path, request.uri().query().unwrap_or_default());
+        let device_id = asking_device(method, path);
+        let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
+        let right = needed_right(method, path);
+        let target = percent_decode_str(path).decode_utf8_lossy().into_owned();
+        async move {
+            match device_id {
+                Some(device_id) => {
+                    self.check_device(&device_id, token.as_deref(), certificate.as_ref()).await?
+                }
+                None => self.check_token(token.as_deref(), &target, right, &[])?,
+            }
+            version
+        }
+    }
+
+    /// Checks a token for a path of this hub. `keys` are those of the device that the path is about, if it asks itself.
+    pub(super) fn check_token(
+        &self,
+        token: Option<&str>,
+        path: &str,
+        right: Rights,
+        keys: &[&SymmetricKey],
+    ) -> Result<(), ApiError> {
         let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
         let missing =
             "the Authorization header is missing: send a token made from the service connection string";
@@ -63,13 +104,8 @@ impl Service {
         {
             return Err(broken(Rule::HostName));
         }
-        let demand = Demand {
-            target: &format!("{host}{path}"),
-            keys: &[],
-            right,
-            now: unix_time(),
-            skew: Duration::ZERO,
-        };
+        let demand =
+            Demand { target: &format!("{host}{path}"), keys, right, now: unix_time(), skew: Duration::ZERO };
         let policy = |name: &str| self.policies.iter().find(|policy| policy.name == name);
         token.verify(&demand, policy).map(|_| ()).map_err(|error| broken(error.rule()))
     }
@@ -103,6 +139,22 @@ mod tests {
     }
 
     #[test]
+    fn a_device_asks_for_its_own_messages_and_sends_telemetry() {
+        for (method, path, device_id) in [
+            (Method::POST, "/devices/a/messages/events", Some("a")),
+            (Method::GET, "/devices/a%23b/messages/deviceBound", Some("a#b")),
+            (Method::DELETE, "/devices/a/messages/devicebound/1-2", Some("a")),
+            (Method::POST, "/devices/a/messages/deviceBound/1-2/abandon", Some("a")),
+            (Method::POST, "/devices/a/messages/deviceBound", None),
+            (Method::GET, "/devices/a", None),
+            (Method::GET, "/messages/events", None),
+            (Method::DELETE, "/devices/a/commands", None),
+        ] {
+            assert_eq!(asking_device(&method, path).as_deref(), device_id, "{method} {path}");
+        }
+    }
+
+    #[test]
     fn a_request_names_the_version_of_the_api() {
         for query in ["api-version=2021-04-12", "top=3&api-version=2030-01-01"] {
             assert!(check_version("/devices", query).is_ok(), "{query}");
@@ -110,6 +162,7 @@ mod tests {
         for query in ["", "api-version=", "top=3", "x-api-version=1"] {
             assert!(check_version("/devices", query).is_err(), "{query}");
         }
+        assert!(check_version("/messages/serviceBound/feedback", "").is_err());
         assert!(check_version("/messages/events", "").is_ok());
     }
 }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use devicebound::hub::{CallFailure, EnqueueError, InvokeError, TierError, TwinUpdateError};
 use serde_json::json;
 
+use super::audit::Failed;
 use crate::clock::unix_time;
 
 /// The errors of the service API: Azure's name, Azure's number.
@@ -27,6 +28,8 @@ pub enum Code {
     InvalidMessageExpiryTime,
     /// 403010: a basic tier does not have it.
     NotInTier,
+    /// 403012.
+    DeviceDisabled,
     /// 403800.
     TooManyCalls,
     /// 404000: no such path.
@@ -45,6 +48,8 @@ pub enum Code {
     ModuleAlreadyExists,
     /// 412001.
     PreconditionFailed,
+    /// 412002.
+    MessageLockLost,
     /// 413001.
     MessageTooLarge,
     /// 429001.
@@ -65,6 +70,7 @@ impl Code {
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
             Self::NotInTier => ("OperationNotAllowedInCurrentTier", 403_010),
+            Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
@@ -74,6 +80,7 @@ impl Code {
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
+            Self::MessageLockLost => ("MessageLockLost", 412_002),
             Self::MessageTooLarge => ("MessageTooLarge", 413_001),
             Self::Throttled => ("ThrottlingException", 429_001),
             Self::ServiceUnavailable => ("ServiceUnavailable", 503_001),
@@ -149,6 +156,7 @@ impl IntoResponse for ApiError {
         let body =
             Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));
         let mut response = (self.code.status(), body).into_response();
+        response.extensions_mut().insert(Failed { number, message: self.message });
         response.headers_mut().insert("iothub-errorcode", HeaderValue::from_static(name));
         response
     }

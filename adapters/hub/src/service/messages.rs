@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::feedback::drop_old;
 use super::{ApiError, Code, Shared, client_id, find, header};
 use crate::backlog::Change;
+use crate::clock::unix_time;
 
 /// Application properties come in headers with this prefix. HTTP knows no case in header names, so they arrive in lower
 /// case; the query parameter `properties` takes a property bag, which keeps the case.
-const PROPERTY: &str = "iothub-app-";
+pub(super) const PROPERTY: &str = "iothub-app-";
 
 pub(super) async fn send(
     State(service): Shared,
@@ -31,6 +33,7 @@ pub(super) async fn send(
     let id = client_id.clone();
     let enqueued = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
+        drop_old(core, key, unix_time());
         let (_, commit) = core.hub.enqueue(now, key, message)?;
         Ok::<_, ApiError>(commit.device)
     });

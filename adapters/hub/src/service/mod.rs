@@ -8,10 +8,12 @@
 //! | `GET`, `PATCH`, `PUT /twins/{id}`, `…/modules/{id}` | ServiceConnect |
 //! | `POST /twins/{id}/methods`, `…/modules/{id}/methods` | ServiceConnect |
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
-//! | `GET /messages/events`, `/messages/operationsMonitoringEvents` | ServiceConnect |
+//! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
+//! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
+//! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
-//! Every request shows a SAS token of a policy with that right, and names an `api-version`; which one does not matter: there
-//! is one shape. Errors have the names and numbers of Azure.
+//! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
+//! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,8 +37,12 @@ use crate::transport::websocket;
 use crate::worker::Core;
 
 mod access;
+mod audit;
 mod bulk;
+mod device;
 mod error;
+mod faults;
+mod feedback;
 mod identity;
 mod messages;
 mod methods;
@@ -47,6 +53,7 @@ mod streams;
 mod twins;
 
 pub use error::{ApiError, Code};
+pub use feedback::Readers;
 pub use identity::new_identity;
 
 /// No request has a larger body: a method's payload is at most 128 KB, and JSON may escape each byte of it.
@@ -66,6 +73,8 @@ pub struct Service {
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
     pub host_names: Vec<String>,
+    /// Who reads feedback.
+    pub feedback: Readers,
 }
 
 /// The other end of an HTTPS connection.
@@ -91,8 +100,13 @@ pub fn router(service: Arc<Service>) -> Router {
             "/devices/{id}/modules/{module}",
             get(registry::show_module).put(registry::put_module).delete(registry::remove_module),
         )
-        .route("/devices/{id}/messages/deviceBound", post(messages::send))
-        .route("/devices/{id}/messages/devicebound", post(messages::send))
+        .route("/devices/{id}/messages/deviceBound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/devicebound", post(messages::send).get(device::receive))
+        .route("/devices/{id}/messages/deviceBound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/devicebound/{lock}", delete(device::complete))
+        .route("/devices/{id}/messages/deviceBound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/devicebound/{lock}/abandon", post(device::abandon))
+        .route("/devices/{id}/messages/events", post(device::send))
         .route("/devices/{id}/commands", delete(messages::purge))
         .route("/twins/{id}", get(twins::show).patch(twins::patch).put(twins::replace))
         .route(
@@ -101,13 +115,20 @@ pub fn router(service: Arc<Service>) -> Router {
         )
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
+        .route("/messages/serviceBound/feedback", get(feedback::receive))
+        .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
+        .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
+        .route("/faults/{id}", post(faults::inject))
+        .route("/faults/{id}/modules/{module}", post(faults::inject_module))
+        .route("/operations", get(streams::operations))
         .route("/messages/operationsMonitoringEvents", get(streams::operations))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(Arc::clone(&service), access::authorize))
-        .layer(from_fn(in_azures_shape));
+        .layer(from_fn(in_azures_shape))
+        .layer(from_fn_with_state(Arc::clone(&service), audit::record));
     Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
 }
 

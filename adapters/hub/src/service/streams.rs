@@ -1,4 +1,4 @@
-//! `GET /messages/events` and `GET /messages/operationsMonitoringEvents`: lines as they come.
+//! `GET /messages/events` and `GET /operations`: lines as they come.
 //!
 //! Query: `after` begins behind a cursor (`newest`: with the next line; default 0: the oldest that is kept), `deviceId`
 //! leaves out other devices, `follow=false` ends when all that is kept was sent. Lines are NDJSON, or server-sent events

@@ -4,31 +4,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
+use rcgen::{DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use sha2::{Digest as _, Sha256};
-use time::OffsetDateTime;
 
+use super::authority::{self, Authority, Files, cannot_make, unusable};
 use super::tls::provider;
 use crate::Failure;
 use crate::state::{Secrecy, StateDir};
 
-const CA_CERTIFICATE: &str = "ca.pem";
-const CA_KEY: &str = "ca.key";
+const AUTHORITY: Files = Files {
+    certificate: "ca.pem",
+    key: "ca.key",
+    name: "devicebound local authority",
+    when_lost: "devices then need the new ca.pem",
+};
 const SERVER_CERTIFICATE: &str = "server.pem";
 const SERVER_KEY: &str = "server.key";
 
-/// A day back, because a device's clock may be behind ours.
-const BACKDATED: Duration = Duration::from_secs(24 * 3600);
-/// The authority outlives the projects that use it.
-const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// What a lost server certificate means.
+const RENEWED: &str = "devices trust it as they did the old one";
 /// Some platforms refuse server certificates that live longer than 398 days.
 const SERVER_LIFE: Duration = Duration::from_secs(397 * 24 * 3600);
 /// A certificate that runs out sooner is made anew at start.
@@ -53,98 +51,54 @@ pub struct Certificates {
 /// When a name is no host name, or the folder cannot be read or written.
 pub fn load_or_make(state: &StateDir, names: &[String]) -> Result<Certificates, Failure> {
     let names = all_names(names)?;
-    let authority = Authority::load_or_make(state)?;
+    let authority = Authority::load_or_make(state, &AUTHORITY)?;
     let stored = match (state.read(SERVER_CERTIFICATE)?, state.read(SERVER_KEY)?) {
         (Some(certificate), Some(key)) => {
-            authority.still_serves(&certificate, &names).then_some((certificate, key))
+            still_serves(&authority, &certificate, &names).then_some((certificate, key))
         }
         _ => None,
     };
     let (certificate, key) = match stored {
         Some(stored) => stored,
-        None => authority.issue(state, &names)?,
+        None => issue(state, &authority, &names)?,
     };
-    let chain = vec![parse_certificate(&certificate, SERVER_CERTIFICATE)?, authority.certificate()?];
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(SERVER_KEY, &error))?;
-    Ok(Certificates { chain, key, ca_path: state.file(CA_CERTIFICATE) })
+    let chain = vec![parse(&certificate)?, authority.certificate()?];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|error| unusable(SERVER_KEY, RENEWED, &error))?;
+    Ok(Certificates { chain, key, ca_path: state.file(AUTHORITY.certificate) })
 }
 
-struct Authority {
-    certificate_pem: String,
-    key_pem: String,
+/// Issues a certificate for these names, and keeps it.
+fn issue(
+    state: &StateDir,
+    authority: &Authority,
+    names: &[ServerName<'static>],
+) -> Result<(String, String), Failure> {
+    let failed = |error| cannot_make("the server certificate", &error);
+    let mut params = authority::lasting(SERVER_LIFE);
+    params.distinguished_name.push(DnType::CommonName, "devicebound hub");
+    params.subject_alt_names = names.iter().map(alt_name).collect::<Result<_, _>>().map_err(failed)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let (certificate, key) = authority.issue(params)?;
+    state.write(SERVER_KEY, key.as_bytes(), Secrecy::Secret)?;
+    state.write(SERVER_CERTIFICATE, certificate.as_bytes(), Secrecy::Open)?;
+    Ok((certificate, key))
 }
 
-impl Authority {
-    fn load_or_make(state: &StateDir) -> Result<Self, Failure> {
-        match (state.read(CA_CERTIFICATE)?, state.read(CA_KEY)?) {
-            (Some(certificate_pem), Some(key_pem)) => Ok(Self { certificate_pem, key_pem }),
-            _ => Self::make(state),
-        }
-    }
-
-    fn make(state: &StateDir) -> Result<Self, Failure> {
-        let key = KeyPair::generate().map_err(|error| cannot_make("the authority", &error))?;
-        let certificate =
-            Self::params(&key).self_signed(&key).map_err(|error| cannot_make("the authority", &error))?;
-        let made = Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
-        // The key first: a certificate without its key would be taken for a whole authority by devices, not by us.
-        state.write(CA_KEY, made.key_pem.as_bytes(), Secrecy::Secret)?;
-        state.write(CA_CERTIFICATE, made.certificate_pem.as_bytes(), Secrecy::Open)?;
-        Ok(made)
-    }
-
-    /// The same for the same key, so that the key alone is enough to issue.
-    fn params(key: &KeyPair) -> CertificateParams {
-        let mut params = lasting(CA_LIFE);
-        // Two authorities of one name in a trust store are told apart badly by some libraries: the name carries the key.
-        let fingerprint = Sha256::digest(key.public_key_raw());
-        let short: String = fingerprint.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        params.distinguished_name.push(DnType::CommonName, format!("devicebound local authority {short}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-    }
-
-    fn certificate(&self) -> Result<CertificateDer<'static>, Failure> {
-        parse_certificate(&self.certificate_pem, CA_CERTIFICATE)
-    }
-
-    fn issue(&self, state: &StateDir, names: &[ServerName<'static>]) -> Result<(String, String), Failure> {
-        let failed = |error| cannot_make("the server certificate", &error);
-        let ca_key = KeyPair::from_pem(&self.key_pem).map_err(|error| unusable(CA_KEY, &error))?;
-        let ca_params = Self::params(&ca_key);
-        let issuer = Issuer::from_params(&ca_params, ca_key);
-
-        let mut params = lasting(SERVER_LIFE);
-        params.distinguished_name.push(DnType::CommonName, "devicebound hub");
-        params.subject_alt_names = names.iter().map(alt_name).collect::<Result<_, _>>().map_err(failed)?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(failed)?.pem();
-        let key = key.serialize_pem();
-        state.write(SERVER_KEY, key.as_bytes(), Secrecy::Secret)?;
-        state.write(SERVER_CERTIFICATE, certificate.as_bytes(), Secrecy::Open)?;
-        Ok((certificate, key))
-    }
-
-    /// Whether a client that trusts this authority takes the certificate for every name, now and for a while.
-    fn still_serves(&self, certificate_pem: &str, names: &[ServerName<'static>]) -> bool {
-        let check = || {
-            let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
-            let mut roots = RootCertStore::empty();
-            roots.add(self.certificate().ok()?).ok()?;
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(roots.into(), provider()).build().ok()?;
-            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-            let later = UnixTime::since_unix_epoch(since_epoch.saturating_add(RENEW_BEFORE));
-            let takes = |name| verifier.verify_server_cert(&certificate, &[], name, &[], later).is_ok();
-            Some(names.iter().all(takes))
-        };
-        check().unwrap_or(false)
-    }
+/// Whether a client that trusts this authority takes the certificate for every name, now and for a while.
+fn still_serves(authority: &Authority, certificate_pem: &str, names: &[ServerName<'static>]) -> bool {
+    let check = || {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().ok()?).ok()?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider()).build().ok()?;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        let later = UnixTime::since_unix_epoch(since_epoch.saturating_add(RENEW_BEFORE));
+        let takes = |name| verifier.verify_server_cert(&certificate, &[], name, &[], later).is_ok();
+        Some(names.iter().all(takes))
+    };
+    check().unwrap_or(false)
 }
 
 fn all_names(names: &[String]) -> Result<Vec<ServerName<'static>>, Failure> {
@@ -169,32 +123,13 @@ fn alt_name(name: &ServerName<'static>) -> Result<SanType, rcgen::Error> {
     }
 }
 
-fn lasting(life: Duration) -> CertificateParams {
-    let now = OffsetDateTime::now_utc();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.not_before = now - BACKDATED;
-    params.not_after = now + life;
-    params
-}
-
-fn parse_certificate(pem: &str, file: &str) -> Result<CertificateDer<'static>, Failure> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| unusable(file, &error))
+fn parse(certificate_pem: &str) -> Result<CertificateDer<'static>, Failure> {
+    CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+        .map_err(|error| unusable(SERVER_CERTIFICATE, RENEWED, &error))
 }
 
 fn not_a_name(name: &str) -> Failure {
     Failure::new(format!("`{name}` is neither a host name nor an IP address"), "check --name and --listen")
-}
-
-fn cannot_make(what: &str, error: &rcgen::Error) -> Failure {
-    Failure::new(format!("cannot make {what}: {error}"), "check the names given with --name")
-}
-
-fn unusable(file: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(
-        format!("{file} in the state folder cannot be used: {error}"),
-        format!("restore {file}, or remove it to have a new one made; devices then need the new ca.pem"),
-    )
 }
 
 #[cfg(test)]
@@ -211,9 +146,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let first = server_certificate(&state, &["hub.example"]);
-        let authority = state.read(CA_CERTIFICATE).unwrap();
+        let authority = state.read(AUTHORITY.certificate).unwrap();
         assert_eq!(server_certificate(&state, &["hub.example"]), first);
-        assert_eq!(state.read(CA_CERTIFICATE).unwrap(), authority);
+        assert_eq!(state.read(AUTHORITY.certificate).unwrap(), authority);
     }
 
     #[test]
@@ -221,9 +156,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let first = server_certificate(&state, &[]);
-        let authority = state.read(CA_CERTIFICATE).unwrap();
+        let authority = state.read(AUTHORITY.certificate).unwrap();
         assert_ne!(server_certificate(&state, &["hub.example", "10.1.2.3"]), first);
-        assert_eq!(state.read(CA_CERTIFICATE).unwrap(), authority);
+        assert_eq!(state.read(AUTHORITY.certificate).unwrap(), authority);
     }
 
     #[test]
@@ -231,7 +166,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let first = server_certificate(&state, &[]);
-        state.remove(CA_KEY);
+        state.remove(AUTHORITY.key);
         assert_ne!(server_certificate(&state, &[]), first);
     }
 
@@ -243,7 +178,7 @@ mod tests {
         let state = StateDir::open(&folder.path().join("state")).unwrap();
         server_certificate(&state, &[]);
         let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(state.file(CA_KEY)), 0o600);
+        assert_eq!(mode(state.file(AUTHORITY.key)), 0o600);
         assert_eq!(mode(state.file(SERVER_KEY)), 0o600);
         assert_eq!(mode(state.path().to_path_buf()), 0o700);
     }

@@ -8,7 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::buffers::Buffers;
 
+mod authority;
 pub mod certs;
+pub mod device_certs;
 pub mod tls;
 pub(crate) mod tls_socket;
 pub mod websocket;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use devicebound::hub::ClientCertificate;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CommonState, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    CipherSuite, CommonState, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -24,7 +27,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// When certificate and key do not belong together.
 pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Failure> {
-    let provider = provider();
+    let provider = server_provider();
     let verifier = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
     let build = || {
         ServerConfig::builder_with_provider(provider)
@@ -32,13 +35,35 @@ pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Fa
             .with_client_cert_verifier(verifier)
             .with_single_cert(certificates.chain, certificates.key)
     };
-    let config = build().map_err(|error| {
+    let mut config = build().map_err(|error| {
         Failure::new(
             format!("server.pem and server.key in the state folder cannot be used: {error}"),
             "remove both; the hub makes new ones of the same authority",
         )
     })?;
+    config.ignore_client_order = true;
+    // Devices stay connected for days, and few keep tickets: one that comes back makes a full handshake. Tickets would cost
+    // each handshake two more messages, and the hub memory for sessions.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
+}
+
+/// The same cryptography with AES-128 before AES-256: SHA-256, for which processors have instructions, makes a handshake
+/// cheaper by a tenth than SHA-384, and the keys of the exchange have 128 bits of strength either way.
+fn server_provider() -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    // Stable: else in the order of rustls, so that TLS 1.3 stays before 1.2.
+    let is_aes_128 = |suite: CipherSuite| {
+        matches!(
+            suite,
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    };
+    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+    Arc::new(provider)
 }
 
 /// The certificate that the client showed in a finished handshake. No chain is looked at: it is known by its thumbprints.

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
 use devicebound_hub::clock::unix_time;
-use devicebound_hub::service::{Service, router};
+use devicebound_hub::service::{Readers, Service, router};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -30,6 +30,7 @@ impl Client {
             telemetry: Arc::clone(&hub.store.telemetry),
             policies,
             host_names: Vec::new(),
+            feedback: Readers::default(),
         };
         Self { hub, router: router(Arc::new(service)) }
     }

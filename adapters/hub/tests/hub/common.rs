@@ -94,10 +94,13 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn start() -> Self {
+        Self::start_with(View::default())
+    }
+
+    pub(crate) fn start_with(view: View) -> Self {
         let store = MemoryStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let (engine, parts) =
-            Engine::start(HubConfig::default(), Box::new(store.clone()), View::default(), 2).unwrap();
+        let (engine, parts) = Engine::start(HubConfig::default(), Box::new(store.clone()), view, 2).unwrap();
         let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());
         // On the thread of the test, so that it may hold the clock.

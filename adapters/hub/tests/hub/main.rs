@@ -1,9 +1,12 @@
 //! The hub as a whole: on pipes, on sockets, over its service API, as a program.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
+mod capture;
 mod client;
 mod common;
 mod connection;
+mod device_http;
+mod feedback;
 mod program;
 mod registry;
 mod service;

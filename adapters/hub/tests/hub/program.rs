@@ -196,3 +196,50 @@ fn the_view_tells_a_client_without_tls_what_it_did_wrong() {
     assert_eq!(line["event"], "tlsFailed");
     assert!(line["text"].as_str().unwrap().contains("speaks without TLS"), "{line}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_structured_log_stands_in_for_the_live_view_and_does_not_repeat_it() {
+    let state = tempfile::tempdir().unwrap();
+    let mut hub = devicebound()
+        .args(["hub", "--json", "--log", "json", "--listen", "127.0.0.1", "--port", "0", "--https-port", "0"])
+        .arg("--state")
+        .arg(state.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(hub.stdout.take().unwrap()).lines();
+    let mut logged = BufReader::new(hub.stderr.take().unwrap()).lines();
+    let ready: Value = serde_json::from_str(&shown.next().unwrap().unwrap()).unwrap();
+    let mut plain = std::net::TcpStream::connect(ready["mqtt"].as_str().unwrap()).unwrap();
+    std::io::Write::write_all(&mut plain, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00").unwrap();
+    let line: Value = serde_json::from_str(&logged.next().unwrap().unwrap()).unwrap();
+    assert_eq!((line["event"].as_str(), line["level"].as_str()), (Some("tlsFailed"), Some("WARN")), "{line}");
+    Command::new("kill").arg("-TERM").arg(hub.id().to_string()).status().unwrap();
+    assert!(hub.wait().unwrap().success());
+    assert!(shown.next().is_none(), "the view shows no more than that the hub is ready");
+}
+
+#[test]
+fn what_happened_can_be_watched_and_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let _hub = RunningHub::start(state);
+    complaint(&tool(state, &["device", "show", "nobody"]));
+    let told = printed(&tool(state, &["operations", "watch", "--no-follow"]));
+    assert!(told.contains("DeviceIdentityOperations/get 404001"), "{told}");
+    let lines =
+        printed(&tool(state, &["operations", "watch", "--no-follow", "--json", "--device", "nobody"]));
+    let event: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(event["sharedAccessPolicy"], "iothubowner");
+
+    let rule = printed(&devicebound().args(["explain", "hub-d2c-qos2"]).output().unwrap());
+    assert!(rule.contains("publish at QoS 1"), "{rule}");
+    let bytes = state.join("bytes.hex");
+    std::fs::write(&bytes, "> 34 05 00 01 61 00 01\n").unwrap();
+    let told = printed(&devicebound().args(["explain", "--hex"]).arg(&bytes).output().unwrap());
+    assert!(told.contains("HUB-D2C-QOS2") && told.contains("bytes: 34"), "{told}");
+    let wrong = complaint(&devicebound().args(["explain", "HUB-D2C"]).output().unwrap());
+    assert!(wrong.contains("did you mean") && wrong.contains("HUB-D2C-SIZE"), "{wrong}");
+}

@@ -41,7 +41,7 @@ fn ids(rows: &Value) -> Vec<String> {
     rows.as_array().unwrap().iter().map(|row| row["deviceId"].as_str().unwrap().to_owned()).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_query_finds_twins_by_every_part_that_they_have() {
     let client = with_devices(4).await;
     client.ask("PUT", "/devices/dev1/modules/m", &[], json!({})).await;
@@ -72,7 +72,7 @@ async fn a_query_finds_twins_by_every_part_that_they_have() {
     assert_eq!(rows, json!([{"deviceId": "dev1", "at": "south"}]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn pages_go_on_where_the_last_one_ended() {
     let client = with_devices(5).await;
     let (mut pages, mut token) = (Vec::new(), String::new());
@@ -92,7 +92,7 @@ async fn pages_go_on_where_the_last_one_ended() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn twins_are_counted_by_groups() {
     let client = with_devices(5).await;
     let (_, _, rows) =
@@ -102,7 +102,7 @@ async fn twins_are_counted_by_groups() {
     assert_eq!(rows, json!([{"n": 0}]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_no_query_is_refused_with_the_place_where_it_is_wrong() {
     let client = Client::start();
     let (status, _, body) = client.query("SELECT * FROM devices WHERE tags.a ! 1", &[]).await;
@@ -113,7 +113,7 @@ async fn what_is_no_query_is_refused_with_the_place_where_it_is_wrong() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_entry_of_a_bulk_request_does_what_its_mode_says() {
     let client = Client::start();
     let (_, made) = client.ask("PUT", "/devices/a", &[], json!({})).await;
@@ -150,7 +150,7 @@ async fn an_entry_of_a_bulk_request_does_what_its_mode_says() {
     assert_eq!(modules[0]["moduleId"], "m");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_bulk_request_that_cannot_be_meant_changes_nothing() {
     let client = Client::start();
     let many: Vec<Value> = (0..101).map(|number| json!({"id": number.to_string()})).collect();
@@ -170,7 +170,7 @@ async fn a_bulk_request_that_cannot_be_meant_changes_nothing() {
     assert_eq!(client.ids("SELECT * FROM devices").await, ["demo"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn devices_are_counted_and_modules_are_not() {
     let client = with_devices(2).await;
     client.ask("PUT", "/devices/dev1/modules/m", &[], json!({})).await;
@@ -182,7 +182,7 @@ async fn devices_are_counted_and_modules_are_not() {
     assert_eq!(service, json!({"connectedDeviceCount": 1}));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn keys_stay_until_others_are_named_and_come_where_there_were_none() {
     let client = Client::start();
     let keys = |identity: &Value| identity["authentication"]["symmetricKey"].clone();
@@ -200,7 +200,7 @@ async fn keys_stay_until_others_are_named_and_come_where_there_were_none() {
     assert_eq!(keys(&again)["primaryKey"].as_str().unwrap().len(), 44, "{again}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_list_has_as_many_devices_as_are_asked_for() {
     let client = with_devices(3).await;
     for (top, expected) in [("1", 1), ("3", 3), ("0", 4), ("1001", 4), ("x", 4)] {
@@ -209,7 +209,7 @@ async fn a_list_has_as_many_devices_as_are_asked_for() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn whatever_is_refused_is_refused_in_azures_shape() {
     let client = Client::start();
     for (method, path, body, status, name) in [

@@ -108,14 +108,15 @@ async fn a_twin_is_changed_by_those_who_have_read_it() {
     assert_eq!(status, StatusCode::OK);
     let desired = &changed["properties"]["desired"];
     assert_eq!((&desired["interval"], &desired["$version"]), (&json!(5), &json!(2)));
-    assert_eq!(desired["$metadata"]["interval"]["$lastUpdatedVersion"], 2, "{desired}");
+    assert_eq!(desired["$metadata"]["interval"]["$lastUpdatedVersion"], 2);
     assert_eq!(changed["tags"], json!({"site": "north"}));
     let (status, _) = client.ask("PATCH", "/twins/demo", &[("if-match", &etag)], patch).await;
     assert_eq!(status, StatusCode::PRECONDITION_FAILED);
     let replacement = json!({"properties": {"desired": {"mode": "eco"}}});
     let (_, replaced) = client.ask("PUT", "/twins/demo", &[], replacement).await;
     let desired = &replaced["properties"]["desired"];
-    assert_eq!((&desired["mode"], &desired["interval"]), (&json!("eco"), &Value::Null), "{desired}");
+    assert_eq!((&desired["mode"], &desired["$version"]), (&json!("eco"), &json!(3)));
+    assert_eq!(desired.get("interval"), None);
     assert_eq!(replaced["tags"], json!({"site": "north"}));
     let (status, _) = client.ask("PATCH", "/twins/demo", &[], json!({"properties": {"desired": 1}})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -196,4 +197,50 @@ async fn an_unknown_path_is_said_to_be_one() {
     let (status, body) = client.ask("GET", "/jobs/v2", &[], Value::Null).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(message(&body).contains("/jobs/v2"), "{body}");
+}
+
+#[tokio::test(flavor = "local")]
+async fn every_request_leaves_an_event_and_a_refused_one_says_who_asked() {
+    let client = Client::start();
+    client.ask("PUT", "/devices/pump", &[], json!({"deviceId": "pump"})).await;
+    client.ask("POST", "/devices/pump/messages/deviceBound", &[], json!("hi")).await;
+    client.ask("POST", "/twins/pump/methods", &[], json!({"methodName": "reboot"})).await;
+    client.ask_as("device", "GET", "/twins/pump", &[], Value::Null).await;
+    let (_, whole) = client.ask("GET", "/operations?follow=false", &[], Value::Null).await;
+    assert!(whole.is_null(), "several lines are not one JSON value");
+    let mut events = Vec::new();
+    while let Some(entry) = client.hub.engine.operations.log.after(events.len() as u64) {
+        events.push(serde_json::from_str::<Value>(&entry.line).unwrap());
+    }
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let text = |name| event[name].as_str().unwrap_or_default();
+            (text("category"), text("operationName"), text("statusType"), text("deviceId"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("DeviceIdentityOperations", "create", "", "pump"),
+            ("C2DCommands", "ingress", "", "pump"),
+            ("DirectMethods", "send", "404103", "pump"),
+            ("C2DTwinOperations", "read", "401002", "pump"),
+        ]
+    );
+    assert_eq!(events[3]["sharedAccessPolicy"], "device");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_fault_cuts_the_device_that_it_is_for_and_no_other() {
+    let client = Client::start();
+    let mut device = client.hub.connected(&connect()).await;
+    let fault = json!({"fault": "kill-tcp"});
+    let (status, _) = client.ask("POST", "/faults/demo", &[], fault.clone()).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(device.receive().await, None);
+    let (status, _) = client.ask("POST", "/faults/nobody", &[], fault).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = client.ask("POST", "/faults/demo", &[], json!({"fault": "earthquake"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,7 +23,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::common::{ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, key, puback, publish};
+use crate::common::{
+    ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, connect_with_will, key, puback, publish,
+};
 
 struct Sockets {
     mqtt: SocketAddr,
@@ -138,6 +141,60 @@ async fn tls_1_2_and_1_3_both_carry_mqtt() {
         device.send(&connect()).await;
         assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED), "{version:?}");
     }
+}
+
+#[tokio::test]
+async fn a_message_of_many_tls_records_passes_and_what_follows_it() {
+    let hub = Sockets::start(|_| {}).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], None)).await);
+        device.send(&connect()).await;
+        assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+        let mut sent = publish(1, &vec![b'x'; 262_144]);
+        (2..=40).for_each(|id| sent.extend(publish(id, b"hello")));
+        device.send(&sent).await;
+        for id in 1..=40 {
+            assert_eq!(device.receive().await, Some(puback(id)), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_close_notify_is_gone_and_its_will_comes() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut device = Device::new(hub.dial(hub.mqtt, hub.client(rustls::ALL_VERSIONS, None)).await);
+    device.send(&connect_with_will()).await;
+    assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+    device.stream.shutdown().await.unwrap();
+    hub.store.telemetry.wait_after(0).await;
+    assert_eq!(device.receive().await, None);
+}
+
+#[tokio::test]
+async fn tls_that_comes_byte_by_byte_is_tls() {
+    let hub = Sockets::start(|_| {}).await;
+    let socket = TcpStream::connect(hub.mqtt).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let (near, far) = tokio::io::duplex(1);
+    tokio::spawn(async move {
+        let (mut near, mut socket) = (near, socket);
+        let _ = tokio::io::copy_bidirectional_with_sizes(&mut near, &mut socket, 1, 1).await;
+    });
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = hub.client(rustls::ALL_VERSIONS, None).connect(name, far).await.unwrap();
+    let mut device = Device::new(stream);
+    device.send(&connect()).await;
+    assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
+}
+
+#[tokio::test]
+async fn who_speaks_without_tls_is_told_by_an_alert() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut socket = TcpStream::connect(hub.mqtt).await.unwrap();
+    socket.write_all(&connect()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer).await;
+    assert_eq!(answer.first(), Some(&21), "the content type of alerts (RFC 8446 §5.1): {answer:?}");
 }
 
 #[tokio::test]

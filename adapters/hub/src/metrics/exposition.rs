@@ -1,0 +1,198 @@
+//! The numbers as text, in the OpenMetrics format.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use devicebound::Rule;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::{CLASSES, Message, Metrics, PACKETS, process};
+
+/// What a response says that it is.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is looked up at a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Connections of any phase.
+    pub connections: u64,
+    /// Identities that the registry has.
+    pub records: u64,
+    /// Bytes of telemetry that wait for the store.
+    pub backlog_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Scrape {
+    metrics: Arc<Metrics>,
+    gauges: Gauges,
+}
+
+/// All numbers, and those of the process.
+pub(super) fn text(metrics: Arc<Metrics>, gauges: Gauges) -> String {
+    let mut registry = Registry::with_prefix("devicebound");
+    registry.register_collector(Box::new(Scrape { metrics, gauges }));
+    let mut process = Registry::with_prefix("process");
+    process.register_collector(Box::new(process::Process));
+    let mut text = String::new();
+    // A string takes everything that is written to it.
+    let _ = prometheus_client::encoding::text::encode_registry(&mut text, &process);
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+impl Metrics {
+    /// All numbers as text of the type [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn text(self: &Arc<Self>, gauges: Gauges) -> String {
+        text(Arc::clone(self), gauges)
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self { metrics, gauges } = self;
+        let opened = metrics.opened.load(Ordering::Relaxed);
+        counter(&mut encoder, "connections_opened", "Transports that were there", opened)?;
+        let refused = by_rule(&metrics.refused);
+        family(
+            &mut encoder,
+            "connections_refused",
+            "Connections that were never accepted, by rule",
+            "rule",
+            &refused,
+        )?;
+        let closed = by_rule(&metrics.closed);
+        family(
+            &mut encoder,
+            "connections_closed",
+            "Accepted connections that ended, by rule",
+            "rule",
+            &closed,
+        )?;
+        let tls_failed = metrics.tls_failed.load(Ordering::Relaxed);
+        counter(&mut encoder, "tls_failed", "TLS handshakes that came to nothing", tls_failed)?;
+
+        let packets = PACKETS.map(|(packet, name)| {
+            let count =
+                |counters: &super::Counters| counters.packets.get(packet as usize).map_or(0, |own| own.get());
+            (name, metrics.sum(count))
+        });
+        family(&mut encoder, "packets", "Packets that devices sent", "type", &packets)?;
+        let messages = Message::ALL.map(|(message, name)| {
+            (name, metrics.sum(|counters| counters.messages.get(message as usize).map_or(0, |own| own.get())))
+        });
+        family(&mut encoder, "messages", "What the hub did for packets", "kind", &messages)?;
+        let bytes = [
+            ("received", metrics.sum(|counters| counters.received_bytes.get())),
+            ("sent", metrics.sum(|counters| counters.sent_bytes.get())),
+        ];
+        family(&mut encoder, "bytes", "MQTT bytes, without those of TLS", "direction", &bytes)?;
+        let throttled = throttled(metrics);
+        counter(
+            &mut encoder,
+            "throttled",
+            "Connections that ended or were refused by a rate or a quota",
+            throttled,
+        )?;
+
+        let classes: Vec<u64> = (0..=CLASSES.len())
+            .map(|class| {
+                metrics
+                    .sum(|counters| counters.acknowledgements.classes.get(class).map_or(0, |own| own.get()))
+            })
+            .collect();
+        let micros = metrics.sum(|counters| counters.acknowledgements.micros.get());
+        let help = "From the arrival of a QoS 1 message until it is safe";
+        histogram(&mut encoder, "acknowledgement_seconds", help, &classes, micros)?;
+        let classes: Vec<u64> =
+            metrics.writes.classes.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let micros = metrics.writes.micros.load(Ordering::Relaxed);
+        histogram(
+            &mut encoder,
+            "store_write_seconds",
+            "A batch of the store, its fsync included",
+            &classes,
+            micros,
+        )?;
+
+        gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
+        gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
+        gauge(&mut encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
+    }
+}
+
+/// The rules that have ended something, each with how often.
+fn by_rule(counts: &[AtomicU64]) -> Vec<(&'static str, u64)> {
+    let counts = Rule::ALL.iter().zip(counts).map(|(rule, count)| (rule.id(), count.load(Ordering::Relaxed)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+fn throttled(metrics: &Metrics) -> u64 {
+    let is_limit =
+        |rule: Rule| matches!(rule, Rule::Throttled | Rule::ThrottledConnect | Rule::QuotaExceeded);
+    let counts = Rule::ALL.iter().zip(metrics.closed.iter().zip(&metrics.refused));
+    counts
+        .filter(|(rule, _)| is_limit(**rule))
+        .map(|(_, (closed, refused))| {
+            closed.load(Ordering::Relaxed).wrapping_add(refused.load(Ordering::Relaxed))
+        })
+        .fold(0, u64::wrapping_add)
+}
+
+fn describe<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+    metric_type: MetricType,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, metric_type)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> fmt::Result {
+    describe(encoder, name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, _, f64>(&count, None)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    describe(encoder, name, help, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    counts: &[(&str, u64)],
+) -> fmt::Result {
+    let mut family = describe(encoder, name, help, MetricType::Counter)?;
+    for (value, count) in counts {
+        family.encode_family(&[(label, *value)])?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+    }
+    Ok(())
+}
+
+/// `classes` are counts of their own; the format wants each to contain those below.
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    classes: &[u64],
+    micros: u64,
+) -> fmt::Result {
+    // Counts of a few years are exact in a float, and times need not be.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let ends = CLASSES.map(seconds).into_iter().chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = ends.zip(classes.iter().copied()).collect();
+    let count = classes.iter().copied().fold(0, u64::wrapping_add);
+    describe(encoder, name, help, MetricType::Histogram)?.encode_histogram::<NoLabelSet>(
+        seconds(micros),
+        count,
+        &buckets,
+        None,
+    )
+}
