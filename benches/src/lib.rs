@@ -1,5 +1,7 @@
-//! What the benches share: the workloads, and a way to time them that gives the time of one packet.
+//! What the benches share: the workloads, and a way to time them that gives the time of one packet; and load for servers.
 
+#[cfg(feature = "load")]
+pub mod load;
 pub mod workloads;
 
 use std::time::{Duration, Instant};

@@ -13,10 +13,9 @@ use devicebound_hub::Failure;
 use devicebound_hub::backlog::Change;
 use devicebound_hub::engine::Engine;
 use devicebound_hub::listen::{self, Ports};
-use devicebound_hub::log::EventLog;
 use devicebound_hub::server::Server;
 use devicebound_hub::state::StateDir;
-use devicebound_hub::store::FileStore;
+use devicebound_hub::store::{DiskStore, Retention, Store as _, TelemetryLog};
 use devicebound_hub::transport::{certs, tls};
 use devicebound_hub::view::View;
 use devicebound_hub::worker::{CallOutcome, Core};
@@ -43,7 +42,7 @@ pub struct SocketHub {
     /// The hub itself.
     pub engine: Arc<Engine>,
     /// All telemetry that was stored.
-    pub telemetry: Arc<EventLog>,
+    pub telemetry: Arc<TelemetryLog>,
     /// What came of the last call of a method.
     pub outcome: Option<oneshot::Receiver<CallOutcome>>,
     runtime: Runtime,
@@ -65,12 +64,12 @@ impl SocketHub {
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let state = StateDir::open(folder.path()).expect("the folder is ours");
         let certificates = certs::load_or_make(&state, &[]).expect("certificates can be made");
-        let telemetry = Arc::new(EventLog::default());
+        let store = DiskStore::at(&state, Retention::default()).expect("an empty folder can be used");
+        let telemetry = store.telemetry();
         let server = Server::start(
             HubConfig::default(),
             Vec::new(),
-            Box::new(FileStore::new(&state, Arc::clone(&telemetry))),
-            Arc::clone(&telemetry),
+            Box::new(store),
             tls::server_config(certificates).expect("the certificate was made for the key"),
             View::default(),
             2,
@@ -144,7 +143,8 @@ impl SocketHub {
     pub fn stored(&self) -> Vec<String> {
         use base64::Engine as _;
         let body = |cursor| {
-            let line: Value = serde_json::from_str(&self.telemetry.after(cursor)?.line).expect("it is JSON");
+            let page = self.telemetry.page(cursor).expect("the store can be read");
+            let line: Value = serde_json::from_str(&page.first()?.line).expect("it is JSON");
             let body = line["body"].as_str().expect("each line has its body");
             let body = base64::engine::general_purpose::STANDARD.decode(body).expect("it is base64");
             Some(String::from_utf8(body).expect("all bodies are text"))

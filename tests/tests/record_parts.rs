@@ -57,7 +57,7 @@ fn a_message_that_is_missing_or_not_listed_or_in_the_wrong_place_is_refused() {
     let record = record();
     let head = record.to_head();
     let all = entries(&record);
-    let [a, b, c] = all.as_slice() else { unreachable!("three messages wait") };
+    let [a, b, c] = &all[..] else { unreachable!("three messages wait") };
     assert!(read(&head, &[a, b, c]).is_ok());
     for wrong in [vec![], vec![a, b], vec![a, c, b], vec![a, a, b], vec![a, b, c, c], vec![b, c]] {
         assert_eq!(read(&head, &wrong).unwrap_err(), SnapshotError::Messages);

@@ -5,12 +5,12 @@ use std::mem;
 
 use devicebound::Rule;
 use devicebound::hub::{DeviceKey, DeviceRecord, Hub, LinkId, Receipt, Revision, Telemetry};
-use devicebound::time::UnixTime;
+use devicebound::time::{Instant, UnixTime};
 use tokio::sync::oneshot;
 
 use crate::block::Block;
 use crate::message::Sender;
-use crate::store::{Batch, Store};
+use crate::store::{Batch, Ledger, RecordChange, Store};
 use crate::view::View;
 
 /// From so many bytes on, a worker's connections stop reading until the writer has caught up.
@@ -24,6 +24,8 @@ pub(crate) struct Backlog {
     number: u64,
     /// What to say once the block is stored.
     receipts: Vec<(LinkId, Receipt)>,
+    /// When the first of them was owed.
+    owed_since: Option<Instant>,
     /// Devices whose records changed. Which revision is written is seen when it is: one write stands for many commits.
     changed: BTreeSet<DeviceKey>,
     /// Client ids whose records are gone.
@@ -32,7 +34,14 @@ pub(crate) struct Backlog {
     waiting: Vec<oneshot::Sender<bool>>,
     /// The writer has the hand-over before; the next one waits for that, and grows.
     is_handing_over: bool,
+    /// What the store holds of each record.
+    ledger: Ledger,
+    /// Devices of which the store could not say what is safe: asked for with the next hand-over.
+    unknown: Vec<DeviceKey>,
 }
+
+/// A block of so many bytes costs as little for each message as a larger one.
+const LARGE: usize = 256 * 1024;
 
 /// A change of what the store keeps of a device.
 #[derive(Debug)]
@@ -50,23 +59,45 @@ pub(crate) struct HandOver {
     pub(crate) worker: usize,
     block: Block,
     receipts: Vec<(LinkId, Receipt)>,
-    records: Vec<(DeviceKey, DeviceRecord)>,
+    owed_since: Option<Instant>,
+    records: Vec<(DeviceKey, RecordChange)>,
     removed: Vec<String>,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
-/// A record as it is safe; `None` where there is none.
-pub(crate) type Reloaded = (DeviceKey, Option<Box<DeviceRecord>>);
+/// A record that was not written.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) device: DeviceKey,
+    client_id: String,
+    /// What is safe of it.
+    pub(crate) safe: Safe,
+}
+
+/// What is safe of a record.
+#[derive(Debug)]
+pub(crate) enum Safe {
+    /// This.
+    Record(Box<DeviceRecord>),
+    /// There is no such record.
+    Nothing,
+    /// The store cannot say yet.
+    Unknown,
+}
 
 /// What became of a hand-over.
 #[derive(Debug)]
 pub(crate) struct Written {
     /// Whose telemetry it was.
     pub(crate) receipts: Vec<(LinkId, Receipt)>,
-    /// Which records, as they were written.
+    /// When the first of it was owed.
+    pub(crate) owed_since: Option<Instant>,
+    /// Whether that is safe.
+    pub(crate) has_telemetry: bool,
+    /// Which records are safe, as they were written.
     pub(crate) revisions: Vec<(DeviceKey, Revision)>,
-    /// Whether it is safe; where it is not, the records as they are safe.
-    pub(crate) outcome: Result<(), Vec<Reloaded>>,
+    /// Which are not.
+    pub(crate) unwritten: Vec<Unwritten>,
     /// Who wants to hear of it.
     pub(crate) waiting: Vec<oneshot::Sender<bool>>,
 }
@@ -77,15 +108,25 @@ impl Default for Backlog {
             block: Block::default(),
             number: 1,
             receipts: Vec::new(),
+            owed_since: None,
             changed: BTreeSet::new(),
             removed: Vec::new(),
             waiting: Vec::new(),
             is_handing_over: false,
+            ledger: Ledger::default(),
+            unknown: Vec::new(),
         }
     }
 }
 
 impl Backlog {
+    /// The backlog of a machine whose records are those that the store has.
+    pub(crate) fn of(hub: &Hub) -> Self {
+        let mut backlog = Self::default();
+        hub.devices().for_each(|(_, record)| backlog.ledger.holds(record));
+        backlog
+    }
+
     /// A message is to be stored.
     #[inline]
     pub(crate) fn telemetry(&mut self, telemetry: &Telemetry<'_>, sender: &Sender, enqueued: UnixTime) {
@@ -93,7 +134,8 @@ impl Backlog {
     }
 
     /// The connection waits for the message that was gathered last.
-    pub(crate) fn owe(&mut self, link: LinkId, receipt: Receipt) {
+    pub(crate) fn owe(&mut self, now: Instant, link: LinkId, receipt: Receipt) {
+        self.owed_since.get_or_insert(now);
         self.receipts.push((link, receipt));
     }
 
@@ -103,7 +145,10 @@ impl Backlog {
             Change::Record(device) => {
                 self.changed.insert(device);
             }
-            Change::Removal(client_id) => self.removed.push(client_id),
+            Change::Removal(client_id) => {
+                self.ledger.forget(&client_id);
+                self.removed.push(client_id);
+            }
         }
     }
 
@@ -112,6 +157,11 @@ impl Backlog {
         let (sender, receiver) = oneshot::channel();
         self.waiting.push(sender);
         receiver
+    }
+
+    /// Bytes of telemetry that wait to be handed over.
+    pub(crate) fn bytes(&self) -> usize {
+        self.block.as_bytes().len()
     }
 
     /// Whether the writer is not far behind.
@@ -124,6 +174,16 @@ impl Backlog {
         !self.is_handing_over && !self.is_empty()
     }
 
+    /// A measure of how much was gathered, which grows with each message and change.
+    pub(crate) fn gathered(&self) -> usize {
+        self.block.as_bytes().len() + self.changed.len() + self.waiting.len()
+    }
+
+    /// Whether somebody waits for the next hand-over, or it has become large.
+    pub(crate) fn is_pressing(&self) -> bool {
+        !self.waiting.is_empty() || self.block.as_bytes().len() >= LARGE
+    }
+
     /// Whether nothing is on its way any more.
     pub(crate) fn is_settled(&self) -> bool {
         !self.is_handing_over && self.is_empty()
@@ -133,6 +193,12 @@ impl Backlog {
         self.block.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.waiting.is_empty()
     }
 
+    /// The store is to be asked again what it could not say before. Called now and then, so that those records do not wait
+    /// for others to change.
+    pub(crate) fn ask_again(&mut self) {
+        self.changed.extend(self.unknown.drain(..));
+    }
+
     /// What to hand over now, with the records as they are now.
     pub(crate) fn take(&mut self, hub: &Hub, worker: usize) -> Option<HandOver> {
         if !self.wants_hand_over() {
@@ -140,13 +206,17 @@ impl Backlog {
         }
         self.is_handing_over = true;
         self.number += 1;
-        let record = |device: DeviceKey| Some((device, hub.record(device)?.clone()));
-        // The next one will be about as large.
+        self.ask_again();
+        let ledger = &mut self.ledger;
+        let record = |device: DeviceKey| Some((device, ledger.change(hub.record(device)?)));
+        // The next ones will be about as large.
         let next = Vec::with_capacity(self.receipts.len());
+        let next_block = self.block.with_the_same_room();
         Some(HandOver {
             worker,
-            block: mem::take(&mut self.block),
+            block: mem::replace(&mut self.block, next_block),
             receipts: mem::replace(&mut self.receipts, next),
+            owed_since: self.owed_since.take(),
             records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),
             removed: mem::take(&mut self.removed),
             waiting: mem::take(&mut self.waiting),
@@ -154,8 +224,16 @@ impl Backlog {
     }
 
     /// The writer is done with what was handed over.
-    pub(crate) const fn handed_over(&mut self) {
+    pub(crate) fn handed_over(&mut self, unwritten: &[Unwritten]) {
         self.is_handing_over = false;
+        for Unwritten { device, client_id, safe } in unwritten {
+            match safe {
+                Safe::Record(record) => self.ledger.holds(record),
+                Safe::Nothing => self.ledger.forget(client_id),
+                // Its next change is refused, and the store is asked again.
+                Safe::Unknown => self.unknown.push(*device),
+            }
+        }
     }
 }
 
@@ -166,46 +244,57 @@ impl HandOver {
     }
 }
 
-/// Writes what several workers have handed over as one batch: safe are all of them or none. Each worker is to hear what
-/// became of its part.
+/// Writes what several workers have handed over as one batch. Each worker is to hear what became of its part.
 pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &View) -> Vec<(usize, Written)> {
     let mut batch = Batch::default();
     let mut parts = Vec::with_capacity(handed_over.len());
-    for HandOver { worker, block, receipts, records, removed, waiting } in handed_over {
+    for HandOver { worker, block, receipts, owed_since, records, removed, waiting } in handed_over {
         if !block.is_empty() {
             batch.blocks.push(block);
         }
         batch.removed.extend(removed);
-        let revisions = records.iter().map(|(device, record)| (*device, record.revision())).collect();
         let ids: Vec<_> = records
             .iter()
-            .map(|(device, record)| (*device, record.identity.client_id().to_owned()))
+            .map(|(device, change)| (*device, change.client_id.clone(), change.revision))
             .collect();
-        batch.records.extend(records.into_iter().map(|(_, record)| record));
-        parts.push((worker, Written { receipts, revisions, outcome: Ok(()), waiting }, ids));
+        batch.records.extend(records.into_iter().map(|(_, change)| change));
+        parts.push((worker, receipts, owed_since, waiting, ids));
     }
-    let result = store.write(batch);
+    let result = store.commit(batch);
     if let Err(error) = &result {
         view.note("storeFailed", &format!("cannot store: {error}; {}", Rule::StoreFailed.mend()));
     }
     let mut told = Vec::with_capacity(parts.len());
-    for (worker, mut written, ids) in parts {
-        if result.is_err() {
-            written.outcome = Err(reload(&ids, store, view));
+    for (worker, receipts, owed_since, waiting, ids) in parts {
+        let mut written = Written {
+            receipts,
+            owed_since,
+            has_telemetry: result.is_ok(),
+            revisions: Vec::new(),
+            unwritten: Vec::new(),
+            waiting,
+        };
+        for (device, client_id, revision) in ids {
+            if result.as_ref().is_ok_and(|committed| !committed.refused.contains(&client_id)) {
+                written.revisions.push((device, revision));
+            } else {
+                let safe = reload(&client_id, store, view);
+                written.unwritten.push(Unwritten { device, client_id, safe });
+            }
         }
         told.push((worker, written));
     }
     told
 }
 
-/// Nothing of a failed batch was acknowledged: its records start again from what is safe.
-fn reload(ids: &[(DeviceKey, String)], store: &mut dyn Store, view: &View) -> Vec<Reloaded> {
-    let mut reloaded = Vec::with_capacity(ids.len());
-    for (device, client_id) in ids {
-        match store.reload(client_id) {
-            Ok(record) => reloaded.push((*device, record.map(Box::new))),
-            Err(error) => view.note("storeFailed", &format!("cannot read {client_id}: {error}")),
+/// Nothing of a failed commit was acknowledged: its records start again from what is safe.
+fn reload(client_id: &str, store: &mut dyn Store, view: &View) -> Safe {
+    match store.reload(client_id) {
+        Ok(Some(record)) => Safe::Record(Box::new(record)),
+        Ok(None) => Safe::Nothing,
+        Err(error) => {
+            view.note("storeFailed", &format!("cannot read {client_id}: {error}"));
+            Safe::Unknown
         }
     }
-    reloaded
 }

@@ -44,21 +44,24 @@ pub fn adopt<S>(engine: &Engine, socket: S, peer: SocketAddr, certificate: Optio
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    engine.metrics.opened();
     let certificate = certificate.map(Box::new);
     let transport = Stream::new(socket);
     let arrival = Arrival { transport, peer, certificate, rx: Vec::new(), began: engine.clock.now() };
     engine.send(engine.any_place(), |worker| take_over::<Stream<S>>(worker, arrival));
 }
 
-/// Serves a connection on this worker, or on the one that it turns out to belong to. `rx` is what has arrived already.
+/// Serves a connection on this worker, or on the one that it turns out to belong to. `rx` is what has arrived already, and
+/// `began` when it was accepted, from where the time to CONNECT counts.
 pub(crate) async fn serve<T: Transport>(
     worker: Rc<Worker>,
     transport: T,
     peer: SocketAddr,
     certificate: Option<ClientCertificate>,
     rx: Vec<u8>,
+    began: Instant,
 ) {
-    let began = worker.engine.clock.now();
+    worker.engine.metrics.opened();
     run(worker, Arrival { transport, peer, certificate: certificate.map(Box::new), rx, began }).await;
 }
 
@@ -77,8 +80,17 @@ async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
         worker.engine.view.note("busy", &format!("{peer} was turned away: {says}"));
         return;
     };
-    let mut connection =
-        Connection { worker, link, peer, transport, rx, rx_start: 0, tx: Vec::new(), is_broken: false };
+    let mut connection = Connection {
+        worker,
+        link,
+        peer,
+        transport,
+        rx,
+        rx_start: 0,
+        rx_is_lent: false,
+        tx: Vec::new(),
+        is_broken: false,
+    };
     match connection.run().await {
         End::Closed(close) => {
             connection.report(&close);
@@ -100,6 +112,8 @@ struct Connection<T> {
     /// What has arrived and was not pulled yet begins at `rx_start`.
     rx: Vec<u8>,
     rx_start: usize,
+    /// The buffer is the worker's.
+    rx_is_lent: bool,
     /// What is to be sent.
     tx: Vec<u8>,
     /// A write failed.
@@ -178,8 +192,10 @@ impl<T: Transport> Connection<T> {
                 packets.push(packet);
             }
         });
-        if !was_known && let Some(client_id) = link.client_id() {
-            worker.engine.operations.connected(&client_id);
+        if !was_known && let Some(sender) = &link.sender {
+            let client_id = sender.client_id();
+            let who = Who { client_id: Some(&client_id), peer: *peer };
+            worker.engine.operations.connected(who, &sender.auth_method());
         }
         if watched {
             let client_id = link.client_id();
@@ -266,10 +282,11 @@ impl<T: Transport> Connection<T> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let buffers = &mut *self.worker.buffers.borrow_mut();
         let mut rx = buffers.lend_rx();
-        rx.extend_from_slice(&self.rx);
+        rx.extend_from_slice(self.unread());
         let read = self.transport.poll_read(cx, buffers, &mut rx);
         if let Poll::Ready(Ok(1..)) = read {
             self.rx = rx;
+            (self.rx_start, self.rx_is_lent) = (0, true);
         } else {
             rx.clear();
             buffers.take_back_rx(rx);
@@ -301,8 +318,10 @@ impl<T: Transport> Connection<T> {
     }
 
     /// Hands the connection to the worker that has the device.
-    fn moves(self, place: usize) {
-        let Self { worker, link, peer, transport, rx, .. } = self;
+    fn moves(mut self, place: usize) {
+        let rx = self.unread().to_vec();
+        self.give_back_rx();
+        let Self { worker, link, peer, transport, .. } = self;
         worker.close(&link, CloseReason::Lost);
         // What cannot be moved has hung up.
         let Ok(transport) = transport.park() else { return };
@@ -317,12 +336,17 @@ impl<T: Transport> Connection<T> {
         }
     }
 
-    /// Gives the buffer back, and keeps the unread rest in one of its own; mostly there is none.
+    /// Gives the buffer back, and keeps the unread rest in one of its own; mostly there is none. What stands in one of its
+    /// own moves only when it has become half as long, so that a long rest is not copied for each packet of it.
     fn keep_unread(&mut self) {
-        let rest = self.unread().to_vec();
+        let rest = self.unread();
+        if !self.rx_is_lent && rest.len() > self.rx.len() / 2 {
+            return;
+        }
+        let rest = rest.to_vec();
         self.give_back_rx();
         self.rx = rest;
-        self.rx_start = 0;
+        (self.rx_start, self.rx_is_lent) = (0, false);
     }
 
     fn give_back_rx(&mut self) {
@@ -333,11 +357,14 @@ impl<T: Transport> Connection<T> {
 
     /// Every end says why.
     fn report(&self, close: &Close) {
-        let client_id = self.link.client_id();
+        let name = self.link.name();
+        let who = Who { client_id: name.as_deref(), peer: self.peer };
         let offending = self.unread().get(close.offending()).unwrap_or_default();
         let engine = &self.worker.engine;
-        engine.operations.closed(client_id.as_deref(), close, offending);
-        engine.view.closed(Who { client_id: client_id.as_deref(), peer: self.peer }, close, offending);
+        engine.metrics.closed(close, self.link.is_known());
+        let auth_type = self.link.sender.as_ref().map(|sender| sender.auth_method());
+        engine.operations.closed(who, auth_type.as_deref(), close, offending);
+        engine.view.closed(who, close, offending);
     }
 }
 
@@ -361,8 +388,7 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
-    use crate::state::StateDir;
-    use crate::store::FileStore;
+    use crate::store::MemoryStore;
 
     /// CONNECT of `d`, keep alive 10 s, user name `h/d`, no password.
     const CONNECT: &[u8] = b"\x10\x12\x00\x04MQTT\x04\x82\x00\x0a\x00\x01d\x00\x03h/d";
@@ -370,10 +396,8 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn what_has_arrived_by_a_deadline_is_in_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FileStore::new(&StateDir::open(folder.path()).unwrap(), Default::default());
-        let (_, mut parts) =
-            Engine::start(HubConfig::default(), Box::new(store), View::default(), 1).unwrap();
+        let store = Box::new(MemoryStore::default());
+        let (_, mut parts) = Engine::start(HubConfig::default(), store, View::default(), 1).unwrap();
         let worker = parts.workers.remove(0).grow().0;
         let prints = ClientCertificate {
             sha1: "A".repeat(40),
@@ -393,6 +417,7 @@ mod tests {
             transport: Stream::new(socket),
             rx: Vec::new(),
             rx_start: 0,
+            rx_is_lent: false,
             tx: Vec::new(),
             is_broken: false,
         };

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc as jobs, oneshot};
 use crate::Failure;
 use crate::backlog::Change;
 use crate::clock::{Clock, unix_time};
+use crate::metrics::{Gauges, Metrics};
 use crate::operations::Operations;
 use crate::store::Store;
 use crate::view::View;
@@ -55,6 +56,8 @@ pub struct Engine {
     pub view: View,
     /// What begins, fails and ends.
     pub operations: Operations,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The parts of a hub that want a thread each.
@@ -88,6 +91,7 @@ impl Engine {
             closed: Notify::new(),
             view,
             operations: Operations::default(),
+            metrics: Arc::new(Metrics::new(workers.max(1))),
         });
         let (keeper, writer) = if store.is_durable() {
             let (hand_over, handed_over) = mpsc::channel();
@@ -151,6 +155,17 @@ impl Engine {
                 // The hub has ended, and whoever still asks ends with it.
                 Err(_) => std::future::pending().await,
             }
+        }
+    }
+
+    /// What can only be looked up.
+    pub async fn gauges(&self) -> Gauges {
+        let of_workers = self.everywhere(|core, _| (core.hub.device_count(), core.backlog_bytes())).await;
+        let sum = |part: fn(&(usize, usize)) -> usize| of_workers.iter().map(part).sum::<usize>() as u64;
+        Gauges {
+            connections: self.open.load(Ordering::Relaxed) as u64,
+            records: sum(|(records, _)| *records),
+            backlog_bytes: sum(|(_, bytes)| *bytes),
         }
     }
 
@@ -245,7 +260,7 @@ fn place(
         hub.insert(record).map_err(|twice| {
             Failure::new(
                 format!("the identity `{}` is stored twice", twice.identity.client_id()),
-                "move one of the two files in the state folder's `devices` away",
+                "restore the store from a backup",
             )
         })?;
     }

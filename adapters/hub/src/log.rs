@@ -5,8 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::block::Block;
-
 /// The last lines, each with a number that grows by one.
 ///
 /// A reader that fell behind so far that lines gave way sees a gap in the numbers.
@@ -29,54 +27,9 @@ pub struct Entry {
     pub line: Arc<str>,
 }
 
-/// What was appended in one go.
-#[derive(Clone, Debug)]
-struct Piece {
-    /// The number of its first line.
-    first: u64,
-    lines: Lines,
-}
-
-#[derive(Clone, Debug)]
-enum Lines {
-    One(Entry),
-    Block(Arc<Block>),
-}
-
-impl Lines {
-    fn count(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Block(block) => block.count() as usize,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::One(entry) => entry.line.len(),
-            Self::Block(block) => block.as_bytes().len(),
-        }
-    }
-}
-
-impl Piece {
-    fn entry(&self, cursor: u64) -> Option<Entry> {
-        let index = usize::try_from(cursor.checked_sub(self.first)?).ok()?;
-        match &self.lines {
-            Lines::One(entry) => Some(entry.clone()).filter(|_| index == 0),
-            Lines::Block(block) => {
-                let message = block.messages().nth(index)?;
-                let line = message.to_line(cursor).into();
-                Some(Entry { cursor, device_id: message.sender.device_id.into(), line })
-            }
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Kept {
-    pieces: VecDeque<Piece>,
-    lines: usize,
+    entries: VecDeque<Entry>,
     bytes: usize,
     /// The number of the newest line, kept or not.
     newest: u64,
@@ -98,27 +51,15 @@ impl EventLog {
 
     /// Appends a line; `line` makes its text once its number is known.
     pub fn append(&self, device_id: Arc<str>, line: impl FnOnce(u64) -> String) {
-        self.append_piece(|first| Lines::One(Entry { cursor: first, device_id, line: line(first).into() }));
-    }
-
-    /// Appends telemetry, which becomes lines when somebody reads them.
-    pub fn append_block(&self, block: Block) {
-        self.append_piece(|_| Lines::Block(Arc::new(block)));
-    }
-
-    fn append_piece(&self, lines: impl FnOnce(u64) -> Lines) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = kept.newest + 1;
-        let piece = Piece { first, lines: lines(first) };
-        kept.newest += piece.lines.count() as u64;
-        kept.lines += piece.lines.count();
-        kept.bytes += piece.lines.bytes();
-        kept.pieces.push_back(piece);
-        // The newest stays: it is what a reader waits for.
-        while kept.pieces.len() > 1 && (kept.lines > self.lines_max || kept.bytes > self.bytes_max) {
-            let Some(oldest) = kept.pieces.pop_front() else { break };
-            kept.lines -= oldest.lines.count();
-            kept.bytes -= oldest.lines.bytes();
+        kept.newest += 1;
+        let cursor = kept.newest;
+        let entry = Entry { cursor, device_id, line: line(cursor).into() };
+        kept.bytes += entry.line.len();
+        kept.entries.push_back(entry);
+        while kept.entries.len() > self.lines_max || kept.bytes > self.bytes_max {
+            let Some(oldest) = kept.entries.pop_front() else { break };
+            kept.bytes -= oldest.line.len();
         }
         drop(kept);
         self.grown.notify_waiters();
@@ -134,12 +75,9 @@ impl EventLog {
     #[must_use]
     pub fn after(&self, cursor: u64) -> Option<Entry> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = cursor.saturating_add(1).max(kept.pieces.front()?.first);
-        let behind = kept.pieces.partition_point(|piece| piece.first <= wanted);
-        let piece = kept.pieces.get(behind.checked_sub(1)?)?.clone();
-        // Made into text outside the lock, as that takes its time.
-        drop(kept);
-        piece.entry(wanted)
+        let oldest = kept.entries.front()?.cursor;
+        let index = usize::try_from(cursor.saturating_add(1).saturating_sub(oldest)).ok()?;
+        kept.entries.get(index).cloned()
     }
 
     /// The oldest kept line behind `cursor`, once there is one.

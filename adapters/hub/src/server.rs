@@ -23,9 +23,9 @@ use crate::Failure;
 use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
-use crate::log::EventLog;
 use crate::service::{self, Peer, Readers, Service};
 use crate::store::Store;
+use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::tls;
 use crate::transport::tls_socket::TlsSocket;
 use crate::view::View;
@@ -42,7 +42,15 @@ pub struct Server {
     engine: Arc<Engine>,
     threads: Vec<thread::JoinHandle<()>>,
     router: Router,
-    tls: Arc<ServerConfig>,
+    tls: Tls,
+}
+
+/// What a connection needs before it speaks MQTT or HTTP.
+#[derive(Clone, Debug)]
+struct Tls {
+    config: Arc<ServerConfig>,
+    /// Whose word is taken for who a device is.
+    authorities: DeviceAuthorities,
 }
 
 impl Server {
@@ -54,12 +62,12 @@ impl Server {
         config: HubConfig,
         policies: Vec<Policy>,
         store: Box<dyn Store>,
-        telemetry: Arc<EventLog>,
         tls: Arc<ServerConfig>,
         view: View,
         workers: usize,
     ) -> Result<Self, Failure> {
         let host_names = config.host_names.clone();
+        let telemetry = store.telemetry();
         let (engine, parts) = Engine::start(config, store, view, workers)?;
         let mut threads = Vec::new();
         for worker in parts.workers {
@@ -75,7 +83,15 @@ impl Server {
             host_names,
             feedback: Readers::default(),
         };
+        let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
         Ok(Self { engine, threads, router: service::router(Arc::new(service)), tls })
+    }
+
+    /// Takes the word of these authorities for who a device is.
+    #[must_use]
+    pub fn trusting(mut self, authorities: DeviceAuthorities) -> Self {
+        self.tls.authorities = authorities;
+        self
     }
 
     /// The hub itself.
@@ -98,7 +114,7 @@ impl Server {
         for listener in listeners.https {
             tasks.spawn(accept_https(
                 listener,
-                TlsAcceptor::from(Arc::clone(&self.tls)),
+                self.tls.clone(),
                 Arc::clone(&self.engine),
                 self.router.clone(),
             ));
@@ -142,10 +158,10 @@ fn start_worker(worker: Seed) -> Result<thread::JoinHandle<()>, Failure> {
 }
 
 /// Has every worker accept from the same socket: whoever has time takes the next connection.
-fn share(listener: TcpListener, engine: &Engine, tls: &Arc<ServerConfig>) -> std::io::Result<()> {
+fn share(listener: TcpListener, engine: &Engine, tls: &Tls) -> std::io::Result<()> {
     let listener = listener.into_std()?;
     for place in 0..engine.places() {
-        let (listener, tls) = (listener.try_clone()?, Arc::clone(tls));
+        let (listener, tls) = (listener.try_clone()?, tls.clone());
         engine.send(place, |worker| {
             // It was registered once already, and so it can be again.
             let Ok(listener) = TcpListener::from_std(listener) else { return };
@@ -156,14 +172,16 @@ fn share(listener: TcpListener, engine: &Engine, tls: &Arc<ServerConfig>) -> std
 }
 
 /// Accepts for ever; each connection gets a task of its own, its TLS handshake included.
-async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Arc<ServerConfig>) {
+async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Tls) {
     loop {
         let (socket, peer) = accept(&listener).await;
-        let (worker, tls) = (Rc::clone(&worker), Arc::clone(&tls));
+        let (worker, tls) = (Rc::clone(&worker), tls.clone());
+        // Before the handshake: a client that takes its time over it has less for CONNECT.
+        let began = worker.engine.clock.now();
         spawn_local(async move {
             // Of use for the handshake alone, and so not in the connection's own task.
             if let Some((socket, certificate, rx)) = Box::pin(handshake(&worker, socket, tls, peer)).await {
-                connection::serve(worker, socket, peer, certificate, rx).await;
+                connection::serve(worker, socket, peer, certificate, rx, began).await;
             }
         });
     }
@@ -185,19 +203,20 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 async fn handshake(
     worker: &Worker,
     socket: TcpStream,
-    tls: Arc<ServerConfig>,
+    tls: Tls,
     peer: SocketAddr,
 ) -> Option<(TlsSocket, Option<devicebound::hub::ClientCertificate>, Vec<u8>)> {
-    let mut socket = TlsSocket::new(socket, tls).ok()?;
+    let mut socket = TlsSocket::new(socket, tls.config).ok()?;
     let mut rx = Vec::new();
     let done =
         std::future::poll_fn(|cx| socket.poll_handshake(cx, &mut worker.buffers.borrow_mut(), &mut rx));
     match tokio::time::timeout(CONNECT_TIME, done).await {
         Ok(Ok(())) => {
-            let certificate = tls::client_certificate(socket.state());
+            let certificate = tls::client_certificate(socket.state(), &tls.authorities);
             Some((socket, certificate, rx))
         }
         Ok(Err(error)) => {
+            worker.engine.metrics.tls_failed();
             worker.engine.view.tls_failed(peer, &error);
             None
         }
@@ -206,17 +225,20 @@ async fn handshake(
 }
 
 /// The same for HTTPS, on the runtime of the service API.
-async fn accept_https(listener: TcpListener, tls: TlsAcceptor, engine: Arc<Engine>, router: Router) {
+async fn accept_https(listener: TcpListener, tls: Tls, engine: Arc<Engine>, router: Router) {
     loop {
         let (socket, address) = accept(&listener).await;
         let (tls, engine, router) = (tls.clone(), Arc::clone(&engine), router.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(CONNECT_TIME, tls.accept(socket)).await {
+            match tokio::time::timeout(CONNECT_TIME, TlsAcceptor::from(tls.config).accept(socket)).await {
                 Ok(Ok(socket)) => {
-                    let certificate = tls::client_certificate(socket.get_ref().1);
+                    let certificate = tls::client_certificate(socket.get_ref().1, &tls.authorities);
                     serve_https(router, socket, Peer { address, certificate }).await;
                 }
-                Ok(Err(error)) => engine.view.tls_failed(address, &error),
+                Ok(Err(error)) => {
+                    engine.metrics.tls_failed();
+                    engine.view.tls_failed(address, &error);
+                }
                 Err(_) => {}
             }
         });

@@ -4,7 +4,8 @@
 //! ca.pem  ca.key           the authority that devices trust; made once
 //! server.pem  server.key   the hub's certificate; made anew when names change or it runs out
 //! policies.json            access policies and their keys
-//! devices/*.json           one record per identity
+//! hub.redb                 the store: identities, sessions, queues, twins, and telemetry for as long as it is kept
+//! store                    says that there is such a store, so that a lost one is missed
 //! service.json             while a hub runs: where its service API is
 //! lock                     held by the hub that runs
 //! ```
@@ -44,14 +45,12 @@ impl StateDir {
     /// # Errors
     /// When the folder cannot be made or entered.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        create_private_dir(path).and_then(|()| create_private_dir(&path.join("devices"))).map_err(
-            |error| {
-                Failure::new(
-                    format!("cannot use the state folder {}: {error}", path.display()),
-                    "name a folder that you may write to: --state DIR",
-                )
-            },
-        )?;
+        create_private_dir(path).map_err(|error| {
+            Failure::new(
+                format!("cannot use the state folder {}: {error}", path.display()),
+                "name a folder that you may write to: --state DIR",
+            )
+        })?;
         // An absolute path, because it is printed for programs that run elsewhere.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         Ok(Self { path })

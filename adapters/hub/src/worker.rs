@@ -12,34 +12,43 @@
 //! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
 //! | `Expired::Link`, `poll_ready` | wakes the connection's task |
 //!
-//! A store that does not outlive the process has nothing to wait for: with it both are said at once.
+//! A store that does not outlive the process has nothing to wait for: with it both are said at once. It is given the
+//! telemetry alone, as the machine has the records.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use devicebound::Rule;
+use devicebound::hub;
 use devicebound::hub::{
-    Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
-    Telemetry, Wait,
+    Action, CallFailure, CallId, ClientCertificate, Commit, DeviceRecord, Event, Expired, Full, Hub, LinkId,
+    Progress, Telemetry, Wait,
 };
+use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
-use crate::backlog::{Backlog, Change, HandOver, Written};
+use crate::backlog::{Backlog, Change, HandOver};
 use crate::buffers::Buffers;
 use crate::clock::unix_time;
 use crate::engine::{Engine, Job};
 use crate::link::{Link, Signal};
 use crate::message::Sender;
+use crate::metrics::{self, Counters};
 use crate::store::Store;
+
+mod storing;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
@@ -69,12 +78,16 @@ pub struct Worker {
     pub(crate) engine: Arc<Engine>,
     core: RefCell<Core>,
     keeper: Keeper,
+    counters: Arc<Counters>,
     /// The timer is to be set anew.
     timer: Notify,
     /// Something was gathered.
     work: Notify,
     /// Connections that wait until the writer has caught up.
     waiting: RefCell<Vec<Waker>>,
+    /// When something was handed over last, and how long the one before took to become safe.
+    handed_over_at: Cell<Instant>,
+    last_took: Cell<Duration>,
     /// Tasks that end when the hub stops.
     listening: RefCell<Vec<AbortHandle>>,
     pub(crate) buffers: RefCell<Buffers>,
@@ -93,6 +106,9 @@ pub struct Core {
     stopping: bool,
     /// Nothing is waited for: see the module.
     at_once: bool,
+    /// What nobody waits for is not handed over yet.
+    is_gathering: bool,
+    counters: Arc<Counters>,
 }
 
 /// What a connection is to do next.
@@ -149,23 +165,30 @@ impl Seed {
 
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, hub: Hub, keeper: Keeper) -> Self {
+        let counters = engine.metrics.worker(index);
+        let backlog = Backlog::of(&hub);
         let core = Core {
             hub,
             links: HashMap::new(),
             calls: HashMap::new(),
-            backlog: Backlog::default(),
+            backlog,
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
+            is_gathering: false,
+            counters: Arc::clone(&counters),
         };
         Self {
             index,
+            counters,
             engine,
             core: RefCell::new(core),
             keeper,
             timer: Notify::new(),
             work: Notify::new(),
             waiting: RefCell::default(),
+            handed_over_at: Cell::default(),
+            last_took: Cell::default(),
             listening: RefCell::default(),
             buffers: RefCell::default(),
         }
@@ -200,7 +223,7 @@ impl Worker {
             core.alarm = next;
             self.timer.notify_one();
         }
-        if core.backlog.wants_hand_over() {
+        if core.backlog.wants_hand_over() && (!core.is_gathering || core.backlog.is_pressing()) {
             self.work.notify_one();
         }
     }
@@ -236,7 +259,7 @@ impl Worker {
             Ok(id)
         })?;
         self.engine.link_opened();
-        Ok(Link { id, signal, began, certificate, sender: None })
+        Ok(Link { id, signal, began, certificate, sender: None, claimed: None })
     }
 
     /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
@@ -258,25 +281,34 @@ impl Worker {
     ) -> Turn {
         // Looked at once for all messages of a turn.
         let mut enqueued = None;
-        self.turn(link.id, |core, now| {
+        let before = tx.len();
+        let turn = self.turn(link.id, |core, now| {
             for _ in 0..PACKETS_PER_TURN {
                 let before = *rx;
                 let action = core.hub.handle(now, link.id, Event::Received(rx), tx);
                 let taken = before.len() - rx.len();
                 if let Some(packet) = before.get(..taken).filter(|packet| !packet.is_empty()) {
+                    core.counters.received(packet);
                     pulled(packet);
                 }
                 match action {
                     Ok(Action::Telemetry(message)) => {
-                        core.telemetry(link, &message, *enqueued.get_or_insert_with(unix_time));
+                        core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
+                    Ok(Action::TwinRefused(refusal)) => {
+                        if let Some(sender) = &link.sender {
+                            self.engine.operations.twin_refused(sender, &refusal);
+                        }
+                    }
                     Ok(action) => core.act(now, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
             }
             Turn::Again
-        })
+        });
+        self.counters.sent(tx.len() - before);
+        turn
     }
 
     /// A deadline came, or the transport ended, and what had arrived was pulled.
@@ -296,7 +328,8 @@ impl Worker {
     /// # Errors
     /// The end of the connection.
     pub(crate) fn transmit(&self, link: &Link, tx: &mut Vec<u8>) -> Result<bool, Close> {
-        self.turn(link.id, |core, now| {
+        let before = tx.len();
+        let result = self.turn(link.id, |core, now| {
             loop {
                 match core.hub.poll_transmit(now, link.id, tx)? {
                     Progress::Idle => return Ok(false),
@@ -304,7 +337,9 @@ impl Worker {
                     Progress::Commit(commit) => core.commit(commit),
                 }
             }
-        })
+        });
+        self.counters.sent(tx.len() - before);
+        result
     }
 
     /// The connection is over: its will, if there is one, becomes telemetry.
@@ -313,7 +348,7 @@ impl Worker {
             core.links.remove(&link.id);
             let ended = core.hub.close(now, link.id, why);
             if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
-                core.telemetry(link, &will, unix_time());
+                core.telemetry(now, link, &will, unix_time());
             }
         });
         self.engine.link_closed();
@@ -330,65 +365,6 @@ impl Worker {
         });
     }
 
-    // --- the store ---
-
-    /// Hands over what every turn has gathered, for ever. Called behind the tasks that were already due, so that one
-    /// hand-over stands for many connections.
-    async fn keep_storing(&self) {
-        loop {
-            self.work.notified().await;
-            self.hand_over();
-        }
-    }
-
-    /// Hands over what was gathered, unless the writer still has the hand-over before.
-    fn hand_over(&self) {
-        let Some(batch) = self.with(|core, _| core.backlog.take(&core.hub, self.index)) else { return };
-        match &self.keeper {
-            // The writer lives as long as there are workers.
-            Keeper::Thread(writer) => drop(writer.send(batch)),
-            Keeper::Inline(store) => {
-                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
-                batch
-                    .write(&mut **store, &self.engine.view)
-                    .into_iter()
-                    .for_each(|written| self.told(written));
-            }
-        }
-    }
-
-    /// The writer is done with a hand-over.
-    pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, revisions, outcome, waiting } = written;
-        let is_safe = outcome.is_ok();
-        self.with(|core, _| {
-            core.backlog.handed_over();
-            match outcome {
-                Ok(()) => {
-                    receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
-                    revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
-                }
-                Err(reloaded) => {
-                    for (device, record) in reloaded {
-                        match record {
-                            Some(record) => core.hub.rejected(device, *record),
-                            None => drop(core.hub.remove(device)),
-                        }
-                    }
-                    // What these connections sent could not be stored: they end, and their devices send again.
-                    for signal in receipts.iter().filter_map(|(link, _)| core.links.get(link)) {
-                        signal.end(Rule::StoreFailed);
-                    }
-                }
-            }
-        });
-        for waiting in waiting {
-            // Whoever waited may have hung up.
-            let _ = waiting.send(is_safe);
-        }
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
-    }
-
     // --- time ---
 
     /// Works off deadlines as they come, for ever; and once a second looks whether the wall clock was set.
@@ -403,12 +379,36 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = alarm => self.with(Core::expire),
+                () = alarm => {
+                    self.look_around().await;
+                    self.with(Core::expire);
+                }
                 () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+                _ = tick.tick() => self.with(|core, now| {
+                    core.hub.set_clock(now, unix_time());
+                    core.backlog.ask_again();
+                }),
             }
         }
     }
+
+    /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
+    /// that was suspended) deadlines have passed and no socket was looked at yet.
+    async fn look_around(&self) {
+        let looks = self.core.borrow().links.len() / SOCKETS_PER_LOOK;
+        for _ in 0..=looks {
+            // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
+            yield_now().await;
+        }
+    }
+}
+
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
 }
 
 impl Core {
@@ -423,41 +423,67 @@ impl Core {
                             self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
-                    Err(refusal) => self.hub.refuse(link.id, refusal, tx),
+                    Err(refusal) => {
+                        link.claimed = Some(cut(request.connect.client_id.as_str()).into());
+                        self.hub.refuse(link.id, refusal, tx);
+                    }
                 }
             }
-            Action::Commit(commit) => self.commit(commit),
+            Action::Commit(commit) => {
+                match commit.change {
+                    hub::Change::Reported => self.counters.did(metrics::Message::Reported),
+                    hub::Change::Completed(_) => self.counters.did(metrics::Message::Completed),
+                    _ => {}
+                }
+                self.commit(commit);
+            }
             Action::Answered(answer) => {
+                self.counters.did(metrics::Message::Answered);
                 if let Some(caller) = self.calls.remove(&answer.call) {
                     // Whoever called may have hung up.
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
                 }
             }
-            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+            Action::TwinRefused(_) | Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
         }
     }
 
     fn commit(&mut self, commit: Commit) {
-        self.backlog.change(Change::Record(commit.device));
         if self.at_once {
             self.hub.committed(commit.device, commit.revision);
+        } else {
+            self.backlog.change(Change::Record(commit.device));
         }
     }
 
-    fn telemetry(&mut self, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
+    fn telemetry(&mut self, now: Instant, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
         // Only a connection that was accepted sends telemetry.
         let Some(sender) = &link.sender else { return };
+        self.counters.did(metrics::Message::Telemetry);
         self.backlog.telemetry(telemetry, sender, enqueued);
         match telemetry.receipt {
             Some(receipt) if self.at_once => self.hub.stored(receipt),
-            Some(receipt) => self.backlog.owe(link.id, receipt),
+            Some(receipt) => self.backlog.owe(now, link.id, receipt),
             None => {}
         }
     }
 
+    /// Bytes of telemetry that wait for the store.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog.bytes()
+    }
+
     /// Makes a change durable; the receiver hears whether it has become safe.
     pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        self.backlog.change(change);
+        match change {
+            Change::Record(device) if self.at_once => {
+                if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
+                    self.hub.committed(device, revision);
+                }
+            }
+            Change::Removal(_) if self.at_once => {}
+            change => self.backlog.change(change),
+        }
         self.backlog.when_safe()
     }
 

@@ -1,6 +1,7 @@
 //! The one writer: takes what the workers hand over, makes it safe, and tells them.
 
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use crate::backlog::{HandOver, write};
 use crate::engine::Engine;
@@ -29,7 +30,10 @@ impl Writer {
         while let Ok(first) = self.handed_over.recv() {
             let mut all = vec![first];
             all.extend(self.handed_over.try_iter());
-            for (worker, written) in write(all, &mut *self.store, &self.engine.view) {
+            let began = Instant::now();
+            let written = write(all, &mut *self.store, &self.engine.view);
+            self.engine.metrics.written(began.elapsed());
+            for (worker, written) in written {
                 self.engine.send(worker, move |worker| worker.told(written));
             }
         }

@@ -61,6 +61,12 @@ impl Hub {
         self.ids.values().filter_map(|key| Some((*key, self.record(*key)?)))
     }
 
+    /// How many records there are.
+    #[must_use]
+    pub fn device_count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// The records whose client ids come after this one, in their order; from "" on, all of them.
     pub fn devices_after<'h>(
         &'h self,

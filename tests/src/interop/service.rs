@@ -1,7 +1,7 @@
 //! The hub's service API, as a back end uses it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -13,9 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use devicebound::iothub::sas;
 use devicebound::iothub::{ConnectionString, Credential};
 use serde_json::{Map, Value};
-use ureq::http::{Method, Request, Response};
+use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
+
+pub use ureq::http::Method;
 
 use super::PATIENCE;
 use super::hub::now;
@@ -48,7 +50,12 @@ pub struct TelemetryStream {
 }
 
 impl Service {
-    pub(super) fn new(address: SocketAddr, ca: &Path, connection_string: &str) -> Self {
+    /// The service API at an address, for the policy of `connection_string`.
+    ///
+    /// # Panics
+    /// When `ca` is no file with a certificate.
+    #[must_use]
+    pub fn new(address: SocketAddr, ca: &Path, connection_string: &str) -> Self {
         let pem = fs::read(ca).unwrap_or_else(|error| panic!("cannot read {}: {error}", ca.display()));
         let ca = Certificate::from_pem(&pem)
             .unwrap_or_else(|error| panic!("{} is no certificate: {error}", ca.display()));
@@ -139,11 +146,11 @@ impl Service {
     /// When the hub refuses.
     #[must_use]
     pub fn telemetry(&self) -> TelemetryStream {
-        let body = self.exchange(Method::GET, "/messages/events?after=0", &[], b"").into_body();
+        let body = self.read("/messages/events?after=0");
         let (sender, lines) = channel();
         // Ends with the hub.
         thread::spawn(move || {
-            for line in BufReader::new(body.into_reader()).lines().map_while(Result::ok) {
+            for line in body.lines().map_while(Result::ok) {
                 // An empty line only says that the hub is there.
                 if !line.is_empty() && sender.send(line).is_err() {
                     break;
@@ -153,8 +160,34 @@ impl Service {
         TelemetryStream { lines }
     }
 
-    fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
-        let what = format!("{method} {path}");
+    /// `GET`, and the body of the answer as it comes.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn read(&self, path: &str) -> impl BufRead + Send + use<> {
+        BufReader::new(self.exchange(Method::GET, path, &[], b"").into_body().into_reader())
+    }
+
+    /// `POST`, and the status and text of the answer, for what the hub may refuse.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn try_post(&self, path: &str, body: &[u8]) -> Result<(u16, String), ureq::Error> {
+        let mut response = self.ask(Method::POST, path, &[], body)?;
+        Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
+    }
+
+    /// Sends one request, and gives the answer, whatever it says.
+    ///
+    /// # Errors
+    /// When the hub does not answer.
+    pub fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Response<Body>, ureq::Error> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut request = Request::builder()
             .method(method)
@@ -163,8 +196,13 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(body).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let mut response = self.agent.run(request).unwrap_or_else(|error| panic!("{what}: {error}"));
+        self.agent.run(request.body(body)?)
+    }
+
+    fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
+        let what = format!("{method} {path}");
+        let mut response =
+            self.ask(method, path, headers, body).unwrap_or_else(|error| panic!("{what}: {error}"));
         if !response.status().is_success() {
             let text = response.body_mut().read_to_string().unwrap_or_default();
             panic!("{what}: {} {text}", response.status());

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, ValueEnum};
 use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Scale, Tier};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
@@ -18,13 +18,13 @@ use crate::Failure;
 use crate::backlog::Change;
 use crate::clock::unix_time;
 use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
-use crate::log::EventLog;
 use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
 use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
-use crate::store::FileStore;
+use crate::store::{DiskStore, MemoryStore, Retention, Store};
+use crate::transport::device_certs::DeviceAuthorities;
 use crate::transport::{certs, tls};
 use crate::view::{Format, View};
 
@@ -35,6 +35,8 @@ const PRINTED_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// What the real service allows a clock to be off at CONNECT, and how long it lets a connection outlive its token.
 const AZURE_SKEW: Duration = Duration::from_secs(300);
 const AZURE_GRACE: Duration = Duration::from_secs(600);
+
+const MIB: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct HubArgs {
@@ -50,30 +52,52 @@ pub(super) struct HubArgs {
     /// An address to listen on; may be given again. In a container: 0.0.0.0 [default: 127.0.0.1 and ::1]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<IpAddr>,
+    /// Authorities whose word is taken for who a device is, besides the hub's own (devicebound cert ca): a PEM file; may be
+    /// given again
+    #[arg(long = "device-ca", value_name = "FILE")]
+    device_authorities: Vec<PathBuf>,
     /// A name of this hub besides localhost; may be given again. Devices may then use no other
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
     /// The real service's tolerance: 300 s for clocks at CONNECT, 600 s until an expired token cuts a connection
     #[arg(long)]
     azure_timing: bool,
+    /// Where devices and telemetry are kept
+    #[arg(long, value_enum, default_value_t = StoreKind::Disk)]
+    store: StoreKind,
+    /// Telemetry that is older than so many hours gives way; the real service's default is a day
+    #[arg(long, value_name = "HOURS", default_value_t = Retention::default().age.as_secs() / 3600)]
+    retain_hours: u64,
+    /// The oldest telemetry gives way when all of it is larger than so many MiB
+    #[arg(long, value_name = "MIB", default_value_t = Retention::default().bytes / MIB)]
+    retain_mb: u64,
     /// JSON lines instead of text
     #[arg(long)]
     json: bool,
     /// No live view: only what is needed to connect is printed
     #[arg(long)]
     quiet: bool,
-    /// Keep to the rates and the daily quota of a tier: F1, B1, S1, B2, S2, B3 or S3. The hub then has one worker
-    #[arg(long, value_name = "TIER", value_parser = tier)]
-    tier: Option<Tier>,
-    /// Units of the tier
-    #[arg(long, value_name = "N", default_value_t = NonZero::<u16>::MIN, requires = "tier")]
-    units: NonZero<u16>,
     /// Threads that devices are spread over [default: one for each core that the hub may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<usize>>,
+    /// Hold the rates and the daily quota of a tier of the real service: F1, B1, S1, B2, S2, B3 or S3. On one thread
+    #[arg(long, value_name = "TIER", conflicts_with = "workers", value_parser = PossibleValuesParser::new(Tier::ALL.map(Tier::name)).try_map(tier))]
+    tier: Option<Tier>,
+    /// Units of that tier
+    #[arg(long, value_name = "N", requires = "tier", default_value_t = NonZero::<u16>::MIN)]
+    units: NonZero<u16>,
     /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
     #[arg(long, value_enum, default_value_t = LogFormat::Off)]
     log: LogFormat,
+}
+
+/// Where a hub keeps what it acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StoreKind {
+    /// In the state folder: what was acknowledged survives a crash and a power cut
+    Disk,
+    /// In memory: all is gone when the hub ends
+    Memory,
 }
 
 impl HubArgs {
@@ -84,19 +108,25 @@ impl HubArgs {
             port: 0,
             https_port: Some(0),
             listen: vec![Ipv4Addr::LOCALHOST.into()],
+            device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
+            store: StoreKind::Disk,
+            retain_hours: Retention::default().age.as_secs() / 3600,
+            retain_mb: Retention::default().bytes / MIB,
             json: false,
             quiet: false,
+            workers: None,
             tier: None,
             units: NonZero::<u16>::MIN,
-            workers: None,
             log: LogFormat::Off,
         }
     }
 }
 
 pub(super) fn run(args: HubArgs) -> Result<(), Failure> {
+    // Each connection is a descriptor. Where the limit cannot be raised, fewer connections are accepted at a time.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     runtime()?.block_on(serve(args))
 }
 
@@ -143,35 +173,43 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let certificate_names: Vec<String> = args.names.iter().cloned().chain(specific).collect();
     let certificates = certs::load_or_make(&state, &certificate_names)?;
     let ca = certificates.ca_path.clone();
+    let authorities = DeviceAuthorities::load(&state, &args.device_authorities)?;
+    let store = store(args, &state)?;
     let policies = policies::load_or_make(&state)?;
-    let telemetry = Arc::new(EventLog::default());
-    let store = FileStore::new(&state, Arc::clone(&telemetry));
     let server = Server::start(
         config(args, &certificate_names, &policies),
         policies.clone(),
-        Box::new(store),
-        telemetry,
+        store,
         tls::server_config(certificates)?,
         view,
         workers(args),
-    )?;
+    )?
+    .trusting(authorities);
 
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;
     Ok(Prepared { server, listeners, ready, state, lock })
 }
 
-fn tier(name: &str) -> Result<Tier, String> {
-    Tier::from_name(name).ok_or_else(|| "the tiers are F1, B1, S1, B2, S2, B3 and S3".to_owned())
+fn tier(name: String) -> Result<Tier, &'static str> {
+    Tier::from_name(&name).ok_or("no tier has this name")
 }
 
-/// The rates of a tier are those of all devices together: one worker counts for all.
+/// One for each core; one alone where rates are to hold for the hub as a whole.
 fn workers(args: &HubArgs) -> usize {
-    match (args.tier, args.workers) {
-        (Some(_), _) => 1,
-        (None, Some(workers)) => workers.get(),
-        (None, None) => thread::available_parallelism().map_or(1, NonZero::get),
+    if args.tier.is_some() {
+        return 1;
     }
+    args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get)
+}
+
+fn store(args: &HubArgs, state: &StateDir) -> Result<Box<dyn Store>, Failure> {
+    let age = Duration::from_secs(args.retain_hours.saturating_mul(3600));
+    let retention = Retention { age, bytes: args.retain_mb.saturating_mul(MIB) };
+    Ok(match args.store {
+        StoreKind::Disk => Box::new(DiskStore::at(state, retention)?),
+        StoreKind::Memory => Box::new(MemoryStore::new(retention)),
+    })
 }
 
 fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> HubConfig {

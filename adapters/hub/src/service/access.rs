@@ -7,6 +7,7 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use devicebound::Rule;
+use devicebound::hub::Operation;
 use devicebound::iothub::sas::{Demand, Rights, SasToken, SymmetricKey};
 use percent_encoding::percent_decode_str;
 
@@ -51,6 +52,17 @@ fn needed_right(method: &Method, path: &str) -> Rights {
     }
 }
 
+/// What a request counts as where the hub has a tier; `None` where the hub machine itself counts it, or nobody does.
+fn operation(method: &Method, path: &str) -> Option<Operation> {
+    let mut segments = path.trim_end_matches('/').split('/').skip(1);
+    match (segments.next(), segments.next(), segments.next()) {
+        (Some("devices"), Some("query"), None) => Some(Operation::Query),
+        (Some("devices"), _, None | Some("modules")) => Some(Operation::Registry),
+        (Some("twins"), ..) if method == Method::GET => Some(Operation::TwinRead),
+        _ => None,
+    }
+}
+
 /// All versions have one shape here; Azure refuses requests that name none, and so does this hub, so that a program that
 /// works here works there. What Azure does not have needs no version.
 fn check_version(path: &str, query: &str) -> Result<(), ApiError> {
@@ -70,6 +82,7 @@ impl Service {
         let device_id = asking_device(method, path);
         let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
         let right = needed_right(method, path);
+        let operation = operation(method, path);
         let target = percent_decode_str(path).decode_utf8_lossy().into_owned();
         async move {
             match device_id {
@@ -78,7 +91,14 @@ impl Service {
                 }
                 None => self.check_token(token.as_deref(), &target, right, &[])?,
             }
-            version
+            version?;
+            match operation {
+                // A hub that has a tier has one worker, which counts for all.
+                Some(operation) => {
+                    Ok(self.engine.at("", move |core, now| core.hub.admit(now, operation)).await?)
+                }
+                None => Ok(()),
+            }
         }
     }
 
@@ -135,6 +155,22 @@ mod tests {
             (Method::GET, "/messages/serviceBound/feedback", Rights::SERVICE_CONNECT),
         ] {
             assert_eq!(needed_right(&method, path), right, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_a_tier_limits_is_counted() {
+        for (method, path, expected) in [
+            (Method::PUT, "/devices/a", Some(Operation::Registry)),
+            (Method::GET, "/devices/a/modules/m", Some(Operation::Registry)),
+            (Method::POST, "/devices", Some(Operation::Registry)),
+            (Method::POST, "/devices/query", Some(Operation::Query)),
+            (Method::GET, "/twins/a/modules/m", Some(Operation::TwinRead)),
+            (Method::PATCH, "/twins/a", None),
+            (Method::POST, "/twins/a/methods", None),
+            (Method::POST, "/devices/a/messages/deviceBound", None),
+        ] {
+            assert_eq!(operation(&method, path), expected, "{method} {path}");
         }
     }
 

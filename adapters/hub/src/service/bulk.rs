@@ -84,26 +84,36 @@ impl Entry {
         let text = |name| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let device_id = text("id").ok_or_else(|| invalid("each entry has an id"))?;
         let module_id = text("moduleId");
-        let etag =
-            || text("eTag").ok_or_else(|| invalid("an IfMatchETag mode needs the eTag")).map(str::to_owned);
+        let etag = || {
+            text("eTag")
+                .or(text("etag"))
+                .ok_or_else(|| invalid("an IfMatchETag mode needs the eTag"))
+                .map(str::to_owned)
+        };
         let any = || "*".to_owned();
         let wish = || Wish::read(entry);
         let twin = |if_match| update_of(entry, Manner::Replace, if_match);
-        let act = match text("importMode").unwrap_or("createOrUpdate") {
+        // In any case of letters, because the SDKs do not agree: Node writes `Update`, Python `update`.
+        let mode = text("importMode").unwrap_or("createOrUpdate").to_ascii_lowercase();
+        let act = match mode.as_str() {
             "create" => Act::Create(wish()?, twin(None)?),
             "update" => Act::Update(wish()?, any()),
-            "updateIfMatchETag" => Act::Update(wish()?, etag()?),
-            "createOrUpdate" => Act::CreateOrUpdate(wish()?, twin(None)?, any()),
-            "createOrUpdateIfMatchETag" => Act::CreateOrUpdate(wish()?, twin(None)?, etag()?),
+            "updateifmatchetag" => Act::Update(wish()?, etag()?),
+            "createorupdate" => Act::CreateOrUpdate(wish()?, twin(None)?, any()),
+            "createorupdateifmatchetag" => Act::CreateOrUpdate(wish()?, twin(None)?, etag()?),
             "delete" => Act::Delete(any()),
-            "deleteIfMatchETag" => Act::Delete(etag()?),
-            "updateTwin" => Act::UpdateTwin(twin(None)?),
-            "updateTwinIfMatchETag" => {
-                let etag =
-                    text("twinETag").ok_or_else(|| invalid("updateTwinIfMatchETag needs the twinETag"))?;
+            "deleteifmatchetag" => Act::Delete(etag()?),
+            "updatetwin" => Act::UpdateTwin(twin(None)?),
+            "updatetwinifmatchetag" => {
+                let etag = text("twinETag");
+                let etag = etag.ok_or_else(|| invalid("updateTwinIfMatchETag needs the twinETag"))?;
                 Act::UpdateTwin(twin(if_match(etag))?)
             }
-            other => return Err(invalid(&format!("`{other}` is no importMode"))),
+            _ => {
+                return Err(invalid(
+                    "importMode is create, update, createOrUpdate, delete or updateTwin, perhaps with IfMatchETag",
+                ));
+            }
         };
         Ok(Self {
             device_id: device_id.to_owned(),

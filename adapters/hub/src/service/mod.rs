@@ -10,9 +10,10 @@
 //! | `POST /devices/{id}/messages/deviceBound`, `DELETE /devices/{id}/commands` | ServiceConnect |
 //! | `GET`, `DELETE`, `POST /messages/serviceBound/feedback…` | ServiceConnect |
 //! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
+//! | `GET /metrics`, for Prometheus (not Azure's) | ServiceConnect; none from this machine |
 //! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
-//! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
+//! What devices do over HTTP stands in `device`. Every other request shows a SAS token of a policy with that right. Each
 //! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ use serde_json::Value;
 
 use crate::connection;
 use crate::engine::Engine;
-use crate::log::EventLog;
+use crate::store::TelemetryLog;
 use crate::transport::websocket;
 use crate::worker::Core;
 
@@ -44,6 +45,7 @@ mod error;
 mod faults;
 mod feedback;
 mod identity;
+mod measures;
 mod messages;
 mod methods;
 mod query;
@@ -68,7 +70,7 @@ pub struct Service {
     /// The hub.
     pub engine: Arc<Engine>,
     /// What devices sent.
-    pub telemetry: Arc<EventLog>,
+    pub telemetry: Arc<TelemetryLog>,
     /// Who may ask.
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
@@ -129,7 +131,12 @@ pub fn router(service: Arc<Service>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&service), access::authorize))
         .layer(from_fn(in_azures_shape))
         .layer(from_fn_with_state(Arc::clone(&service), audit::record));
-    Router::new().route(websocket::PATH, get(upgrade)).merge(api).fallback(unknown).with_state(service)
+    Router::new()
+        .route(websocket::PATH, get(upgrade))
+        .route(measures::PATH, get(measures::metrics))
+        .merge(api)
+        .fallback(unknown)
+        .with_state(service)
 }
 
 async fn upgrade(

@@ -1,11 +1,16 @@
 //! `GET /messages/events` and `GET /operations`: lines as they come.
 //!
-//! Query: `after` begins behind a cursor (`newest`: with the next line; default 0: the oldest that is kept), `deviceId`
-//! leaves out other devices, `follow=false` ends when all that is kept was sent. Lines are NDJSON, or server-sent events
+//! Query: `from` begins with a cursor, `after` behind one (`newest`: with the next line; default: the oldest that is kept),
+//! `deviceId` leaves out other devices, `follow=false` ends when all that is kept was sent. Lines are NDJSON, or server-sent events
 //! where `Accept` asks for `text/event-stream`; their ids are cursors, so `Last-Event-ID` goes on where a client was.
+//!
+//! Telemetry comes from the store: a reader that was away misses nothing, unless it was away for longer than the store
+//! keeps. Then the stream says so, where it asked for a cursor, with a line `{"gap":{"from":…,"to":…,"why":…}}`, among
+//! server-sent events an event `gap`.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +20,11 @@ use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
+use serde_json::{Value, json};
 
 use super::{ApiError, Code, Shared, header};
 use crate::log::{Entry, EventLog};
+use crate::store::TelemetryLog;
 
 /// So often something is sent on a quiet stream, so that both ends see that the other is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -31,7 +38,7 @@ pub(super) async fn telemetry(
     Query(query): Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    Ok(Reader::new(Arc::clone(&service.telemetry), &query, &headers)?.into_response())
+    Ok(Reader::new(Source::Telemetry(Arc::clone(&service.telemetry)), &query, &headers)?.into_response())
 }
 
 pub(super) async fn operations(
@@ -39,7 +46,8 @@ pub(super) async fn operations(
     Query(query): Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    Ok(Reader::new(Arc::clone(&service.engine.operations.log), &query, &headers)?.into_response())
+    let log = Arc::clone(&service.engine.operations.log);
+    Ok(Reader::new(Source::Operations(log), &query, &headers)?.into_response())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,39 +56,80 @@ enum Format {
     ServerSentEvents,
 }
 
+#[derive(Clone, Debug)]
+enum Source {
+    Telemetry(Arc<TelemetryLog>),
+    Operations(Arc<EventLog>),
+}
+
+impl Source {
+    fn newest(&self) -> u64 {
+        match self {
+            Self::Telemetry(log) => log.newest(),
+            Self::Operations(log) => log.newest(),
+        }
+    }
+
+    /// The next lines behind `cursor`; none when there are no more.
+    async fn page(&self, cursor: u64) -> io::Result<Vec<Entry>> {
+        match self {
+            // A read waits for the disk.
+            Self::Telemetry(log) if log.newest() > cursor => {
+                let log = Arc::clone(log);
+                let page = tokio::task::spawn_blocking(move || log.page(cursor));
+                page.await.map_err(io::Error::other)?
+            }
+            Self::Telemetry(_) => Ok(Vec::new()),
+            Self::Operations(log) => Ok(log.after(cursor).into_iter().collect()),
+        }
+    }
+
+    async fn wait_behind(&self, cursor: u64) {
+        match self {
+            Self::Telemetry(log) => log.wait_behind(cursor).await,
+            Self::Operations(log) => drop(log.wait_after(cursor).await),
+        }
+    }
+}
+
 /// One client's place in a log.
 #[derive(Debug)]
 struct Reader {
-    log: Arc<EventLog>,
+    source: Source,
     format: Format,
     cursor: u64,
+    /// It asked for a cursor, so it is told what is not kept any more.
+    minds_gaps: bool,
+    /// The source failed.
+    is_over: bool,
     device_id: Option<String>,
-    follow: bool,
+    /// Ends behind this one: the newest when the client asked. `None` follows what comes.
+    end: Option<u64>,
 }
 
 impl Reader {
-    fn new(
-        log: Arc<EventLog>,
-        query: &HashMap<String, String>,
-        headers: &HeaderMap,
-    ) -> Result<Self, ApiError> {
+    fn new(source: Source, query: &HashMap<String, String>, headers: &HeaderMap) -> Result<Self, ApiError> {
         let events = header(headers, "accept").is_some_and(|accept| accept.contains("text/event-stream"));
+        let wrong =
+            |_| ApiError::new(Code::ArgumentInvalid, "from and after are the cursor of a line, or newest");
+        let from = query.get("from").filter(|from| *from != "newest");
         let after = header(headers, "last-event-id").or_else(|| query.get("after").map(String::as_str));
-        let cursor = match after {
-            None => 0,
-            Some("newest") => log.newest(),
-            Some(cursor) => {
-                let wrong =
-                    |_| ApiError::new(Code::ArgumentInvalid, "after is the cursor of a line, or newest");
-                cursor.parse().map_err(wrong)?
-            }
+        let cursor = match (after, from) {
+            (None, Some(from)) => Some(from.parse::<u64>().map_err(wrong)?.saturating_sub(1)),
+            (None, None) if !query.contains_key("from") => None,
+            (None | Some("newest"), _) => Some(source.newest()),
+            (Some(cursor), _) => Some(cursor.parse().map_err(wrong)?),
         };
+        let follow = query.get("follow").is_none_or(|follow| follow != "false");
         Ok(Self {
-            log,
+            // Taken once, or a reader that is no faster than the devices would never come to the end.
+            end: if follow { None } else { Some(source.newest()) },
+            source,
             format: if events { Format::ServerSentEvents } else { Format::Lines },
-            cursor,
+            cursor: cursor.unwrap_or(0),
+            minds_gaps: cursor.is_some(),
+            is_over: false,
             device_id: query.get("deviceId").cloned(),
-            follow: query.get("follow").is_none_or(|follow| follow != "false"),
         })
     }
 
@@ -100,24 +149,64 @@ impl Reader {
     /// The next lines, or a sign of life; `None` at the end.
     async fn chunk(&mut self) -> Option<Bytes> {
         let mut chunk = String::new();
-        while chunk.len() < CHUNK
-            && let Some(entry) = self.log.after(self.cursor)
-        {
-            self.append(&entry, &mut chunk);
-        }
-        if chunk.is_empty() && self.follow {
-            match tokio::time::timeout(KEEP_ALIVE, self.log.wait_after(self.cursor)).await {
-                Ok(entry) => self.append(&entry, &mut chunk),
-                Err(_) => chunk.push_str(match self.format {
+        while !self.is_over && chunk.is_empty() {
+            self.fill(&mut chunk).await;
+            if self.end.is_some_and(|end| end <= self.cursor) {
+                break;
+            }
+            let more = self.source.wait_behind(self.cursor);
+            if chunk.is_empty() && !self.is_over && tokio::time::timeout(KEEP_ALIVE, more).await.is_err() {
+                chunk.push_str(match self.format {
                     Format::Lines => "\n",
                     Format::ServerSentEvents => ":\n\n",
-                }),
+                });
             }
         }
-        (self.follow || !chunk.is_empty()).then(|| chunk.into())
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+
+    /// Appends what there is, as far as the chunk has room.
+    async fn fill(&mut self, chunk: &mut String) {
+        while chunk.len() < CHUNK {
+            let newest = self.source.newest();
+            let end = self.end.unwrap_or(newest);
+            if self.cursor >= newest.min(end) {
+                return;
+            }
+            match self.source.page(self.cursor).await {
+                Ok(entries) if entries.is_empty() => self.pass(newest, chunk),
+                Ok(entries) => {
+                    for entry in &entries {
+                        if self.end.is_some_and(|end| end < entry.cursor) {
+                            return self.pass(end, chunk);
+                        }
+                        self.append(entry, chunk);
+                    }
+                }
+                Err(error) => {
+                    let error =
+                        json!({"error": format!("cannot read the store: {error}; ask again from here")});
+                    self.say("error", &error, chunk);
+                    self.is_over = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The lines up to `to` are not kept any more.
+    fn pass(&mut self, to: u64, chunk: &mut String) {
+        if self.minds_gaps && to > self.cursor {
+            let why = "these are not kept any more: see --retain-hours and --retain-mb";
+            let gap = json!({"gap": {"from": self.cursor.saturating_add(1), "to": to, "why": why}});
+            self.say("gap", &gap, chunk);
+        }
+        self.cursor = to;
     }
 
     fn append(&mut self, entry: &Entry, chunk: &mut String) {
+        self.pass(entry.cursor.saturating_sub(1), chunk);
+        self.minds_gaps = true;
         self.cursor = entry.cursor;
         if self.device_id.as_deref().is_some_and(|device_id| device_id != &*entry.device_id) {
             return;
@@ -129,11 +218,23 @@ impl Reader {
             }
         }
     }
+
+    /// What is said about the stream itself.
+    fn say(&self, event: &str, line: &Value, chunk: &mut String) {
+        match self.format {
+            Format::Lines => chunk.extend([&line.to_string(), "\n"]),
+            Format::ServerSentEvents => {
+                chunk.extend(["event: ", event, "\ndata: ", &line.to_string(), "\n\n"]);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::telemetry as batch;
+    use crate::store::{MemoryStore, Retention, Store as _};
 
     fn reader(query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Reader {
         let log = EventLog::default();
@@ -143,7 +244,7 @@ mod tests {
         let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let headers =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        Reader::new(Arc::new(log), &query, &headers).unwrap()
+        Reader::new(Source::Operations(Arc::new(log)), &query, &headers).unwrap()
     }
 
     async fn all(mut reader: Reader) -> String {
@@ -160,6 +261,48 @@ mod tests {
         assert_eq!(all(reader(&[("follow", "false"), ("after", "2")], &[])).await, "3\n");
         assert_eq!(all(reader(&[("follow", "false"), ("after", "newest")], &[])).await, "");
         assert_eq!(all(reader(&[("follow", "false"), ("deviceId", "a")], &[])).await, "1\n3\n");
+    }
+
+    /// A store that keeps almost nothing, with `messages` messages of which the last is kept if `keeps` is set.
+    fn telemetry(messages: usize, keeps: bool) -> (MemoryStore, Source) {
+        let size = batch(&["dev"]).blocks[0].as_bytes().len() as u64;
+        let retention = Retention { bytes: if keeps { size } else { 0 }, ..Retention::default() };
+        let mut store = MemoryStore::new(retention);
+        for _ in 0..messages {
+            let _ = store.commit(batch(&["dev"])).unwrap();
+        }
+        let source = Source::Telemetry(store.telemetry());
+        (store, source)
+    }
+
+    fn from(source: &Source, query: &[(&str, &str)]) -> Reader {
+        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Reader::new(source.clone(), &query, &HeaderMap::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reader_hears_what_is_not_kept_any_more_if_it_asked_for_it() {
+        let (_store, source) = telemetry(5, true);
+        let text = all(from(&source, &[("from", "2"), ("follow", "false")])).await;
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines[0]["gap"]["from"].as_u64(), lines[0]["gap"]["to"].as_u64()), (Some(2), Some(4)));
+        assert_eq!(lines[1]["cursor"], 5);
+        let text = all(from(&source, &[("follow", "false")])).await;
+        assert_eq!(text.lines().count(), 1, "whoever begins with the oldest misses nothing: {text}");
+
+        let (_store, source) = telemetry(5, false);
+        let text = all(from(&source, &[("from", "1"), ("follow", "false")])).await;
+        assert!(text.contains(r#""to":5"#), "{text}");
+        assert_eq!(text.lines().count(), 1, "nothing is kept: {text}");
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_for_what_is_kept_gets_no_more_than_that() {
+        let mut store = MemoryStore::default();
+        let _ = store.commit(batch(&["a", "b"])).unwrap();
+        let reader = from(&Source::Telemetry(store.telemetry()), &[("follow", "false")]);
+        let _ = store.commit(batch(&["c"])).unwrap();
+        assert_eq!(all(reader).await.lines().count(), 2);
     }
 
     #[tokio::test]

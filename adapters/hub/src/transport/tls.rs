@@ -10,10 +10,9 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CipherSuite, CommonState, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
 };
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
 
 use super::certs::Certificates;
+use super::device_certs::DeviceAuthorities;
 use crate::Failure;
 
 /// The cryptography behind every TLS connection of this crate.
@@ -66,22 +65,19 @@ fn server_provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// The certificate that the client showed in a finished handshake. No chain is looked at: it is known by its thumbprints.
+/// The certificate that the client showed in a finished handshake, and whether one of the authorities stands behind it.
 #[must_use]
-pub fn client_certificate(connection: &CommonState) -> Option<ClientCertificate> {
-    let certificate = connection.peer_certificates()?.first()?;
-    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02X}")).collect();
-    Some(ClientCertificate {
-        sha1: hex(&Sha1::digest(certificate)),
-        sha256: hex(&Sha256::digest(certificate)),
-        ..ClientCertificate::default()
-    })
+pub fn client_certificate(
+    connection: &CommonState,
+    authorities: &DeviceAuthorities,
+) -> Option<ClientCertificate> {
+    authorities.judge(connection.peer_certificates()?)
 }
 
 /// Takes any certificate whose key the client holds.
 ///
 /// A device may be known by the thumbprint of a self-signed certificate, so no chain is looked at here: whose
-/// certificate it is gets decided at CONNECT. That the client holds the key is checked, or a copied certificate would do.
+/// certificate it is, and who stands behind it, gets decided at CONNECT. That the client holds the key is checked, or a copied certificate would do.
 #[derive(Debug)]
 struct AnyCertificate {
     provider: Arc<CryptoProvider>,

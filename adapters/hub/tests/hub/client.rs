@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
 use devicebound_hub::clock::unix_time;
 use devicebound_hub::service::{Readers, Service, router};
+use devicebound_hub::store::Store as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -21,13 +22,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn start() -> Self {
-        let hub = Hub::start();
+        Self::of(Hub::start())
+    }
+
+    pub(crate) fn of(hub: Hub) -> Self {
         let policies = Rights::DEFAULT_POLICIES
             .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
             .to_vec();
         let service = Service {
             engine: Arc::clone(&hub.engine),
-            telemetry: Arc::clone(&hub.store.telemetry),
+            telemetry: hub.store.telemetry(),
             policies,
             host_names: Vec::new(),
             feedback: Readers::default(),

@@ -14,8 +14,7 @@ use devicebound_hub::Failure;
 use devicebound_hub::clock::unix_time;
 use devicebound_hub::connection;
 use devicebound_hub::engine::Engine;
-use devicebound_hub::log::EventLog;
-use devicebound_hub::store::{Batch, Store};
+use devicebound_hub::store::{Batch, Committed, Ledger, MemoryStore, Store, TelemetryLog};
 use devicebound_hub::view::View;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
@@ -27,14 +26,14 @@ pub(crate) fn key() -> SymmetricKey {
 
 /// A store in memory that waits or fails when it is told to.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct MemoryStore {
-    pub(crate) telemetry: Arc<EventLog>,
+pub(crate) struct TestStore {
     records: Arc<Mutex<Vec<DeviceRecord>>>,
+    inner: Arc<Mutex<MemoryStore>>,
     closed: Arc<(Mutex<bool>, Condvar)>,
     failing: Arc<AtomicBool>,
 }
 
-impl MemoryStore {
+impl TestStore {
     /// From now on nothing becomes safe, until [`open`](Self::open).
     pub(crate) fn close(&self) {
         *self.closed.0.lock().unwrap() = true;
@@ -45,11 +44,12 @@ impl MemoryStore {
         self.closed.1.notify_all();
     }
 
-    /// From now on every write fails.
+    /// From now on every commit fails.
     pub(crate) fn fail(&self) {
         self.failing.store(true, Ordering::SeqCst);
     }
 
+    /// A record that the hub finds at its start.
     pub(crate) fn register(&self, client_id: &str, authentication: Authentication) {
         let identity = DeviceIdentity::new(client_id, "1".to_owned(), authentication).unwrap();
         self.records.lock().unwrap().push(DeviceRecord::new(identity));
@@ -57,39 +57,52 @@ impl MemoryStore {
 
     /// What was stored, as the service API shows it.
     pub(crate) fn messages(&self) -> Vec<Value> {
-        let mut messages = Vec::new();
-        while let Some(entry) = self.telemetry.after(messages.len() as u64) {
-            messages.push(serde_json::from_str(&entry.line).unwrap());
+        let log = self.telemetry();
+        let mut messages: Vec<Value> = Vec::new();
+        loop {
+            let page = log.page(messages.len() as u64).unwrap();
+            if page.is_empty() {
+                return messages;
+            }
+            messages.extend(page.iter().map(|entry| serde_json::from_str::<Value>(&entry.line).unwrap()));
         }
-        messages
     }
 }
 
-impl Store for MemoryStore {
+impl Store for TestStore {
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure> {
-        Ok(self.records.lock().unwrap().clone())
+        let records = self.records.lock().unwrap().clone();
+        let mut ledger = Ledger::default();
+        let batch = Batch {
+            records: records.iter().map(|record| ledger.change(record)).collect(),
+            ..Batch::default()
+        };
+        assert_eq!(self.inner.lock().unwrap().commit(batch).unwrap(), Committed::default());
+        Ok(records)
     }
 
-    fn write(&mut self, batch: Batch) -> io::Result<()> {
+    fn commit(&mut self, batch: Batch) -> io::Result<Committed> {
         let (closed, opened) = &*self.closed;
         drop(opened.wait_while(closed.lock().unwrap(), |closed| *closed).unwrap());
         if self.failing.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        batch.blocks.into_iter().for_each(|block| self.telemetry.append_block(block));
-        Ok(())
+        self.inner.lock().unwrap().commit(batch)
     }
 
     fn reload(&mut self, client_id: &str) -> io::Result<Option<DeviceRecord>> {
-        let records = self.records.lock().unwrap();
-        Ok(records.iter().find(|record| record.identity.client_id() == client_id).cloned())
+        self.inner.lock().unwrap().reload(client_id)
+    }
+
+    fn telemetry(&self) -> Arc<TelemetryLog> {
+        self.inner.lock().unwrap().telemetry()
     }
 }
 
 /// A hub without sockets, with the device `demo`.
 pub(crate) struct Hub {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) store: MemoryStore,
+    pub(crate) store: TestStore,
 }
 
 impl Hub {
@@ -98,9 +111,13 @@ impl Hub {
     }
 
     pub(crate) fn start_with(view: View) -> Self {
-        let store = MemoryStore::default();
+        Self::start_as(HubConfig::default(), view, 2)
+    }
+
+    pub(crate) fn start_as(config: HubConfig, view: View, workers: usize) -> Self {
+        let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let (engine, parts) = Engine::start(HubConfig::default(), Box::new(store.clone()), view, 2).unwrap();
+        let (engine, parts) = Engine::start(config, Box::new(store.clone()), view, workers).unwrap();
         let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());
         // On the thread of the test, so that it may hold the clock.

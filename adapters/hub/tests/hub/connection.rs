@@ -5,6 +5,7 @@ use crate::common::{
     publish,
 };
 use devicebound_hub::connection;
+use devicebound_hub::store::Store as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test(flavor = "local")]
@@ -36,7 +37,7 @@ async fn a_lost_connection_sends_the_will() {
     let hub = Hub::start();
     let device = hub.connected(&connect_with_will()).await;
     drop(device);
-    hub.store.telemetry.wait_after(0).await;
+    hub.store.telemetry().wait_behind(0).await;
     let messages = hub.store.messages();
     assert_eq!(messages[0]["body"], "bGFzdCB3b3Jkcw==");
     assert_eq!(messages[0]["properties"]["iothub-MessageType"], "Will");
@@ -77,7 +78,7 @@ async fn all_that_was_sent_before_the_end_of_the_stream_counts() {
     sent.extend_from_slice(DISCONNECT);
     device.send(&sent).await;
     device.stream.shutdown().await.unwrap();
-    hub.store.telemetry.wait_after(99).await;
+    hub.store.telemetry().wait_behind(99).await;
     // Who says DISCONNECT does not wait for what is still owed; what comes is in order.
     let mut acknowledged = 0;
     while let Some(packet) = device.receive().await {
@@ -97,7 +98,7 @@ async fn who_closes_without_reading_what_is_owed_is_heard_to_the_end() {
     // From here on the hub cannot write, as behind a reset.
     drop(device);
     assert_eq!(hub.operation(2).await["level"], "Information");
-    hub.store.telemetry.wait_after(99).await;
+    hub.store.telemetry().wait_behind(99).await;
     assert_eq!(hub.store.messages().len(), 100, "no will");
 }
 
@@ -191,4 +192,20 @@ async fn a_hub_that_stops_ends_every_connection_and_takes_no_new_one() {
     assert_eq!(hub.operation(2).await["rule"], "HUB-STOPPING");
     let mut late = Device::new(hub.transport(1024));
     assert_eq!(late.receive().await, None);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_refused_connection_is_told_under_the_name_that_it_gave() {
+    let hub = Hub::start();
+    for (name, told) in [("stranger", "stranger".to_owned()), (&"x".repeat(500), "x".repeat(128))] {
+        let count = hub.engine.operations.log.newest() + 1;
+        let mut device = Device::new(hub.transport(1024));
+        device.send(&connect_as(name, 60, None)).await;
+        while device.receive().await.is_some() {}
+        let event = hub.operation(count).await;
+        assert_eq!(
+            (event["deviceId"].as_str(), event["operationName"].as_str()),
+            (Some(&*told), Some("deviceConnect"))
+        );
+    }
 }

@@ -11,3 +11,4 @@ mod program;
 mod registry;
 mod service;
 mod sockets;
+mod told;

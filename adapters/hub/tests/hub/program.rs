@@ -112,6 +112,9 @@ fn the_tools_do_the_jobs_of_a_device_explorer() {
     ));
     assert!(printed(&tool(state, &["device", "show", "pump"])).contains(r#""cloudToDeviceMessageCount": 1"#));
     assert!(printed(&tool(state, &["c2d", "purge", "pump"])).contains("took away 1 messages"));
+    let feedback = printed(&tool(state, &["c2d", "feedback"]));
+    assert!(feedback.contains(r#""statusCode":"Purged""#) && feedback.lines().count() == 1, "{feedback}");
+    assert_eq!(printed(&tool(state, &["c2d", "feedback"])), "");
     let found =
         printed(&tool(state, &["device", "query", "SELECT deviceId FROM devices WHERE tags.site = 'north'"]));
     assert_eq!(found, "{\"deviceId\":\"pump\"}\n");
@@ -242,4 +245,18 @@ fn what_happened_can_be_watched_and_explained() {
     assert!(told.contains("HUB-D2C-QOS2") && told.contains("bytes: 34"), "{told}");
     let wrong = complaint(&devicebound().args(["explain", "HUB-D2C"]).output().unwrap());
     assert!(wrong.contains("did you mean") && wrong.contains("HUB-D2C-SIZE"), "{wrong}");
+}
+
+#[test]
+fn a_tier_holds_for_the_hub_as_a_whole() {
+    let complaint_of = |arguments: &[&str]| {
+        let output = devicebound().arg("hub").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let unknown = complaint_of(&["--tier", "X1"]);
+    assert!(unknown.contains("S1") && unknown.contains("F1"), "{unknown}");
+    let several = complaint_of(&["--tier", "S1", "--workers", "2"]);
+    assert!(several.contains("cannot be used with"), "{several}");
+    assert!(complaint_of(&["--units", "2"]).contains("--tier"));
 }

@@ -1,10 +1,12 @@
 //! Many identities at a time: queries, bulk requests, statistics.
 
 use axum::http::StatusCode;
+use devicebound::hub::{HubConfig, Scale, Tier};
+use devicebound_hub::view::View;
 use serde_json::{Value, json};
 
 use crate::client::{Client, message};
-use crate::common::connect;
+use crate::common::{Hub, connect};
 
 /// A hub with `demo` and, with tags, `dev0` to `dev{count - 1}`.
 async fn with_devices(count: usize) -> Client {
@@ -134,7 +136,7 @@ async fn an_entry_of_a_bulk_request_does_what_its_mode_says() {
         ("updateTwinIfMatchETag", "b", json!({"twinETag": "AAAAAAAAAAk="}), bad, Some("PreconditionFailed")),
         ("create", "b", json!({"moduleId": "m"}), ok, None),
         ("deleteIfMatchETag", "a", json!({"eTag": etag}), bad, Some("PreconditionFailed")),
-        ("delete", "a", json!({}), ok, None),
+        ("Delete", "a", json!({}), ok, None),
         ("delete", "a", json!({}), bad, Some("DeviceNotFound")),
     ] {
         let mut entry = json!({"id": id, "importMode": mode});
@@ -228,4 +230,21 @@ async fn whatever_is_refused_is_refused_in_azures_shape() {
         assert_eq!(headers["iothub-errorcode"], name);
         assert!(message(&answer).starts_with(&format!("ErrorCode:{name};")), "{answer}");
     }
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_tier_limits_queries_and_changes_of_the_registry() {
+    let config = HubConfig { tier: Some(Scale { tier: Tier::S1, units: 1 }), ..HubConfig::default() };
+    let client = Client::of(Hub::start_as(config, View::default(), 1));
+    for _ in 0..20 {
+        assert_eq!(client.ids("SELECT * FROM devices").await, ["demo"]);
+    }
+    let (status, _, body) = client.query("SELECT * FROM devices", &[]).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(message(&body).starts_with("ErrorCode:ThrottlingException;"), "{body}");
+    for _ in 0..100 {
+        assert_eq!(client.ask("GET", "/devices/demo", &[], Value::Null).await.0, StatusCode::OK);
+    }
+    let (status, _) = client.ask("PUT", "/devices/new", &[], json!({})).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
 }

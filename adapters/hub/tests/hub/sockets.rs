@@ -8,6 +8,8 @@ use devicebound::packet::{Connect, Credentials, Packet, Text};
 use devicebound_hub::listen::{self, Ports};
 use devicebound_hub::server::Server;
 use devicebound_hub::state::StateDir;
+use devicebound_hub::store::Store as _;
+use devicebound_hub::transport::device_certs::{self, DeviceAuthorities};
 use devicebound_hub::transport::{certs, tls};
 use devicebound_hub::view::View;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -24,45 +26,46 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::common::{
-    ACCEPTED, Device, MemoryStore, REFUSED, bytes, connect, connect_with_will, key, puback, publish,
+    ACCEPTED, Device, REFUSED, TestStore, bytes, connect, connect_with_will, key, puback, publish,
 };
 
 struct Sockets {
     mqtt: SocketAddr,
     https: SocketAddr,
-    store: MemoryStore,
+    store: TestStore,
     roots: RootCertStore,
     engine: Arc<devicebound_hub::engine::Engine>,
-    _state: tempfile::TempDir,
+    state: StateDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Sockets {
-    async fn start(prepare: impl FnOnce(&MemoryStore)) -> Self {
+    async fn start(prepare: impl FnOnce(&TestStore)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let certificates = certs::load_or_make(&state, &[]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certificates.chain[1].clone()).unwrap();
-        let store = MemoryStore::default();
+        let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
         prepare(&store);
         let server = Server::start(
             HubConfig::default(),
             Vec::new(),
             Box::new(store.clone()),
-            Arc::clone(&store.telemetry),
             tls::server_config(certificates).unwrap(),
             View::default(),
             2,
         )
-        .unwrap();
+        .unwrap()
+        .trusting(DeviceAuthorities::load(&state, &[]).unwrap());
         let ports = Ports { addresses: vec![[127, 0, 0, 1].into()], mqtt: 0, https: Some(0) };
         let listeners = listen::bind(&ports).await.unwrap();
         let mqtt = listeners.mqtt[0].local_addr().unwrap();
         let https = listeners.https[0].local_addr().unwrap();
         let engine = Arc::clone(server.engine());
         tokio::spawn(server.run(listeners, std::future::pending()));
-        Self { mqtt, https, store, roots, engine, _state: folder }
+        Self { mqtt, https, store, roots, engine, state, _folder: folder }
     }
 
     fn client(
@@ -113,6 +116,13 @@ impl Identity {
     fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["device".to_owned()]).unwrap();
         Self { certificate: made.cert.der().clone(), key: made.signing_key.serialize_pem() }
+    }
+
+    /// A certificate that the hub's own authority for devices has signed.
+    fn of_the_hub(hub: &Sockets, name: &str) -> Self {
+        let made = device_certs::issue(&hub.state, name, std::time::Duration::from_secs(3600)).unwrap();
+        let certificate = CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap();
+        Self { certificate, key: made.key }
     }
 
     fn thumbprint(&self) -> String {
@@ -166,7 +176,7 @@ async fn a_client_that_says_close_notify_is_gone_and_its_will_comes() {
     device.send(&connect_with_will()).await;
     assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
     device.stream.shutdown().await.unwrap();
-    hub.store.telemetry.wait_after(0).await;
+    hub.store.telemetry().wait_behind(0).await;
     assert_eq!(device.receive().await, None);
 }
 
@@ -209,6 +219,19 @@ async fn a_device_is_known_by_its_self_signed_certificate() {
         for (identity, answer) in [(Some(&known), ACCEPTED), (Some(&stranger), REFUSED), (None, REFUSED)] {
             let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], identity)).await);
             device.send(&connect_by_certificate("by-certificate")).await;
+            assert_eq!(device.receive().await.as_deref(), Some(answer), "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_known_by_the_authority_and_the_name_of_its_certificate() {
+    let hub = Sockets::start(|store| store.register("pump", Authentication::CertificateAuthority)).await;
+    let (own, other) = (Identity::of_the_hub(&hub, "pump"), Identity::of_the_hub(&hub, "valve"));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (identity, answer) in [(&own, ACCEPTED), (&other, REFUSED), (&Identity::new(), REFUSED)] {
+            let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], Some(identity))).await);
+            device.send(&connect_by_certificate("pump")).await;
             assert_eq!(device.receive().await.as_deref(), Some(answer), "{version:?}");
         }
     }

@@ -1,0 +1,302 @@
+//! What the file holds: made, opened and checked, read as a whole.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use devicebound::hub::{DeviceRecord, SnapshotError};
+use devicebound::time::UnixTime;
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError,
+    TableDefinition,
+};
+
+use super::Disk;
+use crate::Failure;
+use crate::block::Block;
+
+/// The layout that this version writes and reads.
+const LAYOUT: &[u8] = b"1";
+/// Pages that are kept in memory: the upper ones of the trees. The system's own cache has the rest.
+const CACHE: usize = 16 * 1024 * 1024;
+
+pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const HEADS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("heads");
+pub(super) const MESSAGES: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("messages");
+pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The disk says no.
+    #[error("{0}")]
+    Io(io::Error),
+    /// It is not what was written.
+    #[error("{0}")]
+    Damaged(String),
+    /// It has another layout.
+    #[error("its layout is `{0}`, and this version reads `{layout}`", layout = String::from_utf8_lossy(LAYOUT))]
+    Layout(String),
+    /// A record in it is damaged.
+    #[error("{client_id}: {error}")]
+    Record { client_id: String, error: SnapshotError },
+}
+
+impl Error {
+    pub(super) fn failure(&self, name: &str) -> Failure {
+        let next = match self {
+            Self::Io(_) => "check the permissions of the file and the space on its disk",
+            Self::Damaged(_) | Self::Record { .. } => {
+                "restore the file from a backup, or use an empty state folder, --state DIR, and register the devices again"
+            }
+            Self::Layout(_) => "use the version that wrote the file, or an empty state folder: --state DIR",
+        };
+        let verb = if matches!(self, Self::Io(_)) { "cannot open" } else { "cannot use" };
+        Failure::new(format!("{verb} {name}: {self}"), next)
+    }
+
+    pub(super) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            error => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+        }
+    }
+}
+
+impl From<redb::Error> for Error {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::UpgradeRequired(layout) => Self::Layout(format!("redb {layout}")),
+            error => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// Only the disk can be at fault where the library lets an error through as one of its own.
+macro_rules! from_parts_of_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        }
+    )*};
+}
+
+from_parts_of_redb!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::CommitError,
+    redb::SetDurabilityError,
+    StorageError,
+    DatabaseError
+);
+
+/// Delegates, because the library wants a type and a disk gives a trait object. Without locks: the state folder has one.
+#[derive(Debug)]
+struct Opened(Box<dyn StorageBackend>);
+
+impl StorageBackend for Opened {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+/// Makes an empty store.
+pub(super) fn make(backend: Box<dyn StorageBackend>) -> Result<(), Error> {
+    let database = Database::builder().set_cache_size(CACHE).create_with_backend(Opened(backend))?;
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    transaction.open_table(META)?.insert("layout", LAYOUT)?;
+    transaction.open_table(META)?.insert("telemetry", Tally::default().to_bytes().as_slice())?;
+    drop((
+        transaction.open_table(HEADS)?,
+        transaction.open_table(MESSAGES)?,
+        transaction.open_table(BLOCKS)?,
+    ));
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Opens what is there, and reads through it.
+pub(super) fn open(disk: &dyn Disk) -> Result<Database, Error> {
+    unless_it_panics(|| open_and_check(disk))
+}
+
+/// The library panics on some of the bytes that no crash leaves behind, but damage does. Nothing that it worked on is
+/// used afterwards.
+pub(super) fn unless_it_panics<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let damaged = |_| Error::Damaged("its pages are not those that were written".to_owned());
+    catch_unwind(AssertUnwindSafe(read)).map_err(damaged).flatten()
+}
+
+fn open_and_check(disk: &dyn Disk) -> Result<Database, Error> {
+    let backend = disk.open().map_err(Error::Io)?;
+    // The library would make a new file of it.
+    if backend.len().map_err(Error::Io)? == 0 {
+        return Err(Error::Damaged("it is empty".to_owned()));
+    }
+    let was_repaired = Arc::new(AtomicBool::new(false));
+    let repaired = Arc::clone(&was_repaired);
+    let mut database = Database::builder()
+        .set_cache_size(CACHE)
+        .set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed))
+        .create_with_backend(Opened(backend))?;
+    // A repair, after a crash, compares all checksums, too.
+    if !was_repaired.load(Ordering::Relaxed) && !database.check_integrity()? {
+        return Err(Error::Damaged("its pages are not those that were written".to_owned()));
+    }
+    let transaction = database.begin_read()?;
+    let layout = transaction.open_table(META)?.get("layout")?.map(|layout| layout.value().to_vec());
+    match layout {
+        Some(layout) if layout == LAYOUT => {}
+        Some(layout) => return Err(Error::Layout(String::from_utf8_lossy(&layout).into_owned())),
+        None => return Err(Error::Damaged("its layout is not named".to_owned())),
+    }
+    drop(transaction);
+    Ok(database)
+}
+
+/// Every record.
+pub(super) fn load(database: &Database) -> Result<Vec<DeviceRecord>, Error> {
+    let transaction = database.begin_read()?;
+    let messages = transaction.open_table(MESSAGES)?;
+    let mut messages = messages.iter()?.peekable();
+    let mut records = Vec::new();
+    for head in transaction.open_table(HEADS)?.iter()? {
+        let (client_id, head) = head?;
+        let client_id = client_id.value();
+        let mut entries = Vec::new();
+        while let Some(message) =
+            messages.next_if(|message| !message.as_ref().is_ok_and(|(key, _)| key.value().0 != client_id))
+        {
+            entries.push(message?.1.value().to_vec());
+        }
+        let of_record = |error| Error::Record { client_id: client_id.to_owned(), error };
+        let (revision, text) = split_head(head.value()).ok_or_else(|| of_record(SnapshotError::Json))?;
+        let record = DeviceRecord::from_parts(text, entries.iter().map(Vec::as_slice)).map_err(of_record)?;
+        if record.identity.client_id() != client_id || record.revision().get() != revision {
+            return Err(of_record(SnapshotError::Member("clientId")));
+        }
+        records.push(record);
+    }
+    match messages.next() {
+        None => Ok(records),
+        Some(message) => {
+            Err(Error::Record { client_id: message?.0.value().0.to_owned(), error: SnapshotError::Messages })
+        }
+    }
+}
+
+/// The head of a record, and its messages in order.
+pub(super) type Parts = (Vec<u8>, Vec<Vec<u8>>);
+
+pub(super) fn read_record(database: &Database, client_id: &str) -> Result<Option<Parts>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let heads = transaction.open_table(HEADS)?;
+    let Some(head) = heads.get(client_id)? else { return Ok(None) };
+    let head = split_head(head.value()).map(|(_, text)| text.to_vec()).unwrap_or_default();
+    let mut entries = Vec::new();
+    for message in transaction.open_table(MESSAGES)?.range((client_id, 0)..=(client_id, u64::MAX))? {
+        entries.push(message?.1.value().to_vec());
+    }
+    Ok(Some((head, entries)))
+}
+
+/// The value of a head: so that its revision can be compared without reading it.
+pub(super) fn join_head(revision: u64, head: &str) -> Vec<u8> {
+    [&revision.to_le_bytes(), head.as_bytes()].concat()
+}
+
+/// The revision, and the text.
+pub(super) fn split_head(value: &[u8]) -> Option<(u64, &[u8])> {
+    let (revision, text) = value.split_first_chunk()?;
+    Some((u64::from_le_bytes(*revision), text))
+}
+
+/// How long the value of a block is.
+pub(super) fn block_length(block: &Block) -> usize {
+    block.as_bytes().len().saturating_add(12)
+}
+
+/// The value of a block, into `value` of [`block_length`]: so that it can be found and dropped without being read.
+pub(super) fn write_block(block: &Block, stored: UnixTime, value: &mut [u8]) {
+    let Some((count, rest)) = value.split_at_mut_checked(4) else { return };
+    let Some((time, bytes)) = rest.split_at_mut_checked(8) else { return };
+    count.copy_from_slice(&block.count().to_le_bytes());
+    time.copy_from_slice(&stored.as_millis().to_le_bytes());
+    bytes.copy_from_slice(block.as_bytes());
+}
+
+/// How many messages, when they were stored, and the block.
+pub(super) fn split_block(value: &[u8]) -> Option<(u32, UnixTime, &[u8])> {
+    let (count, rest) = value.split_first_chunk()?;
+    let (stored, bytes) = rest.split_first_chunk()?;
+    Some((u32::from_le_bytes(*count), UnixTime::from_millis(u64::from_le_bytes(*stored)), bytes))
+}
+
+/// What is known of all blocks without looking at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// The number of the newest message, kept or not.
+    pub(super) newest: u64,
+    /// Bytes of all blocks.
+    pub(super) bytes: u64,
+    opened: u64,
+}
+
+impl Tally {
+    /// Reads it, and commits that the file was opened. What a failed commit left in the system's cache alone is on disk
+    /// from then on, or the file is not used.
+    pub(super) fn begin(database: &Database) -> Result<Self, Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        let tally;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let before = meta.get("telemetry")?.and_then(|value| Self::from_bytes(value.value()));
+            let before = before.ok_or_else(|| Error::Damaged("its tally is missing".to_owned()))?;
+            tally = Self { opened: before.opened.saturating_add(1), ..before };
+            meta.insert("telemetry", tally.to_bytes().as_slice())?;
+        }
+        transaction.commit()?;
+        Ok(tally)
+    }
+
+    pub(super) fn append(&mut self, block: &Block) {
+        self.newest = self.newest.saturating_add(u64::from(block.count()));
+        self.bytes = self.bytes.saturating_add(block_length(block) as u64);
+    }
+
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        [self.newest, self.bytes, self.opened].map(u64::to_le_bytes).concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let [newest, bytes, opened] = bytes.as_chunks().0 else { return None };
+        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        Some(Self { newest: number(newest), bytes: number(bytes), opened: number(opened) })
+    }
+}
