@@ -193,6 +193,12 @@ impl Backlog {
         self.block.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.waiting.is_empty()
     }
 
+    /// The store is to be asked again what it could not say before. Called now and then, so that those records do not wait
+    /// for others to change.
+    pub(crate) fn ask_again(&mut self) {
+        self.changed.extend(self.unknown.drain(..));
+    }
+
     /// What to hand over now, with the records as they are now.
     pub(crate) fn take(&mut self, hub: &Hub, worker: usize) -> Option<HandOver> {
         if !self.wants_hand_over() {
@@ -200,7 +206,7 @@ impl Backlog {
         }
         self.is_handing_over = true;
         self.number += 1;
-        self.changed.extend(self.unknown.drain(..));
+        self.ask_again();
         let ledger = &mut self.ledger;
         let record = |device: DeviceKey| Some((device, ledger.change(hub.record(device)?)));
         // The next ones will be about as large.

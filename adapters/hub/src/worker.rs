@@ -32,7 +32,7 @@ use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::backlog::{Backlog, Change, HandOver};
 use crate::buffers::Buffers;
@@ -47,6 +47,9 @@ mod storing;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+const SOCKETS_PER_LOOK: usize = 1024;
+
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
@@ -377,9 +380,15 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = alarm => self.with(Core::expire),
+                () = alarm => {
+                    self.look_around().await;
+                    self.with(Core::expire);
+                }
                 () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+                _ = tick.tick() => self.with(|core, now| {
+                    core.hub.set_clock(now, unix_time());
+                    core.backlog.ask_again();
+                }),
             }
         }
     }
@@ -391,6 +400,18 @@ fn cut(client_id: &str) -> &str {
         .char_indices()
         .nth(ID_MAX)
         .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+}
+
+impl Worker {
+    /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
+    /// that was suspended) deadlines have passed and no socket was looked at yet.
+    async fn look_around(&self) {
+        let looks = self.core.borrow().links.len() / SOCKETS_PER_LOOK;
+        for _ in 0..=looks {
+            // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
+            yield_now().await;
+        }
+    }
 }
 
 impl Core {

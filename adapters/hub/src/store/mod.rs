@@ -29,7 +29,7 @@ mod ledger;
 mod log;
 pub mod memory;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::Arc;
