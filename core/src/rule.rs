@@ -214,6 +214,12 @@ rules! {
         says "a value in a twin is at most 4096 bytes of text, an integer within 2^52, and arrays contain no null", mend "split long text, send large numbers as text, leave null out of arrays";
     TwinDepth = "HUB-TWIN-DEPTH", "IoT Hub device twins: format",
         says "a twin is nested at most 10 levels deep", mend "flatten the document";
+    ApiVersion = "HUB-API-VERSION", "IoT Hub MQTT: Username; error 400004",
+        says "a twin is asked for on a connection whose user name has an api-version", mend "set the user name to {host}/{device id}/?api-version=2021-04-12";
+    TwinVersion = "HUB-TWIN-VERSION", "IoT Hub device twins: optimistic concurrency; error 412001",
+        says "a patch with $version is for the version that the reported properties have", mend "read the twin again, and patch what it says then; or leave $version out";
+    NotInTier = "HUB-TIER", "IoT Hub tiers; error 403010",
+        says "a basic tier has no cloud-to-device messages, methods and twins", mend "run the hub with a standard tier: --tier S1";
     TwinSize = "HUB-TWIN-SIZE", "IoT Hub device twins: size",
         says "a twin section is at most 32 KB, tags 8 KB", mend "keep large data elsewhere and its address in the twin";
     TooManyFilters = "HUB-FILTER-COUNT", "own limit, see Limits::filters_per_packet",

@@ -410,7 +410,7 @@ impl HubHost {
                         CallResult::Answered { status: answer.status, payload: answer.payload.to_vec() };
                     self.calls.insert(answer.call, result);
                 }
-                Action::Done(_) => {}
+                Action::Done(_) | Action::TwinRefused(_) => {}
                 Action::Wait(wait) => return Ok(wait),
             }
         }

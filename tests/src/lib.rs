@@ -10,6 +10,8 @@ pub mod fuzz;
 pub mod hub_host;
 #[cfg(feature = "sockets")]
 pub mod interop;
+#[cfg(feature = "sockets")]
+pub mod kill;
 pub mod live;
 pub mod matrix;
 pub mod packet_json;

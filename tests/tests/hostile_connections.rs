@@ -89,11 +89,8 @@ fn is_idle(error: &std::io::Error) -> bool {
 
 /// The hub's resident memory, in KiB.
 fn memory(hub: &Hub) -> u64 {
-    let state =
-        std::fs::read_to_string(hub.state().join("service.json")).expect("a hub that runs has this file");
-    let state: serde_json::Value = serde_json::from_str(&state).expect("it is JSON");
     let status =
-        std::fs::read_to_string(format!("/proc/{}/status", state["pid"])).expect("the hub runs, on Linux");
+        std::fs::read_to_string(format!("/proc/{}/status", hub.pid())).expect("the hub runs, on Linux");
     let line =
         status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has resident memory");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("it is a number of KiB")

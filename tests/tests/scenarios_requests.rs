@@ -419,6 +419,31 @@ fn calls_that_come_to_nothing_fail_at_their_deadline_and_a_late_answer_is_ignore
     assert_eq!(hub.closes, []);
 }
 
+/// A device's answer to a call, with any `$rid`.
+fn answer(rid: &str) -> Vec<u8> {
+    let topic = format!("$iothub/methods/res/200/?$rid={rid}");
+    let topic = TopicName::new(&topic).expect("it is a topic name");
+    let mut bytes = Vec::new();
+    Publish { qos: PublishQoS::AtMostOnce, retain: false, topic, payload: b"" }
+        .encode(&mut bytes)
+        .expect("it is short");
+    bytes
+}
+
+#[test]
+fn an_answer_whose_request_id_is_only_the_same_number_does_not_count() {
+    let (mut hub, mut station) = with_methods();
+    let call = invoke(&mut hub, 0).expect("the device is there");
+    station.talk(&mut hub);
+    let link = station.link.expect("it is connected");
+    for prefix in ["0", "+"] {
+        hub.receive(link, &answer(&format!("{prefix}{}", call.get())));
+    }
+    assert_eq!(hub.calls.get(&call), None);
+    hub.receive(link, &answer(&call.get().to_string()));
+    assert!(matches!(hub.calls.get(&call), Some(CallResult::Answered { .. })));
+}
+
 #[test]
 fn an_answer_of_another_device_does_not_count() {
     let (mut hub, mut station) = with_methods();
@@ -427,14 +452,7 @@ fn an_answer_of_another_device_does_not_count() {
     station.talk(&mut hub);
     let mut thief = Station::new(config("thief"));
     thief.connect(&mut hub);
-    let rid = call.get();
-    let topic = format!("$iothub/methods/res/200/?$rid={rid}");
-    let topic = TopicName::new(&topic).expect("it is a topic name");
-    let mut bytes = Vec::new();
-    Publish { qos: PublishQoS::AtMostOnce, retain: false, topic, payload: b"" }
-        .encode(&mut bytes)
-        .expect("it is short");
-    hub.receive(thief.link.expect("it is connected"), &bytes);
+    hub.receive(thief.link.expect("it is connected"), &answer(&call.get().to_string()));
     assert_eq!(hub.calls.get(&call), None);
 }
 

@@ -40,6 +40,9 @@ pub(crate) struct Backlog {
     unknown: Vec<DeviceKey>,
 }
 
+/// A block of so many bytes costs as little for each message as a larger one.
+const LARGE: usize = 256 * 1024;
+
 /// A change of what the store keeps of a device.
 #[derive(Debug)]
 pub enum Change {
@@ -171,6 +174,16 @@ impl Backlog {
         !self.is_handing_over && !self.is_empty()
     }
 
+    /// A measure of how much was gathered, which grows with each message and change.
+    pub(crate) fn gathered(&self) -> usize {
+        self.block.as_bytes().len() + self.changed.len() + self.waiting.len()
+    }
+
+    /// Whether somebody waits for the next hand-over, or it has become large.
+    pub(crate) fn is_pressing(&self) -> bool {
+        !self.waiting.is_empty() || self.block.as_bytes().len() >= LARGE
+    }
+
     /// Whether nothing is on its way any more.
     pub(crate) fn is_settled(&self) -> bool {
         !self.is_handing_over && self.is_empty()
@@ -180,6 +193,12 @@ impl Backlog {
         self.block.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.waiting.is_empty()
     }
 
+    /// The store is to be asked again what it could not say before. Called now and then, so that those records do not wait
+    /// for others to change.
+    pub(crate) fn ask_again(&mut self) {
+        self.changed.extend(self.unknown.drain(..));
+    }
+
     /// What to hand over now, with the records as they are now.
     pub(crate) fn take(&mut self, hub: &Hub, worker: usize) -> Option<HandOver> {
         if !self.wants_hand_over() {
@@ -187,14 +206,15 @@ impl Backlog {
         }
         self.is_handing_over = true;
         self.number += 1;
-        self.changed.extend(self.unknown.drain(..));
+        self.ask_again();
         let ledger = &mut self.ledger;
         let record = |device: DeviceKey| Some((device, ledger.change(hub.record(device)?)));
-        // The next one will be about as large.
+        // The next ones will be about as large.
         let next = Vec::with_capacity(self.receipts.len());
+        let next_block = self.block.with_the_same_room();
         Some(HandOver {
             worker,
-            block: mem::take(&mut self.block),
+            block: mem::replace(&mut self.block, next_block),
             receipts: mem::replace(&mut self.receipts, next),
             owed_since: self.owed_since.take(),
             records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),

@@ -14,6 +14,9 @@ use devicebound::time::UnixTime;
 
 use crate::message::{Message, Sender, SenderFields};
 
+/// A block begins with room for so many bytes at most.
+const ROOM_MAX: usize = 1024 * 1024;
+
 const SENDER: u8 = 0;
 const MESSAGE: u8 = 1;
 const WILL: u8 = 2;
@@ -70,6 +73,11 @@ impl Block {
     #[must_use]
     pub fn messages(&self) -> Messages<'_> {
         Messages::new(&self.bytes)
+    }
+
+    /// An empty block with room for about as much as this one holds.
+    pub(crate) fn with_the_same_room(&self) -> Self {
+        Self { bytes: Vec::with_capacity(self.bytes.len().min(ROOM_MAX)), ..Self::default() }
     }
 
     /// Appends a message. `number` is the block's own, which no other block has that the sender was written into.

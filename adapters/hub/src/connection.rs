@@ -51,16 +51,17 @@ where
     engine.send(engine.any_place(), |worker| take_over::<Stream<S>>(worker, arrival));
 }
 
-/// Serves a connection on this worker, or on the one that it turns out to belong to. `rx` is what has arrived already.
+/// Serves a connection on this worker, or on the one that it turns out to belong to. `rx` is what has arrived already, and
+/// `began` when it was accepted, from where the time to CONNECT counts.
 pub(crate) async fn serve<T: Transport>(
     worker: Rc<Worker>,
     transport: T,
     peer: SocketAddr,
     certificate: Option<ClientCertificate>,
     rx: Vec<u8>,
+    began: Instant,
 ) {
     worker.engine.metrics.opened();
-    let began = worker.engine.clock.now();
     run(worker, Arrival { transport, peer, certificate: certificate.map(Box::new), rx, began }).await;
 }
 
@@ -191,8 +192,10 @@ impl<T: Transport> Connection<T> {
                 packets.push(packet);
             }
         });
-        if !was_known && let Some(client_id) = link.client_id() {
-            worker.engine.operations.connected(&client_id);
+        if !was_known && let Some(sender) = &link.sender {
+            let client_id = sender.client_id();
+            let who = Who { client_id: Some(&client_id), peer: *peer };
+            worker.engine.operations.connected(who, &sender.auth_method());
         }
         if watched {
             let client_id = link.client_id();
@@ -354,12 +357,14 @@ impl<T: Transport> Connection<T> {
 
     /// Every end says why.
     fn report(&self, close: &Close) {
-        let client_id = self.link.client_id();
+        let name = self.link.name();
+        let who = Who { client_id: name.as_deref(), peer: self.peer };
         let offending = self.unread().get(close.offending()).unwrap_or_default();
         let engine = &self.worker.engine;
         engine.metrics.closed(close, self.link.is_known());
-        engine.operations.closed(client_id.as_deref(), close, offending);
-        engine.view.closed(Who { client_id: client_id.as_deref(), peer: self.peer }, close, offending);
+        let auth_type = self.link.sender.as_ref().map(|sender| sender.auth_method());
+        engine.operations.closed(who, auth_type.as_deref(), close, offending);
+        engine.view.closed(who, close, offending);
     }
 }
 

@@ -9,8 +9,9 @@ const OFFENDING_MAX: usize = 48;
 /// The column that what belongs to a line above is indented to.
 const INDENT: usize = 37;
 
-/// A packet: when, whose connection, which way, what it means.
+/// A packet: when, whose connection, which way, what it means. What a peer chose cannot move the cursor.
 pub(crate) fn packet(time: &str, name: &str, sender: Sender, text: &str) -> String {
+    let (name, text) = (printable(name), printable(text));
     let arrow = match sender {
         Sender::Device => "──▶",
         Sender::Hub => "◀──",
@@ -20,7 +21,7 @@ pub(crate) fn packet(time: &str, name: &str, sender: Sender, text: &str) -> Stri
 
 /// The end of a connection: the rule, the offending bytes if there are any, and how to mend it.
 pub(crate) fn closed(time: &str, name: &str, close: &Close, offending: &[u8]) -> String {
-    let rule = close.rule();
+    let (name, rule) = (printable(name), close.rule());
     let mut text = format!("{time:12} {name:24} ─╳─ {}: {}", close.reason(), rule.says());
     if !offending.is_empty() {
         text.push_str(&format!("\n{:INDENT$} bytes: {}", "", shown(offending)));
@@ -33,6 +34,7 @@ pub(crate) fn closed(time: &str, name: &str, close: &Close, offending: &[u8]) ->
 
 /// Something about a connection that is neither a packet nor the breach of a rule.
 pub(crate) fn remark(time: &str, name: &str, text: &str) -> String {
+    let name = printable(name);
     format!("{time:12} {name:24}  ·  {text}")
 }
 
@@ -58,4 +60,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         text.push(format!("… {} more", bytes.len() - OFFENDING_MAX));
     }
     text.join(" ")
+}
+
+/// Text of a peer, with whatever could move a cursor escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_debug()) } else { printable.push(c) }
+    }
+    printable
 }

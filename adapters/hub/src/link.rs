@@ -30,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) certificate: Option<Box<ClientCertificate>>,
     /// Known from the moment that CONNECT was accepted.
     pub(crate) sender: Option<Box<Sender>>,
+    /// Who the client said that it is, where it was refused.
+    pub(crate) claimed: Option<Box<str>>,
 }
 
 /// Why a connection's task was woken.
@@ -77,6 +79,11 @@ impl Link {
     #[must_use]
     pub(crate) fn client_id(&self) -> Option<String> {
         self.sender.as_ref().map(|sender| sender.client_id())
+    }
+
+    /// The same, and before that what the client said that it is.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.client_id().or_else(|| self.claimed.as_deref().map(str::to_owned))
     }
 
     /// Whether CONNECT was accepted.

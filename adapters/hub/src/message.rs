@@ -79,6 +79,13 @@ impl Sender {
             None => String::new(),
         }
     }
+
+    /// How it proved itself: JSON text, as Azure writes it.
+    #[must_use]
+    pub fn auth_method(&self) -> String {
+        SenderFields::read(&mut Reader::new(&self.encoded))
+            .map_or_else(String::new, |fields| fields.auth_method())
+    }
 }
 
 impl<'b> SenderFields<'b> {

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `Connections` | `deviceConnect`, `deviceDisconnect` | connections |
 //! | `DeviceTelemetry` | `ingress`, failures alone | connections |
+//! | `D2CTwinOperations` | `read`, `update`, failures alone | connections |
 //! | `DeviceIdentityOperations` | `create`, `update`, `delete`, `get`, `bulk` | the service API |
 //! | `C2DCommands` | `ingress`, `purge`, `feedback` | the service API |
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
@@ -15,15 +16,19 @@
 //!
 //! What Azure leaves out is added under names of its own: `rule`, `mend` and `bytes`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use devicebound::Rule;
+use devicebound::hub::TwinRefusal;
 use devicebound::session::{Close, CloseReason};
 use serde_json::{Map, Value};
 
 use crate::clock::unix_time;
 use crate::log::EventLog;
+use crate::message::Sender;
+use crate::view::Who;
 
 /// Events that are kept, and their bytes: strangers can make as many as they like, and the older ones give way.
 const KEPT_EVENTS: usize = 10_000;
@@ -71,26 +76,50 @@ pub struct Request<'r> {
 
 impl Operations {
     /// A device is connected.
-    pub fn connected(&self, client_id: &str) {
-        tracing::info!(event = "connected", device = client_id, "connected");
-        Event::of_connection("Connections", "deviceConnect", client_id).succeeded().append(&self.log);
+    pub fn connected(&self, who: Who<'_>, auth_type: &str) {
+        tracing::info!(event = "connected", device = who.client_id, peer = %who.peer, "connected");
+        Event::of_connection("Connections", "deviceConnect", who, Some(auth_type))
+            .succeeded()
+            .append(&self.log);
     }
 
-    /// A connection that was never accepted (no `client_id`), or an accepted one, is over.
-    pub fn closed(&self, client_id: Option<&str>, close: &Close, offending: &[u8]) {
-        let operation = if client_id.is_some() { "deviceDisconnect" } else { "deviceConnect" };
-        let client_id = client_id.unwrap_or_default();
+    /// A connection is over: one that was never accepted has no `auth_type`, and a name only where its client said one.
+    pub fn closed(&self, who: Who<'_>, auth_type: Option<&str>, close: &Close, offending: &[u8]) {
+        let operation = if auth_type.is_some() { "deviceDisconnect" } else { "deviceConnect" };
         if is_about_telemetry(close.rule()) {
-            Event::of_connection("DeviceTelemetry", "ingress", client_id)
+            Event::of_connection("DeviceTelemetry", "ingress", who, auth_type)
                 .failed(close, offending)
                 .append(&self.log);
         }
-        let event = Event::of_connection("Connections", operation, client_id);
+        let event = Event::of_connection("Connections", operation, who, auth_type);
         let event = match close.reason() {
             CloseReason::Disconnected => event.succeeded(),
             _ => event.failed(close, offending),
         };
         event.append(&self.log);
+    }
+
+    /// A device's twin request was answered with an error.
+    pub fn twin_refused(&self, sender: &Sender, refusal: &TwinRefusal) {
+        let TwinRefusal { is_patch, status, rule, .. } = *refusal;
+        let client_id = sender.client_id();
+        tracing::warn!(
+            event = "twinRefused",
+            rule = rule.id(),
+            says = rule.says(),
+            mend = rule.mend(),
+            source = rule.source(),
+            device = client_id,
+            "twin request answered with {status}"
+        );
+        let (device, module) = split(&client_id);
+        let operation = if is_patch { "update" } else { "read" };
+        let mut event = Event::new("D2CTwinOperations", operation, device, module);
+        event.set("protocol", "Mqtt");
+        event.set("authType", sender.auth_method());
+        event.set("statusCode", status);
+        let description = format!("answered with {status}, {rule}: {}", rule.says());
+        event.broke(rule, description).append(&self.log);
     }
 
     /// The service API did something, or could not.
@@ -138,11 +167,14 @@ impl Event {
         event
     }
 
-    fn of_connection(category: &str, operation: &str, client_id: &str) -> Self {
-        let (device, module) =
-            client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)));
+    fn of_connection(category: &str, operation: &str, who: Who<'_>, auth_type: Option<&str>) -> Self {
+        let (device, module) = split(who.client_id.unwrap_or_default());
         let mut event = Self::new(category, operation, device, module);
         event.set("protocol", "Mqtt");
+        event.set("maskedIpAddress", masked(who.peer.ip()));
+        if let Some(auth_type) = auth_type {
+            event.set("authType", auth_type);
+        }
         event
     }
 
@@ -158,15 +190,18 @@ impl Event {
 
     fn failed(mut self, close: &Close, offending: &[u8]) -> Self {
         let rule = close.rule();
-        let error = error_number(rule);
-        self.set("level", "Error");
-        self.set("statusCode", error.map_or(400, |number| number / 1000));
-        self.set("statusType", error.map_or(Value::Null, |number| number.to_string().into()));
-        self.set("statusDescription", format!("{}: {}", close.reason(), rule.says()));
-        self.set("mend", rule.mend());
-        self.set("rule", rule.id());
+        self.set("statusCode", error_number(rule).map_or(400, |number| number / 1000));
         let bytes: String = offending.iter().take(OFFENDING_MAX).map(|byte| format!("{byte:02x}")).collect();
         self.set("bytes", bytes);
+        self.broke(rule, format!("{}: {}", close.reason(), rule.says()))
+    }
+
+    fn broke(mut self, rule: Rule, description: String) -> Self {
+        self.set("level", "Error");
+        self.set("statusType", error_number(rule).map_or(Value::Null, |number| number.to_string().into()));
+        self.set("statusDescription", description);
+        self.set("mend", rule.mend());
+        self.set("rule", rule.id());
         self
     }
 
@@ -178,9 +213,36 @@ impl Event {
     }
 }
 
+/// Device id and module id of a client id.
+fn split(client_id: &str) -> (&str, Option<&str>) {
+    client_id.split_once('/').map_or((client_id, None), |(device, module)| (device, Some(module)))
+}
+
+/// An address without its last part, as Azure shows it.
+fn masked(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            format!("{a}.{b}.{c}.XXX")
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}:XXX")
+        }
+    }
+}
+
 /// Whether a rule is about a telemetry message, so that its breach is a failure of the category `DeviceTelemetry`, too.
 const fn is_about_telemetry(rule: Rule) -> bool {
-    matches!(rule, Rule::MessageSize | Rule::PropertyBag | Rule::PublishQos2 | Rule::StoreFailed)
+    matches!(
+        rule,
+        Rule::MessageSize
+            | Rule::PropertyBag
+            | Rule::PublishQos2
+            | Rule::StoreFailed
+            | Rule::Throttled
+            | Rule::QuotaExceeded
+    )
 }
 
 /// The six-digit number of the real service that the rule book names as a source of the rule.
@@ -191,12 +253,20 @@ fn error_number(rule: Rule) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use devicebound::packet::ConnectReturnCode;
+
     use super::*;
+
+    const AUTH_TYPE: &str = r#"{"scope":"device","type":"sas"}"#;
+
+    fn who(client_id: Option<&str>) -> Who<'_> {
+        Who { client_id, peer: ([192, 0, 2, 77], 4711).into() }
+    }
 
     /// The last event behind a close.
     fn closed(client_id: Option<&str>, reason: CloseReason, bytes: &[u8]) -> Value {
         let operations = Operations::default();
-        operations.closed(client_id, &Close::new(reason), bytes);
+        operations.closed(who(client_id), client_id.map(|_| AUTH_TYPE), &Close::new(reason), bytes);
         event(&operations, operations.log.newest())
     }
 
@@ -223,6 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_connection_has_the_name_that_its_client_said_and_a_masked_address() {
+        let operations = Operations::default();
+        let refused = CloseReason::Refused(ConnectReturnCode::NotAuthorized, Rule::UnknownDevice);
+        operations.closed(who(Some("stranger")), None, &Close::new(refused), &[]);
+        let event = event(&operations, 1);
+        assert_eq!(event["operationName"], "deviceConnect");
+        assert_eq!(
+            (event["deviceId"].as_str(), event["statusType"].as_str()),
+            (Some("stranger"), Some("404001"))
+        );
+        assert_eq!((event["maskedIpAddress"].as_str(), event.get("authType")), (Some("192.0.2.XXX"), None));
+        assert_eq!(masked("2001:db8::1".parse().unwrap()), "2001:db8:0:0:XXX");
+    }
+
+    #[test]
     fn disconnect_is_no_error() {
         let event = closed(Some("demo"), CloseReason::Disconnected, &[]);
         assert_eq!((event["level"].as_str(), event["statusCode"].as_u64()), (Some("Information"), Some(200)));
@@ -232,7 +317,7 @@ mod tests {
     fn a_message_that_breaks_a_rule_is_a_failure_of_telemetry_and_of_the_connection() {
         let operations = Operations::default();
         let close = Close::new(CloseReason::Violation(Rule::MessageSize));
-        operations.closed(Some("demo"), &close, &[]);
+        operations.closed(who(Some("demo")), Some(AUTH_TYPE), &close, &[]);
         let [telemetry, connection] = [1, 2].map(|cursor| event(&operations, cursor));
         assert_eq!(
             (telemetry["category"].as_str(), telemetry["operationName"].as_str()),

@@ -176,10 +176,12 @@ async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Tls) {
     loop {
         let (socket, peer) = accept(&listener).await;
         let (worker, tls) = (Rc::clone(&worker), tls.clone());
+        // Before the handshake: a client that takes its time over it has less for CONNECT.
+        let began = worker.engine.clock.now();
         spawn_local(async move {
             // Of use for the handshake alone, and so not in the connection's own task.
             if let Some((socket, certificate, rx)) = Box::pin(handshake(&worker, socket, tls, peer)).await {
-                connection::serve(worker, socket, peer, certificate, rx).await;
+                connection::serve(worker, socket, peer, certificate, rx, began).await;
             }
         });
     }

@@ -12,27 +12,29 @@
 //! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
 //! | `Expired::Link`, `poll_ready` | wakes the connection's task |
 //!
-//! A store that does not outlive the process has nothing to wait for: with it both are said at once.
+//! A store that does not outlive the process has nothing to wait for: with it both are said at once. It is given the
+//! telemetry alone, as the machine has the records.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use devicebound::Rule;
 use devicebound::hub;
 use devicebound::hub::{
-    Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
-    Telemetry, Wait,
+    Action, CallFailure, CallId, ClientCertificate, Commit, DeviceRecord, Event, Expired, Full, Hub, LinkId,
+    Progress, Telemetry, Wait,
 };
+use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 
-use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
+use crate::backlog::{Backlog, Change, HandOver};
 use crate::buffers::Buffers;
 use crate::clock::unix_time;
 use crate::engine::{Engine, Job};
@@ -41,8 +43,12 @@ use crate::message::Sender;
 use crate::metrics::{self, Counters};
 use crate::store::Store;
 
+mod storing;
+
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
@@ -79,6 +85,9 @@ pub struct Worker {
     work: Notify,
     /// Connections that wait until the writer has caught up.
     waiting: RefCell<Vec<Waker>>,
+    /// When something was handed over last, and how long the one before took to become safe.
+    handed_over_at: Cell<Instant>,
+    last_took: Cell<Duration>,
     /// Tasks that end when the hub stops.
     listening: RefCell<Vec<AbortHandle>>,
     pub(crate) buffers: RefCell<Buffers>,
@@ -97,6 +106,8 @@ pub struct Core {
     stopping: bool,
     /// Nothing is waited for: see the module.
     at_once: bool,
+    /// What nobody waits for is not handed over yet.
+    is_gathering: bool,
     counters: Arc<Counters>,
 }
 
@@ -164,6 +175,7 @@ impl Worker {
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
+            is_gathering: false,
             counters: Arc::clone(&counters),
         };
         Self {
@@ -175,6 +187,8 @@ impl Worker {
             timer: Notify::new(),
             work: Notify::new(),
             waiting: RefCell::default(),
+            handed_over_at: Cell::default(),
+            last_took: Cell::default(),
             listening: RefCell::default(),
             buffers: RefCell::default(),
         }
@@ -209,7 +223,7 @@ impl Worker {
             core.alarm = next;
             self.timer.notify_one();
         }
-        if core.backlog.wants_hand_over() {
+        if core.backlog.wants_hand_over() && (!core.is_gathering || core.backlog.is_pressing()) {
             self.work.notify_one();
         }
     }
@@ -245,7 +259,7 @@ impl Worker {
             Ok(id)
         })?;
         self.engine.link_opened();
-        Ok(Link { id, signal, began, certificate, sender: None })
+        Ok(Link { id, signal, began, certificate, sender: None, claimed: None })
     }
 
     /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
@@ -282,6 +296,11 @@ impl Worker {
                         core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
+                    Ok(Action::TwinRefused(refusal)) => {
+                        if let Some(sender) = &link.sender {
+                            self.engine.operations.twin_refused(sender, &refusal);
+                        }
+                    }
                     Ok(action) => core.act(now, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
@@ -346,65 +365,6 @@ impl Worker {
         });
     }
 
-    // --- the store ---
-
-    /// Hands over what every turn has gathered, for ever. Called behind the tasks that were already due, so that one
-    /// hand-over stands for many connections.
-    async fn keep_storing(&self) {
-        loop {
-            self.work.notified().await;
-            self.hand_over();
-        }
-    }
-
-    /// Hands over what was gathered, unless the writer still has the hand-over before.
-    fn hand_over(&self) {
-        let Some(batch) = self.with(|core, _| core.backlog.take(&core.hub, self.index)) else { return };
-        match &self.keeper {
-            // The writer lives as long as there are workers.
-            Keeper::Thread(writer) => drop(writer.send(batch)),
-            Keeper::Inline(store) => {
-                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
-                batch
-                    .write(&mut **store, &self.engine.view)
-                    .into_iter()
-                    .for_each(|written| self.told(written));
-            }
-        }
-    }
-
-    /// The writer is done with a hand-over.
-    pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, owed_since, has_telemetry, revisions, unwritten, waiting } = written;
-        let is_safe = has_telemetry && unwritten.is_empty();
-        self.with(|core, now| {
-            core.backlog.handed_over(&unwritten);
-            revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
-            for Unwritten { device, safe, .. } in unwritten {
-                match safe {
-                    Safe::Record(record) => core.hub.rejected(device, *record),
-                    Safe::Nothing => drop(core.hub.remove(device)),
-                    Safe::Unknown => {}
-                }
-            }
-            if has_telemetry {
-                let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
-                core.counters.acknowledged(receipts.len(), waited);
-                receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
-                return;
-            }
-            // What these connections sent could not be stored: they end, and their devices send again.
-            for signal in receipts.iter().filter_map(|(link, _)| core.links.get(link)) {
-                signal.end(Rule::StoreFailed);
-            }
-        });
-        for waiting in waiting {
-            // Whoever waited may have hung up.
-            let _ = waiting.send(is_safe);
-        }
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
-    }
-
     // --- time ---
 
     /// Works off deadlines as they come, for ever; and once a second looks whether the wall clock was set.
@@ -419,10 +379,36 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = alarm => self.with(Core::expire),
+                () = alarm => {
+                    self.look_around().await;
+                    self.with(Core::expire);
+                }
                 () = self.timer.notified() => {}
-                _ = tick.tick() => self.with(|core, now| core.hub.set_clock(now, unix_time())),
+                _ = tick.tick() => self.with(|core, now| {
+                    core.hub.set_clock(now, unix_time());
+                    core.backlog.ask_again();
+                }),
             }
+        }
+    }
+}
+
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+}
+
+impl Worker {
+    /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
+    /// that was suspended) deadlines have passed and no socket was looked at yet.
+    async fn look_around(&self) {
+        let looks = self.core.borrow().links.len() / SOCKETS_PER_LOOK;
+        for _ in 0..=looks {
+            // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
+            yield_now().await;
         }
     }
 }
@@ -439,7 +425,10 @@ impl Core {
                             self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
-                    Err(refusal) => self.hub.refuse(link.id, refusal, tx),
+                    Err(refusal) => {
+                        link.claimed = Some(cut(request.connect.client_id.as_str()).into());
+                        self.hub.refuse(link.id, refusal, tx);
+                    }
                 }
             }
             Action::Commit(commit) => {
@@ -457,14 +446,15 @@ impl Core {
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
                 }
             }
-            Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+            Action::TwinRefused(_) | Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
         }
     }
 
     fn commit(&mut self, commit: Commit) {
-        self.backlog.change(Change::Record(commit.device));
         if self.at_once {
             self.hub.committed(commit.device, commit.revision);
+        } else {
+            self.backlog.change(Change::Record(commit.device));
         }
     }
 
@@ -487,7 +477,15 @@ impl Core {
 
     /// Makes a change durable; the receiver hears whether it has become safe.
     pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        self.backlog.change(change);
+        match change {
+            Change::Record(device) if self.at_once => {
+                if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
+                    self.hub.committed(device, revision);
+                }
+            }
+            Change::Removal(_) if self.at_once => {}
+            change => self.backlog.change(change),
+        }
         self.backlog.when_safe()
     }
 

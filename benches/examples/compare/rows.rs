@@ -298,6 +298,9 @@ impl Measured<'_> {
     }
 }
 
+/// A figure of a turn.
+type Column = fn(&Turn) -> f64;
+
 /// The medians of each server's turns.
 impl fmt::Display for Measured<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -309,7 +312,7 @@ impl fmt::Display for Measured<'_> {
         writeln!(f, "|---|--:|--:|--:|--:|--:|--:|")?;
         for (kind, turns) in self.row.servers.iter().zip(&self.turns) {
             write!(f, "| {} |", kind.name())?;
-            let columns: [(fn(&Turn) -> f64, usize); 6] = [
+            let columns: [(Column, usize); 6] = [
                 (|turn| turn.rate, 0),
                 (|turn| turn.cpu, 2),
                 (|turn| turn.p50, 1),

@@ -394,3 +394,80 @@ fn latencies() -> Result<Histogram<u64>, Failure> {
 fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use devicebound::packet::{ConnAck, Decoded, decode, puback};
+
+    use super::*;
+
+    const CLIENTS: usize = 2;
+    const WINDOW: u16 = 4;
+
+    /// A server that holds PUBACKs back until a window is full, for as many connections as it is told.
+    fn serve(connections: usize) -> (Peer, thread::JoinHandle<usize>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = thread::spawn(move || {
+            let lines = (0..connections).map(|_| listener.accept().unwrap().0);
+            let lines: Vec<_> = lines.map(|line| thread::spawn(move || converse(line))).collect();
+            lines.into_iter().map(|line| line.join().unwrap()).sum()
+        });
+        (Peer { address, tls: None }, serving)
+    }
+
+    /// Answers one client, and returns how often it published.
+    fn converse(mut line: TcpStream) -> usize {
+        let (mut bytes, mut held, mut published) = (Vec::new(), Vec::new(), 0);
+        loop {
+            let mut chunk = [0; 100];
+            let read = line.read(&mut chunk).unwrap();
+            bytes.extend_from_slice(&chunk[..read]);
+            let mut input = bytes.as_slice();
+            let mut out = Vec::new();
+            while let Decoded::Packet(packet) = decode(&mut input, 1000).unwrap() {
+                match packet {
+                    Packet::Connect(_) => ConnAck::Accepted { session_present: false }.encode(&mut out),
+                    Packet::Publish(Publish { qos: PublishQoS::AtLeastOnce { packet_id, .. }, .. }) => {
+                        held.push(packet_id);
+                        published += 1;
+                    }
+                    Packet::Disconnect => return published,
+                    other => panic!("the load sent {other:?}"),
+                }
+                assert!(held.len() <= usize::from(WINDOW), "more than a window is in flight");
+                if held.len() == usize::from(WINDOW) {
+                    held.drain(..).for_each(|id| puback(id, &mut out));
+                }
+            }
+            bytes = input.to_vec();
+            line.write_all(&out).unwrap();
+        }
+    }
+
+    fn plan() -> Publishing {
+        let (warm_up, duration) = (Duration::ZERO, Duration::from_millis(20));
+        Publishing { payload: 128, window: WINDOW, rate: None, warm_up, duration }
+    }
+
+    #[test]
+    fn a_window_is_filled_and_never_exceeded_and_each_message_is_acknowledged() {
+        let (peer, serving) = serve(CLIENTS);
+        let published = publish(&peer, &Client::anonymous(CLIENTS), &plan(), None).unwrap();
+        let seen = serving.join().unwrap();
+        assert!(published.messages > 0);
+        assert!(published.messages <= seen as u64, "{} of {seen}", published.messages);
+        assert!(published.p50 <= published.p99);
+    }
+
+    #[test]
+    fn as_many_clients_connect_as_are_asked_for() {
+        let (peer, serving) = serve(5);
+        let connected = connect(&peer, &Client::anonymous(CLIENTS), CLIENTS, 5, None).unwrap();
+        assert_eq!((connected.connects, serving.join().unwrap()), (5, 0));
+    }
+}

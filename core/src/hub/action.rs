@@ -7,6 +7,7 @@ use super::slab::Slot;
 use super::{CallFailure, CallId, ConnectRequest, MethodAnswer, Revision, SequenceNumber, Telemetry};
 use crate::iothub::Edition;
 use crate::packet::PacketType;
+use crate::rule::Rule;
 
 /// A connection of a hub, told apart from all others before and after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,10 +85,25 @@ pub enum Action<'i> {
     Commit(Commit),
     /// A device answered a call.
     Answered(MethodAnswer<'i>),
+    /// A twin request was answered with an error: the device knows, and whoever keeps a log may want to.
+    TwinRefused(TwinRefusal),
     /// A packet was dealt with, and nothing is to be done about it.
     Done(PacketType),
     /// Nothing more before this.
     Wait(Wait),
+}
+
+/// A twin request that was answered with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TwinRefusal {
+    /// Who asked.
+    pub device: DeviceKey,
+    /// Whether it was a PATCH of the reported properties; else it was a GET.
+    pub is_patch: bool,
+    /// The status of the answer.
+    pub status: u16,
+    /// The rule that the request breaks.
+    pub rule: Rule,
 }
 
 /// What a link waits for.

@@ -113,6 +113,10 @@ impl Calls {
 
     /// Takes the call that `rid` names, if it was sent to this device and is still open.
     pub(super) fn answer(&mut self, rid: &str, device: DeviceKey) -> Option<CallId> {
+        // As the hub wrote it, and in no other form of the same number.
+        if rid.starts_with(['0', '+']) {
+            return None;
+        }
         let id = CallId(rid.parse().ok()?);
         let call = self.open.get(&id)?;
         if call.device != device || !call.sent {

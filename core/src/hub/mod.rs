@@ -59,7 +59,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 pub use action::{
-    Action, Change, Commit, DeviceKey, Ended, Event, Expired, Full, LinkId, Progress, Receipt, Wait,
+    Action, Change, Commit, DeviceKey, Ended, Event, Expired, Full, LinkId, Progress, Receipt, TwinRefusal,
+    Wait,
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;

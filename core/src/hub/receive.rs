@@ -14,7 +14,7 @@ use super::timers::Timers;
 use super::twin::ReportError;
 use super::{
     Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Operation, Outcome, Receipt, Revision,
-    TierError, Wait,
+    TierError, TwinRefusal, Wait,
 };
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
 use crate::iothub::twin::error_body;
@@ -214,15 +214,19 @@ impl Link {
     ) -> Action<'i> {
         let until = Until::Committed(device.record.revision);
         self.acknowledge(acknowledge, Until::Nothing);
-        let (status, body) = match self.edition {
-            None => (400, no_api_version(&context)),
-            Some(edition) => match self.pass_twin(&mut context, Operation::TwinRead, 0) {
-                Ok(()) => (200, device.record.twin.body(edition)),
-                Err(refused) => refused,
-            },
+        let body = match self.edition {
+            None => Err(no_api_version(&context)),
+            Some(edition) => self
+                .pass_twin(&mut context, Operation::TwinRead, 0)
+                .map(|()| device.record.twin.body(edition)),
         };
-        self.answer_twin(until, status, rid, None, &body);
-        Action::Done(PacketType::Publish)
+        match body {
+            Ok(body) => {
+                self.answer_twin(until, 200, rid, None, &body);
+                Action::Done(PacketType::Publish)
+            }
+            Err(error) => self.refuse_twin(until, false, rid, &error),
+        }
     }
 
     fn twin_patch<'i>(
@@ -236,13 +240,11 @@ impl Link {
     ) -> Action<'i> {
         let Some(edition) = self.edition else {
             self.acknowledge(acknowledge, Until::Nothing);
-            self.answer_twin(Until::Nothing, 400, rid, None, &no_api_version(&context));
-            return Action::Done(PacketType::Publish);
+            return self.refuse_twin(Until::Nothing, true, rid, &no_api_version(&context));
         };
-        if let Err((status, body)) = self.pass_twin(&mut context, Operation::TwinUpdate, patch.len()) {
+        if let Err(error) = self.pass_twin(&mut context, Operation::TwinUpdate, patch.len()) {
             self.acknowledge(acknowledge, Until::Nothing);
-            self.answer_twin(Until::Nothing, status, rid, None, &body);
-            return Action::Done(PacketType::Publish);
+            return self.refuse_twin(Until::Nothing, true, rid, &error);
         }
         match device.record.twin.report(patch, if_version, context.unix_time()) {
             Ok(version) => {
@@ -255,11 +257,23 @@ impl Link {
             Err(error) => {
                 let until = Until::Committed(device.record.revision);
                 self.acknowledge(acknowledge, until);
-                let (status, body) = report_error(&context, &error);
-                self.answer_twin(until, status, rid, None, &body);
-                Action::Done(PacketType::Publish)
+                self.refuse_twin(until, true, rid, &report_error(&context, &error))
             }
         }
+    }
+
+    /// Answers a twin request with an error.
+    #[cold]
+    fn refuse_twin<'i>(
+        &mut self,
+        until: Until,
+        is_patch: bool,
+        rid: RequestId<'_>,
+        error: &TwinAnswer,
+    ) -> Action<'i> {
+        let TwinAnswer { status, rule, body } = error;
+        self.answer_twin(until, *status, rid, None, body);
+        Action::TwinRefused(TwinRefusal { device: self.device, is_patch, status: *status, rule: *rule })
     }
 
     /// Asks whether a twin request may be carried out; the error is its answer.
@@ -268,19 +282,20 @@ impl Link {
         context: &mut Context<'_>,
         operation: Operation,
         bytes: usize,
-    ) -> Result<(), (u16, String)> {
+    ) -> Result<(), TwinAnswer> {
         if !context.gate.is_watched() {
             return Ok(());
         }
         let (now, unix_time) = (context.now, context.unix_time());
         let asked = context.gate.twin_request(now, unix_time, self.device, operation, bytes);
         asked.map_err(|error| {
-            let (status, number) = match error {
-                TierError::Throttled => (429, 429_001),
-                TierError::QuotaExceeded => (403, 403_002),
-                TierError::NotInTier => (403, 403_010),
+            let (status, number, rule) = match error {
+                TierError::Throttled => (429, 429_001, Rule::Throttled),
+                TierError::QuotaExceeded => (403, 403_002, Rule::QuotaExceeded),
+                TierError::NotInTier => (403, 403_010, Rule::NotInTier),
             };
-            (status, error_body(number, &format!("{error}"), &tracking_id(context), unix_time))
+            let body = error_body(number, &format!("{error}"), &tracking_id(context), unix_time);
+            TwinAnswer { status, rule, body }
         })
     }
 
@@ -451,20 +466,30 @@ fn counted(bag: PropertyBag<'_>) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-fn no_api_version(context: &Context<'_>) -> String {
-    let message =
-        "The user name has no api-version: twins need one. Use {host}/{device id}/?api-version=2021-04-12.";
-    error_body(400_004, message, &tracking_id(context), context.unix_time())
+/// The answer to a twin request that is refused, and why it is.
+struct TwinAnswer {
+    status: u16,
+    rule: Rule,
+    body: String,
 }
 
-fn report_error(context: &Context<'_>, error: &ReportError) -> (u16, String) {
+fn no_api_version(context: &Context<'_>) -> TwinAnswer {
+    let message =
+        "The user name has no api-version: twins need one. Use {host}/{device id}/?api-version=2021-04-12.";
+    let body = error_body(400_004, message, &tracking_id(context), context.unix_time());
+    TwinAnswer { status: 400, rule: Rule::ApiVersion, body }
+}
+
+fn report_error(context: &Context<'_>, error: &ReportError) -> TwinAnswer {
+    let body =
+        |number, message: &str| error_body(number, message, &tracking_id(context), context.unix_time());
     match error {
         ReportError::Document(error) => {
-            (400, error_body(400_004, &format!("{error}"), &tracking_id(context), context.unix_time()))
+            TwinAnswer { status: 400, rule: error.rule(), body: body(400_004, &format!("{error}")) }
         }
         ReportError::VersionMismatch { expected, actual } => {
             let message = format!("$version is {actual}, not {expected}: read the twin again.");
-            (412, error_body(412_001, &message, &tracking_id(context), context.unix_time()))
+            TwinAnswer { status: 412, rule: Rule::TwinVersion, body: body(412_001, &message) }
         }
     }
 }

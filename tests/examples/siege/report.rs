@@ -116,7 +116,16 @@ pub(crate) struct Millis(pub(crate) Duration);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{:.1} ms", self.0.as_secs_f64() * 1000.0))
+        let millis = self.0.as_secs_f64() * 1000.0;
+        // Three digits tell.
+        let digits = if millis < 1.0 {
+            3
+        } else if millis < 100.0 {
+            1
+        } else {
+            0
+        };
+        f.pad(&format!("{millis:.digits$} ms"))
     }
 }
 

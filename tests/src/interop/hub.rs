@@ -1,6 +1,6 @@
 //! The hub that the clients talk to: the real program, on real ports, with a state folder of its own.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -28,8 +28,9 @@ const ALLOW_443: &str = "sudo sysctl net.ipv4.ip_unprivileged_port_start=443";
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Runs the program until its standard input ends, which it does with the test process, however that ends; then asks it
-/// to stop (SIGTERM) and passes its exit code on. Its lines end with it: the shell lets go of both outputs.
-const SUPERVISOR: &str = r#"trap '' INT; "$@" & exec >/dev/null 2>&1; cat; kill $!; wait $!"#;
+/// to stop (SIGTERM) and passes its exit code on. Its lines end with it: the shell lets go of both outputs. A file that may
+/// not grow is an error as a full disk is, not a signal.
+const SUPERVISOR: &str = r#"trap '' INT XFSZ; "$@" & exec >/dev/null 2>&1; cat; kill $!; wait $!"#;
 
 /// A hub that runs.
 #[derive(Debug)]
@@ -57,10 +58,10 @@ impl Drop for Supervised {
 
 /// What the hub says when it is ready.
 #[derive(Clone, Debug)]
-struct Ready {
-    mqtt: SocketAddr,
-    https: SocketAddr,
-    ca: PathBuf,
+pub(crate) struct Ready {
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) ca: PathBuf,
 }
 
 /// A device as the registry knows it, or a module.
@@ -241,6 +242,31 @@ impl Hub {
         self.ready.ca.to_str().unwrap_or_else(|| panic!("{} is not UTF-8", self.ready.ca.display()))
     }
 
+    /// The process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        let path = self.state().join("service.json");
+        let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let told: Value =
+            serde_json::from_slice(&text).unwrap_or_else(|error| panic!("service.json: {error}"));
+        told["pid"].as_i64().and_then(|pid| pid.try_into().ok()).unwrap_or_else(|| panic!("{told}: no pid"))
+    }
+
+    /// The size of the largest file of its state.
+    ///
+    /// # Panics
+    /// When the state cannot be read.
+    #[must_use]
+    pub fn largest_file(&self) -> u64 {
+        let entries = fs::read_dir(self.state()).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", self.state().display()));
+        let sizes = entries.iter().filter_map(|entry| entry.metadata().ok()).map(|file| file.len());
+        sizes.max().unwrap_or_default()
+    }
+
     /// A folder that goes away with the hub: the one that it keeps its state in.
     #[must_use]
     pub fn state(&self) -> &Path {
@@ -285,7 +311,7 @@ impl Device {
     }
 }
 
-fn primary_key(identity: &Value) -> SymmetricKey {
+pub(crate) fn primary_key(identity: &Value) -> SymmetricKey {
     let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap_or_default();
     SymmetricKey::from_base64(key).unwrap_or_else(|error| panic!("{identity}: {error}"))
 }
@@ -300,19 +326,21 @@ fn start(site: Site, arguments: &[String]) -> (Supervised, Ready, Service) {
     command.args(["-c", SUPERVISOR, "sh", site.program]).args(arguments);
     let mut program = Supervised(Program::start("the hub", &mut command));
     let told = program.0.expect_event("ready");
-    let ready = Ready::read(&told);
-    let connection_string = told["serviceConnectionString"].as_str().unwrap_or_default();
-    let service = Service::new(ready.https, &ready.ca, connection_string);
+    let (ready, service) = Ready::read(&told);
     (program, ready, service)
 }
 
 impl Ready {
-    fn read(told: &Value) -> Self {
+    /// Reads the line, and makes a connection to the service API out of it.
+    pub(crate) fn read(told: &Value) -> (Self, Service) {
         let address = |name: &str| told[name].as_str().and_then(|address| address.parse().ok());
-        match (address("mqtt"), address("https"), told["ca"].as_str()) {
+        let ready = match (address("mqtt"), address("https"), told["ca"].as_str()) {
             (Some(mqtt), Some(https), Some(ca)) => Self { mqtt, https, ca: ca.into() },
             _ => panic!("the hub's first line lacks mqtt, https or ca: {told}"),
-        }
+        };
+        let connection_string = told["serviceConnectionString"].as_str().unwrap_or_default();
+        let service = Service::new(ready.https, &ready.ca, connection_string);
+        (ready, service)
     }
 }
 

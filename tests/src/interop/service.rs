@@ -13,9 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use devicebound::iothub::sas;
 use devicebound::iothub::{ConnectionString, Credential};
 use serde_json::{Map, Value};
-use ureq::http::{Method, Request, Response};
+use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
+
+pub use ureq::http::Method;
 
 use super::PATIENCE;
 use super::hub::now;
@@ -171,29 +173,21 @@ impl Service {
     /// # Errors
     /// When there is no answer.
     pub fn try_post(&self, path: &str, body: &[u8]) -> Result<(u16, String), ureq::Error> {
-        let mut response = self.agent.run(self.request(Method::POST, path, &[], body)?)?;
+        let mut response = self.ask(Method::POST, path, &[], body)?;
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
     }
 
-    fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
-        let what = format!("{method} {path}");
-        let request = self.request(method, path, headers, body);
-        let request = request.unwrap_or_else(|error| panic!("{what}: {error}"));
-        let mut response = self.agent.run(request).unwrap_or_else(|error| panic!("{what}: {error}"));
-        if !response.status().is_success() {
-            let text = response.body_mut().read_to_string().unwrap_or_default();
-            panic!("{what}: {} {text}", response.status());
-        }
-        response
-    }
-
-    fn request<'b>(
+    /// Sends one request, and gives the answer, whatever it says.
+    ///
+    /// # Errors
+    /// When the hub does not answer.
+    pub fn ask(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: &'b [u8],
-    ) -> Result<Request<&'b [u8]>, ureq::http::Error> {
+        body: &[u8],
+    ) -> Result<Response<Body>, ureq::Error> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut request = Request::builder()
             .method(method)
@@ -202,7 +196,18 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(body)
+        self.agent.run(request.body(body)?)
+    }
+
+    fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
+        let what = format!("{method} {path}");
+        let mut response =
+            self.ask(method, path, headers, body).unwrap_or_else(|error| panic!("{what}: {error}"));
+        if !response.status().is_success() {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            panic!("{what}: {} {text}", response.status());
+        }
+        response
     }
 
     fn token(&self) -> String {

@@ -59,7 +59,7 @@ impl Conversation {
 
     fn new(name: &str, began_before: bool) -> Self {
         Self {
-            name: words::printable(name),
+            name: name.to_owned(),
             client_id: None,
             device: Side::default(),
             hub: Side::default(),
@@ -204,7 +204,7 @@ impl Conversation {
 
     fn know(&mut self, client_id: &str) {
         if !client_id.is_empty() {
-            self.name = words::printable(client_id);
+            self.name = client_id.to_owned();
         }
         self.client_id = Some(client_id.to_owned());
     }
@@ -313,7 +313,7 @@ impl Conversation {
             _ => {}
         }
         let identity = self.client_id.as_deref().and_then(|id| Identity::from_client_id(id).ok());
-        let text = words::printable(&explain(&packet, sender, identity).to_string());
+        let text = explain(&packet, sender, identity).to_string();
         tell(&lines::packet(&words::time_of_day(time), &self.name, sender, &text));
         if let (Packet::ConnAck(ConnAck::Refused(code)), false) = (packet, self.is_blamed) {
             self.tell_close(time, &Close::new(CloseReason::Refused(code, Rule::ConnectRefused)), &[], tell);

@@ -66,12 +66,3 @@ pub(super) fn time_of_day(time: Option<UnixTime>) -> String {
     let text = time.filter(|time| *time != UnixTime::default()).map(|time| time.to_string());
     text.as_deref().and_then(|text| text.get(11..23)).unwrap_or_default().to_owned()
 }
-
-/// Text of a peer, with whatever could move a cursor escaped.
-pub(super) fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for c in text.chars() {
-        if c.is_control() { printable.extend(c.escape_debug()) } else { printable.push(c) }
-    }
-    printable
-}

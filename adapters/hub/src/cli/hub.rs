@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
-use devicebound::hub::{Authentication, DeviceRecord, HubConfig};
+use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Scale, Tier};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
 
@@ -79,6 +80,12 @@ pub(super) struct HubArgs {
     /// Threads that devices are spread over [default: one for each core that the hub may use]
     #[arg(long, value_name = "N")]
     workers: Option<NonZero<usize>>,
+    /// Hold the rates and the daily quota of a tier of the real service: F1, B1, S1, B2, S2, B3 or S3. On one thread
+    #[arg(long, value_name = "TIER", conflicts_with = "workers", value_parser = PossibleValuesParser::new(Tier::ALL.map(Tier::name)).try_map(tier))]
+    tier: Option<Tier>,
+    /// Units of that tier
+    #[arg(long, value_name = "N", requires = "tier", default_value_t = NonZero::<u16>::MIN)]
+    units: NonZero<u16>,
     /// A structured log on standard error instead of the live view; DEVICEBOUND_LOG filters it (default: info)
     #[arg(long, value_enum, default_value_t = LogFormat::Off)]
     log: LogFormat,
@@ -110,12 +117,16 @@ impl HubArgs {
             json: false,
             quiet: false,
             workers: None,
+            tier: None,
+            units: NonZero::<u16>::MIN,
             log: LogFormat::Off,
         }
     }
 }
 
 pub(super) fn run(args: HubArgs) -> Result<(), Failure> {
+    // Each connection is a descriptor. Where the limit cannot be raised, fewer connections are accepted at a time.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     runtime()?.block_on(serve(args))
 }
 
@@ -171,13 +182,25 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         store,
         tls::server_config(certificates)?,
         view,
-        args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get),
+        workers(args),
     )?
     .trusting(authorities);
 
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, ca, demo_key, &policies)?;
     Ok(Prepared { server, listeners, ready, state, lock })
+}
+
+fn tier(name: String) -> Result<Tier, &'static str> {
+    Tier::from_name(&name).ok_or("no tier has this name")
+}
+
+/// One for each core; one alone where rates are to hold for the hub as a whole.
+fn workers(args: &HubArgs) -> usize {
+    if args.tier.is_some() {
+        return 1;
+    }
+    args.workers.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), NonZero::get)
 }
 
 fn store(args: &HubArgs, state: &StateDir) -> Result<Box<dyn Store>, Failure> {
@@ -204,6 +227,7 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
         clock_skew,
         expiry_grace,
         fault_injection: true,
+        tier: args.tier.map(|tier| Scale { tier, units: args.units.get() }),
         ..HubConfig::default()
     }
 }

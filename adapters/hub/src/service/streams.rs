@@ -103,7 +103,8 @@ struct Reader {
     /// The source failed.
     is_over: bool,
     device_id: Option<String>,
-    follow: bool,
+    /// Ends behind this one: the newest when the client asked. `None` follows what comes.
+    end: Option<u64>,
 }
 
 impl Reader {
@@ -119,14 +120,16 @@ impl Reader {
             (None | Some("newest"), _) => Some(source.newest()),
             (Some(cursor), _) => Some(cursor.parse().map_err(wrong)?),
         };
+        let follow = query.get("follow").is_none_or(|follow| follow != "false");
         Ok(Self {
+            // Taken once, or a reader that is no faster than the devices would never come to the end.
+            end: if follow { None } else { Some(source.newest()) },
             source,
             format: if events { Format::ServerSentEvents } else { Format::Lines },
             cursor: cursor.unwrap_or(0),
             minds_gaps: cursor.is_some(),
             is_over: false,
             device_id: query.get("deviceId").cloned(),
-            follow: query.get("follow").is_none_or(|follow| follow != "false"),
         })
     }
 
@@ -147,7 +150,8 @@ impl Reader {
     async fn chunk(&mut self) -> Option<Bytes> {
         let mut chunk = String::new();
         while !self.is_over && chunk.is_empty() {
-            if !self.fill(&mut chunk).await && !self.follow {
+            self.fill(&mut chunk).await;
+            if self.end.is_some_and(|end| end <= self.cursor) {
                 break;
             }
             let more = self.source.wait_behind(self.cursor);
@@ -161,31 +165,47 @@ impl Reader {
         (!chunk.is_empty()).then(|| chunk.into())
     }
 
-    /// Appends what there is, as far as the chunk has room; false if there is no more.
-    async fn fill(&mut self, chunk: &mut String) -> bool {
+    /// Appends what there is, as far as the chunk has room.
+    async fn fill(&mut self, chunk: &mut String) {
         while chunk.len() < CHUNK {
+            let newest = self.source.newest();
+            let end = self.end.unwrap_or(newest);
+            if self.cursor >= newest.min(end) {
+                return;
+            }
             match self.source.page(self.cursor).await {
-                Ok(entries) if entries.is_empty() => return false,
-                Ok(entries) => entries.iter().for_each(|entry| self.append(entry, chunk)),
+                Ok(entries) if entries.is_empty() => self.pass(newest, chunk),
+                Ok(entries) => {
+                    for entry in &entries {
+                        if self.end.is_some_and(|end| end < entry.cursor) {
+                            return self.pass(end, chunk);
+                        }
+                        self.append(entry, chunk);
+                    }
+                }
                 Err(error) => {
                     let error =
                         json!({"error": format!("cannot read the store: {error}; ask again from here")});
                     self.say("error", &error, chunk);
                     self.is_over = true;
-                    return false;
+                    return;
                 }
             }
         }
-        true
+    }
+
+    /// The lines up to `to` are not kept any more.
+    fn pass(&mut self, to: u64, chunk: &mut String) {
+        if self.minds_gaps && to > self.cursor {
+            let why = "these are not kept any more: see --retain-hours and --retain-mb";
+            let gap = json!({"gap": {"from": self.cursor.saturating_add(1), "to": to, "why": why}});
+            self.say("gap", &gap, chunk);
+        }
+        self.cursor = to;
     }
 
     fn append(&mut self, entry: &Entry, chunk: &mut String) {
-        let expected = self.cursor.saturating_add(1);
-        if self.minds_gaps && entry.cursor > expected {
-            let why = "these are not kept any more: see --retain-hours and --retain-mb";
-            let gap = json!({"gap": {"from": expected, "to": entry.cursor - 1, "why": why}});
-            self.say("gap", &gap, chunk);
-        }
+        self.pass(entry.cursor.saturating_sub(1), chunk);
         self.minds_gaps = true;
         self.cursor = entry.cursor;
         if self.device_id.as_deref().is_some_and(|device_id| device_id != &*entry.device_id) {
@@ -213,6 +233,8 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::telemetry as batch;
+    use crate::store::{MemoryStore, Retention, Store as _};
 
     fn reader(query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Reader {
         let log = EventLog::default();
@@ -239,6 +261,48 @@ mod tests {
         assert_eq!(all(reader(&[("follow", "false"), ("after", "2")], &[])).await, "3\n");
         assert_eq!(all(reader(&[("follow", "false"), ("after", "newest")], &[])).await, "");
         assert_eq!(all(reader(&[("follow", "false"), ("deviceId", "a")], &[])).await, "1\n3\n");
+    }
+
+    /// A store that keeps almost nothing, with `messages` messages of which the last is kept if `keeps` is set.
+    fn telemetry(messages: usize, keeps: bool) -> (MemoryStore, Source) {
+        let size = batch(&["dev"]).blocks[0].as_bytes().len() as u64;
+        let retention = Retention { bytes: if keeps { size } else { 0 }, ..Retention::default() };
+        let mut store = MemoryStore::new(retention);
+        for _ in 0..messages {
+            let _ = store.commit(batch(&["dev"])).unwrap();
+        }
+        let source = Source::Telemetry(store.telemetry());
+        (store, source)
+    }
+
+    fn from(source: &Source, query: &[(&str, &str)]) -> Reader {
+        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Reader::new(source.clone(), &query, &HeaderMap::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reader_hears_what_is_not_kept_any_more_if_it_asked_for_it() {
+        let (_store, source) = telemetry(5, true);
+        let text = all(from(&source, &[("from", "2"), ("follow", "false")])).await;
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines[0]["gap"]["from"].as_u64(), lines[0]["gap"]["to"].as_u64()), (Some(2), Some(4)));
+        assert_eq!(lines[1]["cursor"], 5);
+        let text = all(from(&source, &[("follow", "false")])).await;
+        assert_eq!(text.lines().count(), 1, "whoever begins with the oldest misses nothing: {text}");
+
+        let (_store, source) = telemetry(5, false);
+        let text = all(from(&source, &[("from", "1"), ("follow", "false")])).await;
+        assert!(text.contains(r#""to":5"#), "{text}");
+        assert_eq!(text.lines().count(), 1, "nothing is kept: {text}");
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_for_what_is_kept_gets_no_more_than_that() {
+        let mut store = MemoryStore::default();
+        let _ = store.commit(batch(&["a", "b"])).unwrap();
+        let reader = from(&Source::Telemetry(store.telemetry()), &[("follow", "false")]);
+        let _ = store.commit(batch(&["c"])).unwrap();
+        assert_eq!(all(reader).await.lines().count(), 2);
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ mod ledger;
 mod log;
 pub mod memory;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ pub trait Store: Send + std::fmt::Debug {
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure>;
 
     /// Whether what is committed outlives the process. If so, a commit may take its time, and nothing is acknowledged
-    /// before it; if not, a commit must be over at once, and nothing waits for it.
+    /// before it; if not, a commit must be over at once, nothing waits for it, and it is of telemetry alone.
     fn is_durable(&self) -> bool {
         true
     }

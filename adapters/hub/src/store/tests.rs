@@ -51,7 +51,8 @@ impl Records {
     }
 }
 
-fn telemetry(bodies: &[&str]) -> Batch {
+/// A batch with one block of these messages.
+pub(crate) fn telemetry(bodies: &[&str]) -> Batch {
     let records = Records::new(&["dev"]);
     let device = records.key("dev");
     let sender = Sender::of(records.hub.record(device).unwrap());

@@ -340,14 +340,14 @@ proptest! {
         packets in some_packets(),
         middle in any::<bool>(),
         gap in 0..20_usize,
-        times in proptest::collection::vec(any::<u32>(), 12),
+        times in proptest::collection::vec(any::<u64>(), 12),
     ) {
         let mut conversation =
             if middle { Conversation::in_the_middle("d") } else { Conversation::from_the_start("d") };
         let mut tell = |line: &str| assert!(!line.is_empty());
         for (index, ((is_device, packet), time)) in packets.iter().zip(times).enumerate() {
             let sender = if *is_device { Sender::Device } else { Sender::Hub };
-            let time = Some(devicebound::time::UnixTime::from_millis(time.into()));
+            let time = Some(devicebound::time::UnixTime::from_millis(time));
             if index == gap {
                 conversation.gap(time, sender, 9, &mut tell);
             }

@@ -193,3 +193,19 @@ async fn a_hub_that_stops_ends_every_connection_and_takes_no_new_one() {
     let mut late = Device::new(hub.transport(1024));
     assert_eq!(late.receive().await, None);
 }
+
+#[tokio::test(flavor = "local")]
+async fn a_refused_connection_is_told_under_the_name_that_it_gave() {
+    let hub = Hub::start();
+    for (name, told) in [("stranger", "stranger".to_owned()), (&"x".repeat(500), "x".repeat(128))] {
+        let count = hub.engine.operations.log.newest() + 1;
+        let mut device = Device::new(hub.transport(1024));
+        device.send(&connect_as(name, 60, None)).await;
+        while device.receive().await.is_some() {}
+        let event = hub.operation(count).await;
+        assert_eq!(
+            (event["deviceId"].as_str(), event["operationName"].as_str()),
+            (Some(&*told), Some("deviceConnect"))
+        );
+    }
+}

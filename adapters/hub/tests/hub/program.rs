@@ -246,3 +246,17 @@ fn what_happened_can_be_watched_and_explained() {
     let wrong = complaint(&devicebound().args(["explain", "HUB-D2C"]).output().unwrap());
     assert!(wrong.contains("did you mean") && wrong.contains("HUB-D2C-SIZE"), "{wrong}");
 }
+
+#[test]
+fn a_tier_holds_for_the_hub_as_a_whole() {
+    let complaint_of = |arguments: &[&str]| {
+        let output = devicebound().arg("hub").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let unknown = complaint_of(&["--tier", "X1"]);
+    assert!(unknown.contains("S1") && unknown.contains("F1"), "{unknown}");
+    let several = complaint_of(&["--tier", "S1", "--workers", "2"]);
+    assert!(several.contains("cannot be used with"), "{several}");
+    assert!(complaint_of(&["--units", "2"]).contains("--tier"));
+}

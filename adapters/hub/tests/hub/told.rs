@@ -3,12 +3,13 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use devicebound::iothub::sas;
+use devicebound::packet::{Packet, Publish, PublishQoS, TopicName};
 use devicebound_hub::clock::unix_time;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::client::Client;
-use crate::common::{DISCONNECT, connect, key, puback, publish};
+use crate::common::{DISCONNECT, Hub, PINGREQ, PINGRESP, bytes, connect, key, puback, publish};
 
 #[tokio::test(flavor = "local")]
 async fn every_request_leaves_an_event_and_a_refused_one_says_who_asked() {
@@ -101,4 +102,33 @@ async fn the_numbers_of_the_hub_are_for_who_is_on_its_machine_or_shows_a_token()
     let expiry = unix_time().after(std::time::Duration::from_secs(60));
     let token = sas::sign("localhost", &key(), expiry, Some("service"));
     assert_eq!(numbers([192, 0, 2, 1], Some(token)).await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_twin_request_that_is_refused_leaves_an_event_and_the_connection_goes_on() {
+    let hub = Hub::start();
+    let mut device = hub.connected(&connect()).await;
+    device.send(&publish_to("$iothub/twin/PATCH/properties/reported/?$rid=1", b"[1]")).await;
+    device.send(&publish_to("$iothub/twin/PATCH/properties/reported/?$rid=2&$version=9", b"{}")).await;
+    for (count, status, rule) in [(2, 400, "HUB-TWIN-JSON"), (3, 412, "HUB-TWIN-VERSION")] {
+        let event = hub.operation(count).await;
+        assert_eq!(
+            (event["category"].as_str(), event["operationName"].as_str()),
+            (Some("D2CTwinOperations"), Some("update"))
+        );
+        assert_eq!(
+            (event["statusCode"].as_u64(), event["rule"].as_str()),
+            (Some(status), Some(rule)),
+            "{event}"
+        );
+        assert_eq!(event["deviceId"], "demo");
+    }
+    device.send(PINGREQ).await;
+    assert_eq!(device.receive().await.as_deref(), Some(PINGRESP));
+}
+
+/// A PUBLISH at QoS 0.
+fn publish_to(topic: &str, payload: &[u8]) -> Vec<u8> {
+    let topic = TopicName::new(topic).unwrap();
+    bytes(Packet::Publish(Publish { qos: PublishQoS::AtMostOnce, retain: false, topic, payload }))
 }

@@ -11,14 +11,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::{FLAT, IDLE};
-use crate::ground::Ground;
+use crate::ground::{CACHE, Ground};
 use crate::probe::Probe;
 use crate::report::{Kib, Report};
 use crate::wire::{Door, Heard, Hello, PINGREQ, all, publish_once, subscribe};
 use crate::{Outcome, Siege};
 
-/// What the hub keeps for all: 16 MiB on their way to the store, and 64 MiB of telemetry.
-const QUEUES: Kib = Kib::mib(16 + 64);
+/// What is on its way to the store, for each worker: 16 MiB that gather, and as much that was handed over.
+const ON_THE_WAY: Kib = Kib::mib(2 * 16);
 /// Packets in one write.
 const BATCH: u16 = 64;
 
@@ -44,12 +44,16 @@ pub(crate) fn flood(siege: &Siege, report: &mut Report) -> Outcome {
     let written = sum(|poured| poured.batches) * u64::from(BATCH);
     report.note("packets written to sockets a second", written);
     report.note("QoS 1 acknowledged a second", sum(|poured| poured.read) / 4);
-    let bound = before.memory.plus(QUEUES.0 + IDLE.0 * DEVICES as u64);
-    let what = format!("peak memory: {QUEUES} of queues, {IDLE} each");
+    let workers = thread::available_parallelism()?.get() as u64;
+    let queues = Kib(ON_THE_WAY.0 * workers + CACHE.0);
+    let bound = before.memory.plus(queues.0 + IDLE.0 * DEVICES as u64);
+    let what = format!("peak memory: {queues} of queues, {IDLE} each");
     report.memory(what, ground.usage()?.peak, bound);
-    ground.settle(&before, report)
+    // What the system has taken for the hub is dealt with first: megabytes for each socket.
+    ground.settle_within(DRAINED_IN, &before, report)
 }
 
+const DRAINED_IN: Duration = Duration::from_secs(60);
 const FLOOD_TIME: Duration = Duration::from_secs(30);
 
 fn once(device: &Device) -> Vec<u8> {
@@ -213,7 +217,7 @@ pub(crate) fn pings(siege: &Siege, report: &mut Report) -> Outcome {
     let written = written.into_iter().sum::<io::Result<u64>>()?;
     report.note("PINGREQs written by who reads no answer", written);
     probe.served(report)?;
-    let bound = before.memory.plus((IDLE.0 + READY.0) * 4 * DEVICES as u64);
+    let bound = before.memory.plus((IDLE.0 + READY.0) * 4 * DEVICES as u64 + FLAT.0);
     report.memory(format!("peak memory: {IDLE} and {READY} each"), ground.usage()?.peak, bound);
     ground.settle(&before, report)
 }
