@@ -40,6 +40,9 @@ pub(crate) struct Backlog {
     unknown: Vec<DeviceKey>,
 }
 
+/// A block of so many bytes costs as little for each message as a larger one.
+const LARGE: usize = 256 * 1024;
+
 /// A change of what the store keeps of a device.
 #[derive(Debug)]
 pub enum Change {
@@ -169,6 +172,16 @@ impl Backlog {
     /// Whether there is something to hand over and the writer is free.
     pub(crate) fn wants_hand_over(&self) -> bool {
         !self.is_handing_over && !self.is_empty()
+    }
+
+    /// A measure of how much was gathered, which grows with each message and change.
+    pub(crate) fn gathered(&self) -> usize {
+        self.block.as_bytes().len() + self.changed.len() + self.waiting.len()
+    }
+
+    /// Whether somebody waits for the next hand-over, or it has become large.
+    pub(crate) fn is_pressing(&self) -> bool {
+        !self.waiting.is_empty() || self.block.as_bytes().len() >= LARGE
     }
 
     /// Whether nothing is on its way any more.

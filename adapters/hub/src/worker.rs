@@ -44,6 +44,13 @@ use crate::store::Store;
 
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
+/// After so many looks at all sockets that brought nothing, some ten microseconds in all, nothing more comes for now. And
+/// so many looks at most: short beside an fsync, even where something comes at each.
+const IDLE_PASSES: usize = 16;
+const PASSES_MAX: usize = 1024;
+/// For so long a store that nobody waits for is left alone: what it is given at once costs little for each message, and
+/// who reads telemetry does not notice.
+const GATHER_TIME: Duration = Duration::from_millis(10);
 /// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
 const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
@@ -100,6 +107,8 @@ pub struct Core {
     stopping: bool,
     /// Nothing is waited for: see the module.
     at_once: bool,
+    /// What nobody waits for is not handed over yet.
+    is_gathering: bool,
     counters: Arc<Counters>,
 }
 
@@ -167,6 +176,7 @@ impl Worker {
             alarm: None,
             stopping: false,
             at_once: matches!(keeper, Keeper::Inline(_)),
+            is_gathering: false,
             counters: Arc::clone(&counters),
         };
         Self {
@@ -212,7 +222,7 @@ impl Worker {
             core.alarm = next;
             self.timer.notify_one();
         }
-        if core.backlog.wants_hand_over() {
+        if core.backlog.wants_hand_over() && !(core.is_gathering && !core.backlog.is_pressing()) {
             self.work.notify_one();
         }
     }
@@ -361,13 +371,48 @@ impl Worker {
     async fn keep_storing(&self) {
         loop {
             self.work.notified().await;
+            if self.gathers_first() {
+                // That something presses, or that time is up: it is all the same.
+                let _ = tokio::time::timeout(GATHER_TIME, self.work.notified()).await;
+            } else {
+                self.let_more_come().await;
+            }
             self.hand_over();
         }
     }
 
+    /// Lets all connections take what arrives, until for a moment nothing does.
+    ///
+    /// Devices that were acknowledged together answer together. Without this, the first of them would have an fsync to
+    /// itself, and all others would wait for two.
+    async fn let_more_come(&self) {
+        let mut idle = 0;
+        let mut gathered = 0;
+        for _ in 0..PASSES_MAX {
+            tokio::task::yield_now().await;
+            let now = self.core.borrow().backlog.gathered();
+            idle = if now == gathered { idle + 1 } else { 0 };
+            gathered = now;
+            if idle >= IDLE_PASSES {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is nothing for the store that anybody waits for, and so more may come before it is bothered.
+    fn gathers_first(&self) -> bool {
+        let core = &mut *self.core.borrow_mut();
+        core.is_gathering = core.at_once && !core.backlog.is_pressing();
+        core.is_gathering
+    }
+
     /// Hands over what was gathered, unless the writer still has the hand-over before.
     fn hand_over(&self) {
-        let Some(batch) = self.with(|core, _| core.backlog.take(&core.hub, self.index)) else { return };
+        let taken = self.with(|core, _| {
+            core.is_gathering = false;
+            core.backlog.take(&core.hub, self.index)
+        });
+        let Some(batch) = taken else { return };
         match &self.keeper {
             // The writer lives as long as there are workers.
             Keeper::Thread(writer) => drop(writer.send(batch)),
@@ -439,7 +484,17 @@ impl Worker {
             }
         }
     }
+}
 
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+}
+
+impl Worker {
     /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
     /// that was suspended) deadlines have passed and no socket was looked at yet.
     async fn look_around(&self) {
@@ -449,14 +504,6 @@ impl Worker {
             yield_now().await;
         }
     }
-}
-
-/// As much of what a stranger calls itself as an id may have.
-fn cut(client_id: &str) -> &str {
-    client_id
-        .char_indices()
-        .nth(ID_MAX)
-        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
 }
 
 impl Core {

@@ -20,6 +20,7 @@ use crate::state::StateDir;
 const API_VERSION: &str = "2021-04-12";
 /// A token is made for each request and needs to live no longer than that.
 const TOKEN_LIFE: Duration = Duration::from_secs(300);
+const FEEDBACK: &str = "/messages/serviceBound/feedback";
 /// Rows that a query asks for at a time: as many as a hub gives.
 const PAGE: usize = 1000;
 /// More than a page of the largest twins has, in bytes: each has 72 KB, and as much again in `$metadata`.
@@ -114,6 +115,21 @@ impl Client {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// The next batch of feedback, and the lock that it is under; `None` where there is none.
+    pub(super) fn feedback(&self) -> Result<Option<(Vec<Value>, String)>, Failure> {
+        let mut response = self.exchange(Method::GET, FEEDBACK, &[], &[])?;
+        let lock = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
+        let Some(lock) = lock.map(|etag| etag.trim_matches('"').to_owned()) else { return Ok(None) };
+        let text = response.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
+        let reports = serde_json::from_str(&text).map_err(|error| self.not_a_hub(&error.to_string()))?;
+        Ok(Some((reports, lock)))
+    }
+
+    /// Says that a batch of feedback was read: it does not come again.
+    pub(super) fn complete_feedback(&self, lock: &str) -> Result<(), Failure> {
+        self.exchange(Method::DELETE, &format!("{FEEDBACK}/{lock}"), &[], &[]).map(drop)
     }
 
     /// An answer that goes on.

@@ -19,6 +19,11 @@ pub(super) enum CloudToDeviceCommand {
     Send(SendArgs),
     /// Take away all messages that wait for a device
     Purge(PurgeArgs),
+    /// Print what became of messages that were sent with --ack, a line of JSON each; they are not kept any longer
+    Feedback {
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +111,14 @@ pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), F
             let purged = Client::connect(&args.target)?.json(Method::DELETE, &path, None)?;
             let count = purged.get("totalMessagesPurged").and_then(Value::as_u64).unwrap_or_default();
             println!("took away {count} messages of {}", args.id);
+            Ok(())
+        }
+        CloudToDeviceCommand::Feedback { target } => {
+            let client = Client::connect(&target)?;
+            while let Some((reports, lock)) = client.feedback()? {
+                reports.iter().for_each(|report| println!("{report}"));
+                client.complete_feedback(&lock)?;
+            }
             Ok(())
         }
     }

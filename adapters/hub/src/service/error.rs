@@ -151,7 +151,8 @@ impl IntoResponse for ApiError {
             });
             inner.to_string()
         } else {
-            format!("ErrorCode:{name};{}", self.message)
+            // SDKs split it at the semicolon, some at each one.
+            format!("ErrorCode:{name};{}", self.message.replace(';', ","))
         };
         let body =
             Json(json!({"Message": message, "ExceptionMessage": format!("Tracking ID:{tracking_id}")}));

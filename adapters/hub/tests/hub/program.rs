@@ -112,6 +112,9 @@ fn the_tools_do_the_jobs_of_a_device_explorer() {
     ));
     assert!(printed(&tool(state, &["device", "show", "pump"])).contains(r#""cloudToDeviceMessageCount": 1"#));
     assert!(printed(&tool(state, &["c2d", "purge", "pump"])).contains("took away 1 messages"));
+    let feedback = printed(&tool(state, &["c2d", "feedback"]));
+    assert!(feedback.contains(r#""statusCode":"Purged""#) && feedback.lines().count() == 1, "{feedback}");
+    assert_eq!(printed(&tool(state, &["c2d", "feedback"])), "");
     let found =
         printed(&tool(state, &["device", "query", "SELECT deviceId FROM devices WHERE tags.site = 'north'"]));
     assert_eq!(found, "{\"deviceId\":\"pump\"}\n");

@@ -1,6 +1,7 @@
 //! What the file holds: made, opened and checked, read as a whole.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -141,6 +142,17 @@ pub(super) fn make(backend: Box<dyn StorageBackend>) -> Result<(), Error> {
 
 /// Opens what is there, and reads through it.
 pub(super) fn open(disk: &dyn Disk) -> Result<Database, Error> {
+    unless_it_panics(|| open_and_check(disk))
+}
+
+/// The library panics on some of the bytes that no crash leaves behind, but damage does. Nothing that it worked on is
+/// used afterwards.
+pub(super) fn unless_it_panics<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let damaged = |_| Error::Damaged("its pages are not those that were written".to_owned());
+    catch_unwind(AssertUnwindSafe(read)).map_err(damaged).flatten()
+}
+
+fn open_and_check(disk: &dyn Disk) -> Result<Database, Error> {
     let backend = disk.open().map_err(Error::Io)?;
     // The library would make a new file of it.
     if backend.len().map_err(Error::Io)? == 0 {

@@ -84,7 +84,7 @@ impl DiskStore {
     /// When it is damaged, of another version or cannot be opened.
     pub fn open(disk: Box<dyn Disk>, retention: Retention) -> Result<Self, Failure> {
         let opened = format::open(&*disk).and_then(|database| {
-            let tally = Tally::begin(&database)?;
+            let tally = format::unless_it_panics(|| Tally::begin(&database))?;
             Ok((database, tally))
         });
         let (database, tally) = opened.map_err(|error| error.failure(&disk.name()))?;
@@ -111,6 +111,8 @@ impl DiskStore {
             let database = format::open(&*self.disk).map_err(format::Error::into_io)?;
             self.tally = Tally::begin(&database).map_err(format::Error::into_io)?;
             *guard = Some(database);
+            // A commit whose error came late may be there after all, and is safe by now.
+            self.telemetry.appended(self.tally.newest);
         }
         drop(guard);
         let guard = self.shared.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +131,8 @@ impl Store for DiskStore {
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure> {
         let guard = self.shared.0.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(format::Error::Io(closed()));
-        database.and_then(format::load).map_err(|error| error.failure(&self.disk.name()))
+        let records = database.and_then(|database| format::unless_it_panics(|| format::load(database)));
+        records.map_err(|error| error.failure(&self.disk.name()))
     }
 
     fn commit(&mut self, batch: Batch) -> io::Result<Committed> {

@@ -1,0 +1,356 @@
+//! The real store on a disk that fails: power cuts at every point (E2), failed syncs and a full disk (E3), damage (E5).
+//!
+//! Each test prints its seed first; `DEVICEBOUND_SEED=n` runs that one.
+
+mod sim_disk;
+
+use std::collections::BTreeMap;
+
+use devicebound::Hub;
+use devicebound::hub::{CloudMessage, DeviceRecord, HubConfig, Section, TwinUpdate};
+use devicebound::time::{Instant, UnixTime};
+use devicebound_hub::block::Block;
+use devicebound_hub::store::{Batch, Committed, DiskStore, Ledger, Retention, Store as _};
+use devicebound_tests::fixtures::record;
+use devicebound_tests::world::{Entropy as _, Seeded};
+use redb::ReadableDatabase as _;
+use serde_json::json;
+use sim_disk::SimDisk;
+
+const NOW: Instant = Instant::from_secs(1);
+const UNIX: UnixTime = UnixTime::from_secs(1_700_000_000);
+const DEVICES: [&str; 3] = ["a", "b", "c"];
+
+/// What a store shows: each record in its parts, and the number of the newest message.
+type Shown = (BTreeMap<String, Vec<String>>, u64);
+
+/// A hub that changes its records, and what its store is told.
+struct Work {
+    hub: Hub,
+    ledger: Ledger,
+    entropy: Seeded,
+    telemetry: u64,
+}
+
+impl Work {
+    fn new(seed: u64) -> Self {
+        let mut hub = Hub::new(HubConfig::default(), NOW, UNIX);
+        for device in DEVICES {
+            hub.insert(record(device)).expect("the hub is empty");
+        }
+        Self { hub, ledger: Ledger::default(), entropy: Seeded::new(seed), telemetry: 0 }
+    }
+
+    /// Some changes of some records, and some telemetry; the first has all records.
+    fn batch(&mut self, number: u32) -> Batch {
+        let mut changed = if number == 0 { DEVICES.to_vec() } else { Vec::new() };
+        for device in DEVICES {
+            let key = self.hub.find(device).expect("it was registered");
+            let change = match self.entropy.below(4) {
+                0 => {
+                    let payload = vec![b'x'; self.entropy.below(3000) as usize];
+                    let message = CloudMessage { payload, ..CloudMessage::default() };
+                    let _ = self.hub.enqueue(NOW, key, message).expect("the queue has room");
+                    true
+                }
+                1 => self.hub.purge(NOW, key).map(drop).is_some(),
+                2 => {
+                    let patch = json!({"n": number}).as_object().cloned().expect("it is an object");
+                    let update = TwinUpdate { desired: Some(Section::Patch(patch)), ..TwinUpdate::default() };
+                    let _ = self.hub.update_twin(NOW, key, update).expect("the patch is good");
+                    true
+                }
+                _ => false,
+            };
+            if change && !changed.contains(&device) {
+                changed.push(device);
+            }
+        }
+        let ledger = &mut self.ledger;
+        let hub = &self.hub;
+        let record =
+            |device: &&str| hub.find(device).and_then(|key| hub.record(key)).expect("it was registered");
+        let records = changed.iter().map(|device| ledger.change(record(device))).collect();
+        let count = self.entropy.below(5);
+        self.telemetry += u64::from(count);
+        Batch { blocks: vec![block(count)], records, ..Batch::default() }
+    }
+
+    fn shown(&self) -> Shown {
+        (self.hub.devices().map(|(_, record)| parts(record)).collect(), self.telemetry)
+    }
+}
+
+fn parts(record: &DeviceRecord) -> (String, Vec<String>) {
+    let entries = record.waiting().filter_map(|sequence| record.to_entry(sequence));
+    let parts = std::iter::once(record.to_head()).chain(entries).collect();
+    (record.identity.client_id().to_owned(), parts)
+}
+
+/// A block as its documentation says.
+fn block(messages: u32) -> Block {
+    let text =
+        |text: &str| [&u32::try_from(text.len()).unwrap_or(0).to_le_bytes()[..], text.as_bytes()].concat();
+    let sender = ["a", "", "1", "sas", ""].map(text).concat();
+    let message = [&[1, 0, 0, 0, 0][..], &UNIX.as_millis().to_le_bytes(), &text(""), &text("body")].concat();
+    Block::from_bytes([vec![0], sender, message.repeat(messages as usize)].concat()).expect("it is a block")
+}
+
+fn formatted() -> SimDisk {
+    let disk = SimDisk::default();
+    DiskStore::format(disk.handle()).expect("the disk works");
+    SimDisk::holding(disk.bytes())
+}
+
+fn open(disk: &SimDisk) -> Result<DiskStore, devicebound_hub::Failure> {
+    DiskStore::open(Box::new(disk.clone()), Retention::default())
+}
+
+fn shown(store: &mut DiskStore) -> Result<Shown, devicebound_hub::Failure> {
+    let records = store.load()?;
+    let newest = store.telemetry().newest();
+    let mut cursor = 0;
+    while let Some(last) = store.telemetry().page(cursor).expect("telemetry can be read").last() {
+        cursor = last.cursor;
+    }
+    assert_eq!(cursor, newest, "telemetry ends where its numbers do");
+    Ok((records.iter().map(parts).collect(), newest))
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    let one = std::env::var("DEVICEBOUND_SEED").ok().and_then(|seed| seed.parse().ok());
+    one.map_or_else(|| (1..=count).collect(), |seed| vec![seed])
+}
+
+#[test]
+fn what_was_committed_survives_a_power_cut_at_any_point() {
+    for seed in seeds(3) {
+        println!("seed {seed}");
+        let mut cut = 0;
+        loop {
+            let disk = formatted();
+            disk.cut_at(cut);
+            let mut work = Work::new(seed);
+            let (mut safe, mut maybe) = ((BTreeMap::new(), 0), None);
+            let mut is_done = true;
+            match open(&disk) {
+                Err(_) => is_done = false,
+                Ok(mut store) => {
+                    for number in 0..8 {
+                        let batch = work.batch(number);
+                        if store.commit(batch).is_err() {
+                            maybe = Some(work.shown());
+                            is_done = false;
+                            break;
+                        }
+                        safe = work.shown();
+                    }
+                }
+            }
+            let mut entropy = Seeded::new(seed ^ cut << 16);
+            disk.reboot(&mut entropy);
+            let mut store = open(&disk).unwrap_or_else(|failure| panic!("seed {seed}, cut {cut}: {failure}"));
+            let found =
+                shown(&mut store).unwrap_or_else(|failure| panic!("seed {seed}, cut {cut}: {failure}"));
+            assert!(
+                found == safe || Some(&found) == maybe.as_ref(),
+                "seed {seed}, cut at {cut}: {found:#?}\nis neither {safe:#?}\nnor {maybe:#?}"
+            );
+            if is_done {
+                println!("seed {seed}: {cut} points");
+                break;
+            }
+            cut += 1;
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_failed_is_a_loss_and_is_not_tried_again() {
+    for seed in seeds(2) {
+        println!("seed {seed}");
+        let mut failing = 0;
+        loop {
+            let disk = formatted();
+            let mut store = open(&disk).expect("the disk works");
+            let began = disk.syncs();
+            disk.fail_sync(began + failing);
+            let mut work = Work::new(seed);
+            let mut safe = (BTreeMap::new(), 0);
+            let mut has_failed = false;
+            for number in 0..6 {
+                let opened = disk.opened();
+                let batch = work.batch(number);
+                if store.commit(batch).is_ok() {
+                    safe = work.shown();
+                    continue;
+                }
+                has_failed = true;
+                assert!(!disk.was_trusted_again(), "seed {seed}, sync {failing}: used again after it failed");
+                let now = shown_again(&mut store, &mut work, &safe);
+                assert!(disk.opened() > opened, "the file was opened anew");
+                safe = now;
+            }
+            // All that was shown after the failure is on the disk itself.
+            disk.reboot(&mut Seeded::new(seed));
+            drop(store);
+            let found = shown(&mut open(&disk).expect("the disk works again")).expect("nothing is damaged");
+            assert!(found == safe, "seed {seed}, sync {failing}: {found:#?}\nis not {safe:#?}");
+            if !has_failed {
+                break;
+            }
+            failing += 1;
+        }
+    }
+}
+
+/// After a failed commit: the records are taken back to what the store says is safe, as the hub does.
+fn shown_again(store: &mut DiskStore, work: &mut Work, safe: &Shown) -> Shown {
+    let maybe = work.shown();
+    let mut hub = Hub::new(HubConfig::default(), NOW, UNIX);
+    let mut ledger = Ledger::default();
+    for device in DEVICES {
+        match store.reload(device).expect("the disk works again") {
+            Some(record) => {
+                ledger.holds(&record);
+                hub.insert(record).expect("there is one of each");
+            }
+            None => drop(hub.insert(record(device)).expect("there is one of each")),
+        }
+    }
+    let telemetry = store.telemetry().newest();
+    work.hub = hub;
+    work.ledger = ledger;
+    work.telemetry = telemetry;
+    let found = shown(store).expect("nothing is damaged");
+    assert!(found == *safe || found.0 == maybe.0, "{found:#?}\nis neither {safe:#?}\nnor {maybe:#?}");
+    work.telemetry = found.1;
+    found
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_and_the_store_goes_on_when_there_is_room_again() {
+    let disk = formatted();
+    let mut store = open(&disk).expect("the disk works");
+    disk.set_capacity(Some(disk.length()));
+    let mut work = Work::new(1);
+    let first = work.batch(0);
+    assert_eq!(store.commit(first).expect("it fits"), Committed::default());
+    let mut stored = store.telemetry().newest();
+    let telemetry = || Batch { blocks: vec![block(5000)], ..Batch::default() };
+    let refused = loop {
+        match store.commit(telemetry()) {
+            Ok(_) => stored += 5000,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+    assert!(store.commit(telemetry()).is_err(), "there is still no room");
+    assert_eq!(store.telemetry().newest(), stored);
+
+    disk.set_capacity(None);
+    assert_eq!(store.commit(telemetry()).expect("there is room"), Committed::default());
+    let found = shown(&mut store).expect("nothing is damaged");
+    assert_eq!(found, (work.shown().0, stored + 5000));
+}
+
+#[test]
+fn a_damaged_byte_is_named_or_changes_nothing() {
+    let (bytes, before) = used();
+    for seed in seeds(1) {
+        println!("seed {seed}: {} bytes", bytes.len());
+        let mut entropy = Seeded::new(seed);
+        let mut at = 0;
+        while at < bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << entropy.below(8);
+            look(damaged, &before, &format!("seed {seed}, byte {at}"));
+            // Bytes of the header and of what is used; pages that were never written, here and there.
+            let is_dense = at < 1024 || bytes[at..bytes.len().min(at + 8)].iter().any(|byte| *byte != 0);
+            at += if is_dense { 1 + entropy.below(64) as usize } else { 2048 };
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_refused() {
+    let (bytes, before) = used();
+    let mut length = 0;
+    while length < bytes.len() {
+        let failure = look(bytes[..length].to_vec(), &before, &format!("length {length}"));
+        assert!(failure.is_some(), "a file of {length} of {} bytes was taken", bytes.len());
+        length += if length < 1024 { 37 } else { 4099 };
+    }
+}
+
+/// A small file after a clean end, and what is in it.
+fn used() -> (Vec<u8>, Shown) {
+    let disk = formatted();
+    let mut store = open(&disk).expect("the disk works");
+    let mut work = Work::new(7);
+    for number in 0..4 {
+        let batch = work.batch(number);
+        assert_eq!(store.commit(batch).expect("the disk works"), Committed::default());
+    }
+    drop(store);
+    (disk.bytes(), work.shown())
+}
+
+/// Opens a damaged file: it is refused by name, or all of it is there.
+fn look(damaged: Vec<u8>, before: &Shown, what: &str) -> Option<devicebound_hub::Failure> {
+    let disk = SimDisk::holding(damaged);
+    let opened = std::panic::catch_unwind(|| open(&disk).and_then(|mut store| shown(&mut store)));
+    match opened.unwrap_or_else(|_| panic!("{what}: opening it panics")) {
+        Err(failure) => {
+            assert!(failure.cause().contains("the simulated disk"), "{what}: {failure}");
+            Some(failure)
+        }
+        Ok(found) => {
+            assert_eq!(found, *before, "{what} changed what is there");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_file_of_another_version_is_refused_by_that_name() {
+    let (bytes, before) = used();
+    let disk = SimDisk::holding(bytes);
+    let database =
+        redb::Database::builder().create_with_backend(Delegated(disk.handle())).expect("it is one");
+    let table = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    let transaction = database.begin_write().expect("nobody else writes");
+    transaction.open_table(table).expect("it is there").insert("layout", &b"2"[..]).expect("the disk works");
+    transaction.commit().expect("the disk works");
+    assert!(database.begin_read().is_ok());
+    drop(database);
+    let failure = look(disk.bytes(), &before, "layout 2").expect("it is refused");
+    assert!(failure.cause().contains("its layout is `2`"), "{failure}");
+    assert!(failure.next().contains("the version that wrote"), "{failure}");
+}
+
+/// The library wants a type.
+#[derive(Debug)]
+struct Delegated(Box<dyn redb::StorageBackend>);
+
+impl redb::StorageBackend for Delegated {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> std::io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
