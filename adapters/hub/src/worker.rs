@@ -12,20 +12,21 @@
 //! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
 //! | `Expired::Link`, `poll_ready` | wakes the connection's task |
 //!
-//! A store that does not outlive the process has nothing to wait for: with it both are said at once.
+//! A store that does not outlive the process has nothing to wait for: with it both are said at once. It is given the
+//! telemetry alone, as the machine has the records.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use devicebound::Rule;
 use devicebound::hub;
 use devicebound::hub::{
-    Action, CallFailure, CallId, ClientCertificate, Commit, Event, Expired, Full, Hub, LinkId, Progress,
-    Telemetry, Wait,
+    Action, CallFailure, CallId, ClientCertificate, Commit, DeviceRecord, Event, Expired, Full, Hub, LinkId,
+    Progress, Telemetry, Wait,
 };
 use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
@@ -33,7 +34,7 @@ use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 
-use crate::backlog::{Backlog, Change, HandOver, Safe, Unwritten, Written};
+use crate::backlog::{Backlog, Change, HandOver};
 use crate::buffers::Buffers;
 use crate::clock::unix_time;
 use crate::engine::{Engine, Job};
@@ -42,15 +43,10 @@ use crate::message::Sender;
 use crate::metrics::{self, Counters};
 use crate::store::Store;
 
+mod storing;
+
 /// So many packets of one connection are dealt with before others get their turn.
 const PACKETS_PER_TURN: usize = 64;
-/// After so many looks at all sockets that brought nothing, some ten microseconds in all, nothing more comes for now. And
-/// so many looks at most: short beside an fsync, even where something comes at each.
-const IDLE_PASSES: usize = 16;
-const PASSES_MAX: usize = 1024;
-/// For so long a store that nobody waits for is left alone: what it is given at once costs little for each message, and
-/// who reads telemetry does not notice.
-const GATHER_TIME: Duration = Duration::from_millis(10);
 /// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
 const SOCKETS_PER_LOOK: usize = 1024;
 /// What came of a call of a method: the device's status and payload, or why there is none.
@@ -89,6 +85,9 @@ pub struct Worker {
     work: Notify,
     /// Connections that wait until the writer has caught up.
     waiting: RefCell<Vec<Waker>>,
+    /// When something was handed over last, and how long the one before took to become safe.
+    handed_over_at: Cell<Instant>,
+    last_took: Cell<Duration>,
     /// Tasks that end when the hub stops.
     listening: RefCell<Vec<AbortHandle>>,
     pub(crate) buffers: RefCell<Buffers>,
@@ -188,6 +187,8 @@ impl Worker {
             timer: Notify::new(),
             work: Notify::new(),
             waiting: RefCell::default(),
+            handed_over_at: Cell::default(),
+            last_took: Cell::default(),
             listening: RefCell::default(),
             buffers: RefCell::default(),
         }
@@ -222,7 +223,7 @@ impl Worker {
             core.alarm = next;
             self.timer.notify_one();
         }
-        if core.backlog.wants_hand_over() && !(core.is_gathering && !core.backlog.is_pressing()) {
+        if core.backlog.wants_hand_over() && (!core.is_gathering || core.backlog.is_pressing()) {
             self.work.notify_one();
         }
     }
@@ -364,100 +365,6 @@ impl Worker {
         });
     }
 
-    // --- the store ---
-
-    /// Hands over what every turn has gathered, for ever. Called behind the tasks that were already due, so that one
-    /// hand-over stands for many connections.
-    async fn keep_storing(&self) {
-        loop {
-            self.work.notified().await;
-            if self.gathers_first() {
-                // That something presses, or that time is up: it is all the same.
-                let _ = tokio::time::timeout(GATHER_TIME, self.work.notified()).await;
-            } else {
-                self.let_more_come().await;
-            }
-            self.hand_over();
-        }
-    }
-
-    /// Lets all connections take what arrives, until for a moment nothing does.
-    ///
-    /// Devices that were acknowledged together answer together. Without this, the first of them would have an fsync to
-    /// itself, and all others would wait for two.
-    async fn let_more_come(&self) {
-        let mut idle = 0;
-        let mut gathered = 0;
-        for _ in 0..PASSES_MAX {
-            tokio::task::yield_now().await;
-            let now = self.core.borrow().backlog.gathered();
-            idle = if now == gathered { idle + 1 } else { 0 };
-            gathered = now;
-            if idle >= IDLE_PASSES {
-                return;
-            }
-        }
-    }
-
-    /// Whether there is nothing for the store that anybody waits for, and so more may come before it is bothered.
-    fn gathers_first(&self) -> bool {
-        let core = &mut *self.core.borrow_mut();
-        core.is_gathering = core.at_once && !core.backlog.is_pressing();
-        core.is_gathering
-    }
-
-    /// Hands over what was gathered, unless the writer still has the hand-over before.
-    fn hand_over(&self) {
-        let taken = self.with(|core, _| {
-            core.is_gathering = false;
-            core.backlog.take(&core.hub, self.index)
-        });
-        let Some(batch) = taken else { return };
-        match &self.keeper {
-            // The writer lives as long as there are workers.
-            Keeper::Thread(writer) => drop(writer.send(batch)),
-            Keeper::Inline(store) => {
-                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
-                batch
-                    .write(&mut **store, &self.engine.view)
-                    .into_iter()
-                    .for_each(|written| self.told(written));
-            }
-        }
-    }
-
-    /// The writer is done with a hand-over.
-    pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, owed_since, has_telemetry, revisions, unwritten, waiting } = written;
-        let is_safe = has_telemetry && unwritten.is_empty();
-        self.with(|core, now| {
-            core.backlog.handed_over(&unwritten);
-            revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
-            for Unwritten { device, safe, .. } in unwritten {
-                match safe {
-                    Safe::Record(record) => core.hub.rejected(device, *record),
-                    Safe::Nothing => drop(core.hub.remove(device)),
-                    Safe::Unknown => {}
-                }
-            }
-            if has_telemetry {
-                let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
-                core.counters.acknowledged(receipts.len(), waited);
-                receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
-                return;
-            }
-            // What these connections sent could not be stored: they end, and their devices send again.
-            for signal in receipts.iter().filter_map(|(link, _)| core.links.get(link)) {
-                signal.end(Rule::StoreFailed);
-            }
-        });
-        for waiting in waiting {
-            // Whoever waited may have hung up.
-            let _ = waiting.send(is_safe);
-        }
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
-    }
-
     // --- time ---
 
     /// Works off deadlines as they come, for ever; and once a second looks whether the wall clock was set.
@@ -484,17 +391,7 @@ impl Worker {
             }
         }
     }
-}
 
-/// As much of what a stranger calls itself as an id may have.
-fn cut(client_id: &str) -> &str {
-    client_id
-        .char_indices()
-        .nth(ID_MAX)
-        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
-}
-
-impl Worker {
     /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
     /// that was suspended) deadlines have passed and no socket was looked at yet.
     async fn look_around(&self) {
@@ -504,6 +401,14 @@ impl Worker {
             yield_now().await;
         }
     }
+}
+
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
 }
 
 impl Core {
@@ -544,9 +449,10 @@ impl Core {
     }
 
     fn commit(&mut self, commit: Commit) {
-        self.backlog.change(Change::Record(commit.device));
         if self.at_once {
             self.hub.committed(commit.device, commit.revision);
+        } else {
+            self.backlog.change(Change::Record(commit.device));
         }
     }
 
@@ -569,7 +475,15 @@ impl Core {
 
     /// Makes a change durable; the receiver hears whether it has become safe.
     pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        self.backlog.change(change);
+        match change {
+            Change::Record(device) if self.at_once => {
+                if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
+                    self.hub.committed(device, revision);
+                }
+            }
+            Change::Removal(_) if self.at_once => {}
+            change => self.backlog.change(change),
+        }
         self.backlog.when_safe()
     }
 

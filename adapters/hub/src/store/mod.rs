@@ -108,7 +108,7 @@ pub trait Store: Send + std::fmt::Debug {
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure>;
 
     /// Whether what is committed outlives the process. If so, a commit may take its time, and nothing is acknowledged
-    /// before it; if not, a commit must be over at once, and nothing waits for it.
+    /// before it; if not, a commit must be over at once, nothing waits for it, and it is of telemetry alone.
     fn is_durable(&self) -> bool {
         true
     }
