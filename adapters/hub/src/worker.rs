@@ -49,6 +49,7 @@ mod storing;
 const PACKETS_PER_TURN: usize = 64;
 /// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
 const SOCKETS_PER_LOOK: usize = 1024;
+
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
