@@ -255,7 +255,7 @@ fn a_hub_that_stood_still_hears_its_devices_out_before_it_judges_their_silence()
             });
         }
         while online.load(Ordering::SeqCst) < DEVICES {
-            let _ = hub.service().get("/devices/sensor-0"); // the hub still answers
+            let _ = hub.service().get("/devices/sensor-0"); // the hub answers
         }
         kill_process(pid(&hub), Signal::STOP).expect("the hub is a process of this user");
         // The fault itself: time goes by, and the hub has no part in it.

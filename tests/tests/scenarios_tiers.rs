@@ -157,10 +157,10 @@ fn the_back_end_is_told_when_it_does_too_much() {
     assert_eq!(call(&mut hub, "other", 1), Err(InvokeError::Tier(TierError::Throttled)));
 
     for _ in 0..20 {
-        assert_eq!(hub.hub.admit(hub.now, Operation::Query), Ok(()));
+        assert_eq!(hub.hub.admit(hub.now, Operation::Query, 0), Ok(()));
     }
-    assert_eq!(hub.hub.admit(hub.now, Operation::Query), Err(TierError::Throttled));
-    assert_eq!(hub.hub.admit(hub.now, Operation::Registry), Ok(()));
+    assert_eq!(hub.hub.admit(hub.now, Operation::Query, 0), Err(TierError::Throttled));
+    assert_eq!(hub.hub.admit(hub.now, Operation::Registry, 0), Ok(()));
 }
 
 #[test]

@@ -392,17 +392,7 @@ impl Worker {
             }
         }
     }
-}
 
-/// As much of what a stranger calls itself as an id may have.
-fn cut(client_id: &str) -> &str {
-    client_id
-        .char_indices()
-        .nth(ID_MAX)
-        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
-}
-
-impl Worker {
     /// Has every connection take what has arrived, because that counts as in time. After a standstill (SIGSTOP, a machine
     /// that was suspended) deadlines have passed and no socket was looked at yet.
     async fn look_around(&self) {
@@ -412,6 +402,14 @@ impl Worker {
             yield_now().await;
         }
     }
+}
+
+/// As much of what a stranger calls itself as an id may have.
+fn cut(client_id: &str) -> &str {
+    client_id
+        .char_indices()
+        .nth(ID_MAX)
+        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
 }
 
 impl Core {

@@ -72,9 +72,14 @@ fn compare(arguments: &Arguments) -> Result<(), Failure> {
         |name: &str| arguments.rows.is_empty() || arguments.rows.iter().any(|part| name.contains(part));
     let mut verdicts = Vec::new();
     for row in ROWS.iter().filter(|row| wanted(row.name)) {
-        let measured = rows::measure(row, &place, setting)?;
-        print!("{measured}");
-        verdicts.push(measured.verdicts());
+        match rows::measure(row, &place, setting) {
+            Ok(measured) => {
+                print!("{measured}");
+                verdicts.push(measured.verdicts());
+            }
+            // The other rows need not be measured again for it.
+            Err(error) => verdicts.push(format!("| {} | – | {error} | missed |\n", row.name)),
+        }
     }
     println!("\n| row | target | measured | |\n|---|---|--:|---|");
     verdicts.iter().for_each(|verdict| print!("{verdict}"));

@@ -42,10 +42,10 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::HubMemory => "devicebound, memory",
-            Self::HubDisk => "devicebound, disk",
+            Self::HubMemory => "devicebound (memory)",
+            Self::HubDisk => "devicebound (disk)",
             Self::Mosquitto => "mosquitto",
-            Self::MosquittoNoDelay => "mosquitto, nodelay",
+            Self::MosquittoNoDelay => "mosquitto (nodelay)",
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd => "rumqttd",
         }
@@ -88,12 +88,14 @@ impl Place {
 
     fn hub(&self, folder: &str, store: &str) -> Result<Server, Failure> {
         let state = self.folder.path().join(folder);
-        if !state.ends_with("authority") {
-            // What an earlier server left would be part of what is measured.
-            let _ = fs::remove_dir_all(&state);
-            fs::create_dir(&state)?;
-            for file in AUTHORITY {
-                fs::copy(self.authority(file), state.join(file))?;
+        // What an earlier server left would be part of what is measured.
+        let _ = fs::remove_dir_all(&state);
+        fs::create_dir(&state)?;
+        for file in AUTHORITY {
+            let made = self.authority(file);
+            // The first hub of all makes them.
+            if made.is_file() {
+                fs::copy(made, state.join(file))?;
             }
         }
         let mut command = self.pinned(&self.hub);

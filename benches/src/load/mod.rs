@@ -9,6 +9,7 @@ mod line;
 mod process;
 mod run;
 mod swarm;
+mod traffic;
 
 pub use devices::Registry;
 pub use line::{Peer, Tls};

@@ -161,7 +161,7 @@ impl Faults {
 
 impl Hub {
     /// Makes something go wrong for one identity: after `delay`, for `duration`, each at most
-    /// [`FAULT_TIME_MAX`](crate::limits::FAULT_TIME_MAX). It takes the place of an earlier fault of the identity. Where
+    /// [`FAULT_TIME_MAX`]. It takes the place of an earlier fault of the identity. Where
     /// there is no such identity, nothing happens.
     pub fn inject(
         &mut self,

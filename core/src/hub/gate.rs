@@ -179,12 +179,12 @@ impl Gate {
 
 impl Hub {
     /// Asks whether the back end may do what the machine does not do for it: read the registry, change it, read a twin,
-    /// run a query. What the machine does itself it counts itself.
+    /// run a query, take telemetry over HTTP; with so many bytes. What the machine does itself it counts itself.
     ///
     /// # Errors
     /// [`TierError`], where the hub has a [tier](HubConfig::tier).
-    pub fn admit(&mut self, now: Instant, operation: Operation) -> Result<(), TierError> {
+    pub fn admit(&mut self, now: Instant, operation: Operation, bytes: usize) -> Result<(), TierError> {
         let unix_time = self.unix_time(now);
-        self.gate.service(now, unix_time, operation, 0)
+        self.gate.service(now, unix_time, operation, bytes)
     }
 }

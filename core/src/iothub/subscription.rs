@@ -14,7 +14,8 @@ const METHODS: &str = "$iothub/methods/POST/#";
 /// One kind of message that the hub sends (IoT Hub MQTT: topic filters).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subscription {
-    /// Cloud-to-device messages: `devices/{device id}/messages/devicebound/#`, for devices.
+    /// Cloud-to-device messages: `devices/{device id}/messages/devicebound/#`, for devices; a module may ask for its own, and
+    /// never gets one.
     CloudMessages,
     /// Answers to twin requests: `$iothub/twin/res/#`.
     TwinResponses,
@@ -74,7 +75,8 @@ impl Subscription {
     fn of_messages(path: &[u8], identity: Identity<'_>) -> Result<Self, TopicError> {
         let place = Place::parse(path).ok_or(TopicError::UnknownFilter)?;
         let subscription = match (place.module_id, place.rest) {
-            (None, b"messages/devicebound/#") => Self::CloudMessages,
+            // Azure's SDK for Java asks for it with modules, too; there are no such messages.
+            (_, b"messages/devicebound/#") => Self::CloudMessages,
             (Some(_), b"#" | b"inputs/#") => Self::ModuleInputs,
             _ => return Err(TopicError::UnknownFilter),
         };
@@ -187,6 +189,7 @@ mod tests {
         assert_eq!(of("$iothub/methods/POST/reboot/#", "d"), Ok(Subscription::Methods));
         assert_eq!(of("$iothub/methods/POST/+/#", "d/m"), Ok(Subscription::Methods));
         assert_eq!(of("devices/d/modules/m/inputs/#", "d/m"), Ok(Subscription::ModuleInputs));
+        assert_eq!(of("devices/d/modules/m/messages/devicebound/#", "d/m"), Ok(Subscription::CloudMessages));
     }
 
     #[test]

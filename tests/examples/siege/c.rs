@@ -12,11 +12,11 @@ use devicebound_tests::vectors;
 use tokio::runtime;
 use tokio::time::{interval, timeout};
 
-use crate::ground::Ground;
+use crate::ground::{CACHE, Ground};
 use crate::probe::Probe;
 use crate::report::{Kib, Millis, Report, Times};
 use crate::wire::{Door, Hello, all, timed};
-use crate::{Outcome, Siege};
+use crate::{Outcome, Siege, Trouble};
 
 /// What an invalid packet may take to be the end of its connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ fn invalid_packets() -> Vec<(String, Vec<u8>)> {
 pub(crate) fn malformed(siege: &Siege, report: &mut Report) -> Outcome {
     /// Connections at a time.
     const AT_ONCE: usize = 64;
-    const GROWTH: Kib = Kib::mib(4);
+    const GROWTH: Kib = CACHE.plus(4 * 1024);
     let ground = siege.ground()?;
     let packets = Arc::new(invalid_packets());
     let probe = Probe::start(&ground)?;
@@ -57,7 +57,7 @@ pub(crate) fn malformed(siege: &Siege, report: &mut Report) -> Outcome {
         };
         let ended = ground.attackers.block_on(all((0..AT_ONCE).map(attack)))?;
         ended.into_iter().collect::<io::Result<()>>()?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        Ok::<_, Trouble>(())
     };
     // After so many the hub's memory is at its working size: the operations that it keeps, ten thousand, are all there.
     attack(siege.scale.pick(1000, 12_000, 12_000))?;

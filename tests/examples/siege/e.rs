@@ -14,7 +14,7 @@ use crate::ground::Ground;
 use crate::probe::Probe;
 use crate::report::{Kib, Millis, Report, Times};
 use crate::wire::{DISCONNECT, Door, Heard, Hello, PINGREQ, Wire, all, puback, timed};
-use crate::{Outcome, Siege};
+use crate::{Outcome, Siege, Trouble};
 
 /// E9.
 pub(crate) fn takeovers(siege: &Siege, report: &mut Report) -> Outcome {
@@ -51,9 +51,10 @@ pub(crate) fn takeovers(siege: &Siege, report: &mut Report) -> Outcome {
         for loser in losers {
             ended.push(loser.await?);
         }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((ended, last))
+        Ok::<_, Trouble>((ended, last))
     })?;
     let rate = count as f64 / begun.elapsed().as_secs_f64();
+    // One that does not win ends the row with an error.
     report.check("connections that won", format!("{count}, {rate:.0} a second"), "all", true);
     let mut ends: Times = losers.iter().filter(|(_, end)| end.is_ok()).map(|(time, _)| *time).collect();
     report.exactly("connections that lost, closed", ends.len(), count - 1);

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
 
-use crate::Outcome;
 use crate::report::{Kib, Millis, Report};
 use crate::wire::Door;
+use crate::{Outcome, Trouble};
 
 /// The system counts CPU time in hundredths of a second for programs that read `/proc`, on every architecture (`proc(5)`).
 const TICK: Duration = Duration::from_millis(10);
@@ -44,6 +44,9 @@ pub(crate) struct Ground {
     pub(crate) attackers: Runtime,
     _state: TempDir,
 }
+
+/// What the hub's store keeps in memory; it fills as the store is used, by the probe if by nobody else.
+pub(crate) const CACHE: Kib = Kib::mib(16);
 
 /// What a process takes of its machine.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +123,7 @@ impl Ground {
         let kib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
             let number = line.split_whitespace().next().ok_or(format!("no {name} in {folder}/status"))?;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Kib(number.parse()?))
+            Ok::<_, Trouble>(Kib(number.parse()?))
         };
         let stat = fs::read_to_string(format!("{folder}/stat"))?;
         // The program's name comes second, in parentheses, and may hold anything; user and system time are 14th and 15th.

@@ -43,7 +43,10 @@ use report::Report;
 const MEMORY: &str = "/dev/shm";
 
 /// What a row comes to: an error is a failure of the siege itself, a missed criterion stands in the report.
-type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+type Outcome<T = ()> = Result<T, Trouble>;
+
+/// Why a row cannot be measured.
+type Trouble = Box<dyn Error + Send + Sync>;
 
 /// One row of the matrix.
 struct Row {
@@ -112,6 +115,10 @@ struct Arguments {
     /// The program [default: the release build of this workspace, made first]
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
+    /// Where state folders are made [default: in memory, where the system has a folder there: a probe would measure what
+    /// else the disk has to do]
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
 }
 
 /// How large the numbers are.
@@ -141,8 +148,7 @@ impl Scale {
 struct Siege {
     scale: Scale,
     program: PathBuf,
-    /// Where state folders are made: on the disk that the program was built on; when time is short in memory, as disks have
-    /// other work then, and a probe would measure that.
+    /// Where state folders are made.
     scratch: PathBuf,
 }
 
@@ -185,7 +191,8 @@ fn besiege(arguments: &Arguments) -> Outcome<bool> {
         None => build(&folder)?,
     };
     println!("{} ({scale:?}, {descriptors} descriptors)", program.display());
-    let scratch = if scale == Scale::Short && Path::new(MEMORY).is_dir() { MEMORY.into() } else { folder };
+    let in_memory = Some(PathBuf::from(MEMORY)).filter(|memory| memory.is_dir());
+    let scratch = arguments.state.clone().or(in_memory).unwrap_or(folder);
     let siege = Siege { scale, program, scratch };
     Ok(measure(&siege, &rows))
 }

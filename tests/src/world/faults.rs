@@ -121,7 +121,7 @@ pub const FAULTS: [Fault; 28] = [
         id: "B6",
         what: "topics of 65535 slashes, names, pairs, percent signs",
         passes: "served or closed, and nobody else notices; no deeper stack",
-        marks: &["guest: topic bomb"],
+        marks: &["guest: topic bomb", "guest: request id bomb"],
         scenarios: &[("cve", "cve_2026_95844_a_topic_of_65535_slashes_takes_no_stack")],
     },
     Fault {

@@ -159,10 +159,33 @@ impl World<'_> {
         for number in accepted {
             self.is_the_only_one(number)?;
         }
+        self.take_feedback()?;
         self.start_disk();
         let next = self.hub.hub.poll_timeout().map(|deadline| deadline.at);
         self.schedule(next, Wake::Hub);
         Ok(())
+    }
+
+    /// The back end hears what became of its messages.
+    fn take_feedback(&mut self) -> Result<(), Breach> {
+        while let Some(device) = self.hub.hub.poll_feedback() {
+            let Some(&identity) = self.identities.get(&device) else {
+                return breach(format!("{device:?} belongs to nobody and has feedback"));
+            };
+            let feedback: Vec<_> = self.hub.hub.feedback(device).collect();
+            for feedback in &feedback {
+                let (whose, message) = parse_cloud(&feedback.original_message_id)?;
+                if whose != identity {
+                    return breach(format!("dev{identity} has feedback for dev{whose}"));
+                }
+                self.model.identities[identity].told(message, feedback.outcome)?;
+                self.marks.mark("hub: feedback told");
+            }
+            if let Some(commit) = self.hub.hub.take_feedback(device, feedback.len()) {
+                self.hub.commit(commit);
+            }
+        }
+        self.take_writes()
     }
 
     pub(super) fn is_the_only_one(&mut self, number: u64) -> Result<(), Breach> {
@@ -395,7 +418,11 @@ impl World<'_> {
                 return breach(format!("{name} was cut for silence and was not silent"));
             }
             CloseReason::TimedOut(Rule::KeepAlive) => self.marks.mark("close: hub, keep alive"),
-            CloseReason::Ended(Rule::Takeover) => self.marks.mark("close: hub, takeover"),
+            CloseReason::Ended(Rule::Takeover | Rule::TakeoverFight) => {
+                self.marks.mark("close: hub, takeover")
+            }
+            CloseReason::Ended(Rule::DeviceDisabled) => self.marks.mark("close: hub, device disabled"),
+            CloseReason::Ended(Rule::InjectedFault) => self.marks.mark("close: hub, fault asked for"),
             CloseReason::Ended(Rule::SasExpired) => self.marks.mark("close: hub, token expired"),
             CloseReason::Ended(Rule::StoreFailed) => self.marks.mark("close: hub, store failed"),
             CloseReason::Disconnected => self.marks.mark("close: hub, disconnected"),

@@ -195,8 +195,12 @@ impl<'e> World<'e> {
     #[must_use]
     pub fn new(options: Options, entropy: impl Entropy + 'e) -> Self {
         let limits = hub::Limits { tx_high_water: options.high_water, ..hub::Limits::default() };
-        let config =
-            HubConfig { host_names: vec![fixtures::HOST.to_owned()], limits, ..HubConfig::default() };
+        let config = HubConfig {
+            host_names: vec![fixtures::HOST.to_owned()],
+            tier: options.tier.map(|tier| hub::Scale { tier, units: 1 }),
+            limits,
+            ..HubConfig::default()
+        };
         let mut hub = HubHost::new(config);
         hub.store = StoreMode::Held;
         // One more than there are devices: the guests'.

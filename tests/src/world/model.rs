@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use devicebound::device::Ticket;
-use devicebound::hub::{CallId, DeviceRecord, Revision, SequenceNumber};
+use devicebound::hub::{CallId, DeviceRecord, Outcome, Revision, SequenceNumber};
 use devicebound::time::UnixTime;
 use serde_json::{Map, Value, json};
 
@@ -144,6 +144,8 @@ pub(super) struct Identity {
     next_cloud: u64,
     done: Seen,
     dropped: Seen,
+    /// The back end has heard what became of it, or it never was safe.
+    told: Seen,
     desired: BTreeMap<u64, Desired>,
     desired_safe: u64,
     next_desired: u64,
@@ -253,6 +255,26 @@ impl Identity {
         Ok(count)
     }
 
+    /// The back end has, with this revision, emptied the queue.
+    pub(super) fn purged(&mut self, at: Revision) {
+        for cloud in self.cloud.values_mut().filter(|cloud| cloud.completed.or(cloud.dropped).is_none()) {
+            cloud.dropped = Some(at);
+        }
+    }
+
+    /// The back end hears what became of a message.
+    pub(super) fn told(&mut self, number: u64, outcome: Outcome) -> Result<(), Breach> {
+        let ended = match outcome {
+            Outcome::Success => &self.done,
+            _ => &self.dropped,
+        };
+        if !ended.contains(number) {
+            return breach(format!("the back end is told {outcome:?} of cloud message {number}"));
+        }
+        self.told.insert(number);
+        Ok(())
+    }
+
     /// The record is safe up to this revision.
     pub(super) fn safe(&mut self, up_to: Revision) {
         for cloud in self.cloud.values_mut() {
@@ -299,6 +321,9 @@ impl Identity {
         let waiting: Vec<_> = record.waiting().collect();
         let missing = |_: &u64, cloud: &mut Cloud| !waiting.contains(&cloud.sequence);
         for (number, cloud) in self.cloud.extract_if(.., missing) {
+            if !cloud.safe {
+                self.told.insert(number);
+            }
             if cloud.completed.is_some() {
                 self.done.insert(number);
             } else if cloud.expires <= wall || cloud.dropped.is_some() {
@@ -380,7 +405,11 @@ impl Identity {
 
     /// What a quiet world has not come to rest with.
     pub(super) fn unrest(&self) -> Option<String> {
-        self.cloud.keys().next().map(|number| format!("cloud message {number} is not completed"))
+        if let Some(number) = self.cloud.keys().next() {
+            return Some(format!("cloud message {number} is not completed"));
+        }
+        let untold = (0..self.next_cloud).find(|number| !self.told.contains(*number));
+        untold.map(|number| format!("nobody was told what became of cloud message {number}"))
     }
 }
 

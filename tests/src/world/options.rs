@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use devicebound::device::{OutboxPolicy, RequestPolicy, Timing};
+use devicebound::hub::Tier;
 
 use super::{Entropy, REST};
 
@@ -31,6 +32,12 @@ pub enum Step {
     RejectCommit,
     WallStep,
     Rival,
+    /// The back end empties a device's queue.
+    Purge,
+    /// The registry disables a device, or enables it again.
+    Disable,
+    /// The hub's owner lets something go wrong for a device.
+    Inject,
     /// A peer that is no device comes.
     Guest,
     /// The hub sends what no hub sends.
@@ -50,7 +57,7 @@ impl Step {
         Self::Disconnect,
     ];
     /// What goes wrong.
-    pub const FAULTS: [Self; 13] = [
+    pub const FAULTS: [Self; 16] = [
         Self::Cut,
         Self::HalfOpen,
         Self::Stall,
@@ -62,6 +69,9 @@ impl Step {
         Self::RejectCommit,
         Self::WallStep,
         Self::Rival,
+        Self::Purge,
+        Self::Disable,
+        Self::Inject,
         Self::Guest,
         Self::WrongHub,
     ];
@@ -117,6 +127,8 @@ pub struct Options {
     pub requests: RequestPolicy,
     /// Whether devices keep the desired properties merged.
     pub follow: bool,
+    /// The tier whose rates hold.
+    pub tier: Option<Tier>,
     /// One step in so many is a fault; 0: none.
     pub fault: u32,
     /// Which faults there are.
@@ -144,6 +156,7 @@ impl Options {
             outbox_policy: OutboxPolicy::Reject,
             requests: RequestPolicy::Fail,
             follow: false,
+            tier: None,
             fault: 0,
             faults: Vec::new(),
         }
@@ -182,6 +195,7 @@ impl Options {
             outbox_policy: [OutboxPolicy::Reject, OutboxPolicy::DropOldest][usize::from(pick(&[0, 1]) == 1)],
             requests: [RequestPolicy::Fail, RequestPolicy::Resend][usize::from(pick(&[0, 1]) == 1)],
             follow: pick(&[0, 1]) == 1,
+            tier: [None, Some(Tier::S1)][usize::from(pick(&[0, 0, 1]) == 1)],
             fault: u32::try_from(pick(&[4, 2, 10, 30])).unwrap_or(4),
             faults: Vec::new(),
         };
@@ -201,7 +215,7 @@ impl fmt::Display for Options {
         )?;
         write!(f, "keep alive {keep_alive} s, token {:?}, clean {}, ", self.token, self.clean)?;
         write!(f, "outbox {} {:?}, requests {:?}, ", self.outbox, self.outbox_policy, self.requests)?;
-        write!(f, "follow {}, ", self.follow)?;
+        write!(f, "follow {}, tier {:?}, ", self.follow, self.tier)?;
         write!(f, "fault 1/{}: {:?}", self.fault, self.faults)
     }
 }

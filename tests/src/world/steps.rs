@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use devicebound::device::Message;
-use devicebound::hub::{CloudMessage, EnqueueError, MethodRequest, Section, TwinUpdate};
+use devicebound::hub::{
+    CloudMessage, DeviceIdentity, EnqueueError, Fault, FeedbackRequest, MethodRequest, Section, TierError,
+    TwinUpdate, TwinUpdateError,
+};
 use devicebound::limits::CLOUD_MESSAGE_TTL;
 use devicebound::time::{Instant, UnixTime};
 
@@ -13,6 +16,8 @@ use super::thing::Request;
 use super::{Breach, Step, Wake, World, breach};
 use crate::vectors;
 
+/// Longest delay, and longest duration, of a fault that somebody asks for.
+const FAULT: Duration = Duration::from_secs(10);
 /// Longest time that a hub is away.
 const OUTAGE: Duration = Duration::from_secs(5);
 
@@ -48,6 +53,9 @@ impl World<'_> {
             Step::RejectCommit => self.reject(device),
             Step::WallStep => self.wall_step(),
             Step::Rival => self.rival(device),
+            Step::Purge => self.purge(device),
+            Step::Disable => self.disable(device),
+            Step::Inject => self.inject(device),
             Step::Guest => self.guest(),
             Step::WrongHub => self.wrong_hub(device),
         }?;
@@ -103,8 +111,13 @@ impl World<'_> {
         let burst = if self.entropy.one_in(16) { 60 } else { 1 };
         for _ in 0..burst {
             let model = &mut self.model.identities[identity];
-            let payload = format!("c{identity}.{}", model.next_cloud()).into_bytes();
-            let message = CloudMessage { payload, ..CloudMessage::default() };
+            let name = format!("c{identity}.{}", model.next_cloud());
+            let message = CloudMessage {
+                payload: name.clone().into_bytes(),
+                message_id: Some(name),
+                ack: Some(FeedbackRequest::Full),
+                ..CloudMessage::default()
+            };
             match self.hub.hub.enqueue(self.now, self.keys[identity], message) {
                 Ok((sequence, commit)) => {
                     let expires = self.hub.unix_time().after(CLOUD_MESSAGE_TTL);
@@ -112,6 +125,7 @@ impl World<'_> {
                     self.hub.commit(commit);
                 }
                 Err(EnqueueError::QueueFull) => self.marks.mark("hub: queue full"),
+                Err(EnqueueError::Tier(TierError::Throttled)) => self.marks.mark("hub: back end throttled"),
                 Err(error) => return breach(format!("a cloud message is refused: {error}")),
             }
         }
@@ -146,6 +160,10 @@ impl World<'_> {
         let key = self.keys[identity];
         let commit = match self.hub.hub.update_twin(self.now, key, update) {
             Ok(commit) => commit,
+            Err(TwinUpdateError::Tier(TierError::Throttled)) => {
+                self.marks.mark("hub: back end throttled");
+                return Ok(());
+            }
             Err(error) => return breach(format!("a change of desired properties is refused: {error}")),
         };
         let version = self.hub.record(&super::client_id(identity)).twin().desired_version();
@@ -375,6 +393,45 @@ impl World<'_> {
         Ok(())
     }
 
+    fn purge(&mut self, identity: usize) -> Result<(), Breach> {
+        if self.hub_back_at.is_some() {
+            return Ok(());
+        }
+        let Some((count, commit)) = self.hub.hub.purge(self.now, self.keys[identity]) else {
+            return breach(format!("dev{identity} has no queue"));
+        };
+        if count > 0 {
+            self.marks.mark("fault: queue purged");
+        }
+        self.model.identities[identity].purged(commit.revision);
+        self.hub.commit(commit);
+        self.after_hub()
+    }
+
+    fn disable(&mut self, identity: usize) -> Result<(), Breach> {
+        if self.hub_back_at.is_some() {
+            return Ok(());
+        }
+        self.marks.mark("fault: device disabled");
+        let toggle = |identity: &mut DeviceIdentity| identity.enabled = !identity.enabled;
+        let commit = self.hub.hub.update_identity(self.now, self.keys[identity], toggle);
+        commit.into_iter().for_each(|commit| self.hub.commit(commit));
+        self.hub.settle();
+        self.after_hub()
+    }
+
+    fn inject(&mut self, identity: usize) -> Result<(), Breach> {
+        if self.hub_back_at.is_some() {
+            return Ok(());
+        }
+        self.marks.mark("fault: asked for");
+        let kinds = u32::try_from(Fault::ALL.len()).unwrap_or(1);
+        let fault = Fault::ALL[self.entropy.below(kinds) as usize];
+        let (delay, duration) = (self.draw(FAULT), self.draw(FAULT));
+        self.hub.hub.inject(self.now, self.keys[identity], fault, delay, duration);
+        self.after_hub()
+    }
+
     /// Another machine with the same identity comes, or leaves.
     fn rival(&mut self, identity: usize) -> Result<(), Breach> {
         let rival = |thing: &super::Thing| thing.is_rival && !thing.is_off && thing.identity == identity;
@@ -407,6 +464,12 @@ impl World<'_> {
         for number in rivals {
             self.switch_off(number)?;
         }
+        for identity in 0..self.options.devices {
+            if let Some(commit) = self.hub.hub.update_identity(self.now, self.keys[identity], enable) {
+                self.hub.commit(commit);
+            }
+        }
+        self.after_hub()?;
         for number in 0..self.things.len() {
             self.things[number].paused_until = self.now;
             self.schedule(Some(self.now), Wake::Thing(number));
@@ -425,4 +488,8 @@ impl World<'_> {
         }
         self.run_until(self.now)
     }
+}
+
+fn enable(identity: &mut DeviceIdentity) {
+    identity.enabled = true;
 }

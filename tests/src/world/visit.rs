@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use devicebound::iothub::sas::{SymmetricKey, sign};
+use devicebound::limits::REQUEST_ID_MAX;
 use devicebound::packet::{
     Connect, Credentials, Packet, PacketId, Publish, PublishQoS, QoS, Subscribe, Text, TopicFilter,
     TopicName, pingreq,
@@ -52,7 +53,7 @@ impl Visit {
             |mark, end, bytes| Self { mark, bytes, dribbles: false, logs_in: true, end, is_refused: false };
         let anonymous = |mark, bytes| Self { logs_in: false, ..visit(mark, End::Closes, bytes) };
         let behind_connect = |mark, end, bytes: Vec<u8>| visit(mark, end, [connect.clone(), bytes].concat());
-        match entropy.below(10) {
+        match entropy.below(11) {
             0 => Self { dribbles: true, ..anonymous("guest: CONNECT a byte at a time", connect) },
             1 => anonymous("guest: 256 MiB announced", oversize(entropy)),
             2 => anonymous("guest: first packet is not CONNECT", no_connect(entropy)),
@@ -68,6 +69,10 @@ impl Visit {
                 ..behind_connect("guest: twin bomb", End::Serves, twin_bomb(entropy))
             },
             8 => behind_connect("guest: answers to foreign calls", End::Serves, foreign_answers()),
+            9 => {
+                let (end, bytes) = request_id_bomb(entropy);
+                behind_connect("guest: request id bomb", end, bytes)
+            }
             _ if entropy.one_in(2) => behind_connect("guest: invalid packet", End::Closes, invalid(entropy)),
             _ => {
                 let session = spoilt(entropy, [vec![connect.clone()], session(client_id)].concat());
@@ -153,6 +158,21 @@ fn topic_bomb(entropy: &mut dyn Entropy, client_id: &str) -> Vec<u8> {
     let qos = PublishQoS::AtLeastOnce { packet_id: packet_id(1), dup: false };
     publish(qos, &format!("{events}{tail}"), b"bomb", &mut bytes);
     and_ping(bytes)
+}
+
+/// B6: a twin request whose answer repeats a request id as long as it can be, or one that is longer.
+fn request_id_bomb(entropy: &mut dyn Entropy) -> (End, Vec<u8>) {
+    let (end, length) = match entropy.below(3) {
+        0 => (End::Serves, REQUEST_ID_MAX),
+        1 => (End::Closes, REQUEST_ID_MAX + 1),
+        _ => (End::Closes, 65_000),
+    };
+    let mut bytes = Vec::new();
+    let filters = [(filter("$iothub/twin/res/#"), QoS::AtMostOnce)];
+    Subscribe::encode(packet_id(1), &filters, &mut bytes).expect("it fits");
+    let topic = format!("$iothub/twin/GET/?$rid={}", "r".repeat(length));
+    publish(PublishQoS::AtMostOnce, &topic, b"", &mut bytes);
+    (end, and_ping(bytes))
 }
 
 /// B7: reported properties that no twin takes: too deep, too long, too many, no text.

@@ -13,7 +13,7 @@
 //! | `GET /metrics`, for Prometheus (not Azure's) | ServiceConnect; none from this machine |
 //! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
 //!
-//! What devices do over HTTP stands in [`device`]. Every other request shows a SAS token of a policy with that right. Each
+//! What devices do over HTTP stands in `device`. Every other request shows a SAS token of a policy with that right. Each
 //! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;

@@ -73,8 +73,7 @@ impl TlsSocket {
                 // The alert says why; nobody waits until it is taken.
                 let _ = self.poll_flush(cx);
             }
-            // A client may say that it goes, and then not go.
-            if (read? == 0 || self.is_over) && self.tls.is_handshaking() {
+            if read? == 0 && self.tls.is_handshaking() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::{FLAT, IDLE};
-use crate::ground::Ground;
+use crate::ground::{CACHE, Ground};
 use crate::probe::Probe;
 use crate::report::{Kib, Report};
 use crate::wire::{Door, Heard, Hello, PINGREQ, all, publish_once, subscribe};
@@ -19,8 +19,6 @@ use crate::{Outcome, Siege};
 
 /// What is on its way to the store, for each worker: 16 MiB that gather, and as much that was handed over.
 const ON_THE_WAY: Kib = Kib::mib(2 * 16);
-/// What the store keeps in memory.
-const CACHE: Kib = Kib::mib(16);
 /// Packets in one write.
 const BATCH: u16 = 64;
 

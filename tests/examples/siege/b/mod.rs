@@ -10,9 +10,11 @@ pub(crate) use messages::{deaf, full_mailbox, packet_ids, strange_ids};
 pub(crate) use requests::method_answers;
 pub(crate) use text::{documents, topics};
 
+use crate::ground::CACHE;
 use crate::report::Kib;
 
 /// A connection that is idle may take so much, TLS included.
 const IDLE: Kib = Kib(32);
-/// What "flat" means for the memory of a process: an allocator keeps some pages more at one time than at another.
-const FLAT: Kib = Kib::mib(2);
+/// What "flat" means for the memory of a process: the store's cache fills, and an allocator keeps some pages more at one
+/// time than at another.
+const FLAT: Kib = CACHE.plus(2 * 1024);
