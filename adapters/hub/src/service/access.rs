@@ -95,7 +95,7 @@ impl Service {
             match operation {
                 // A hub that has a tier has one worker, which counts for all.
                 Some(operation) => {
-                    Ok(self.engine.at("", move |core, now| core.hub.admit(now, operation)).await?)
+                    Ok(self.engine.at("", move |core, now| core.hub.admit(now, operation, 0)).await?)
                 }
                 None => Ok(()),
             }

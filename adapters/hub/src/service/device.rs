@@ -14,7 +14,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use devicebound::hub::{
-    Authentication, ClientCertificate, Commit, DeviceKey, Hub, LockLost, LockToken, Telemetry, WaitingMessage,
+    Authentication, ClientCertificate, Commit, DeviceKey, Hub, LockLost, LockToken, Operation, Telemetry,
+    WaitingMessage,
 };
 use devicebound::iothub::sas::{Rights, SymmetricKey};
 use devicebound::iothub::{PropertyBag, SystemProperty, encode_property};
@@ -52,8 +53,9 @@ pub(super) async fn send(
         return Err(ApiError::new(Code::MessageTooLarge, message));
     }
     let id = client_id.clone();
-    let sent = service.engine.at(&client_id, move |core, _| {
+    let sent = service.engine.at(&client_id, move |core, now| {
         let device = find(core, &id)?;
+        core.hub.admit(now, Operation::Telemetry, body.len())?;
         let sender = core.hub.record(device).map(Sender::of).ok_or_else(ApiError::store_failed)?;
         let bag =
             PropertyBag::parse(&bag).map_err(|rule| ApiError::new(Code::ArgumentInvalid, rule.says()))?;
