@@ -302,7 +302,8 @@ fn used() -> (Vec<u8>, Shown) {
 fn look(damaged: Vec<u8>, before: &Shown, what: &str) -> Option<devicebound_hub::Failure> {
     let disk = SimDisk::holding(damaged);
     let opened = std::panic::catch_unwind(|| open(&disk).and_then(|mut store| shown(&mut store)));
-    match opened.unwrap_or_else(|_| panic!("{what}: opening it panics")) {
+    assert!(opened.is_ok(), "{what}: opening it panics");
+    match opened.expect("it was just looked at") {
         Err(failure) => {
             assert!(failure.cause().contains("the simulated disk"), "{what}: {failure}");
             Some(failure)
