@@ -135,6 +135,11 @@ impl SocketHub {
         self.https.deafen();
     }
 
+    /// Waits until so many messages were stored since the start.
+    pub fn wait_until_stored(&self, count: u64) {
+        self.runtime.block_on(self.telemetry.wait_behind(count.saturating_sub(1)));
+    }
+
     /// The bodies of all telemetry that was stored, in order.
     ///
     /// # Panics

@@ -75,6 +75,8 @@ fn what_is_left_is_written_before_websocket_is_closed() {
     let hub = hub();
     say_last_words(Client::new(walk::device(HOST), hub.websocket()), "blocking");
     say_last_words(tokio(walk::device(HOST), hub.websocket(), Waiting::Patiently), "tokio");
+    // Nobody waited for the acknowledgements.
+    hub.wait_until_stored(2);
     assert_eq!(hub.stored(), ["blocking", "tokio"]);
 }
 

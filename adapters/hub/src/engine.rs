@@ -136,6 +136,14 @@ impl Engine {
         safe.await.unwrap_or(false)
     }
 
+    /// Brings to the store what nobody waits for: whoever reads telemetry from now on sees all that was acknowledged before.
+    pub async fn bring_telemetry(&self) {
+        for place in 0..self.workers.len() {
+            self.send(place, |worker| worker.hand_over_what_nobody_waits_for());
+        }
+        self.everywhere(|_, _| ()).await;
+    }
+
     /// Enlists whoever waits for the outcome of a call; in the same closure as the call was made.
     pub fn expect_outcome(core: &mut Core, call: CallId) -> oneshot::Receiver<CallOutcome> {
         core.expect_outcome(call)

@@ -2,6 +2,8 @@
 //!
 //! Each test prints its seed first; `DEVICEBOUND_SEED=n` runs that one.
 
+#![allow(clippy::panic, reason = "these are parts of tests: a panic is the failure itself")]
+
 mod sim_disk;
 
 use std::collections::BTreeMap;

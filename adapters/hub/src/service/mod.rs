@@ -12,9 +12,10 @@
 //! | `POST /faults/{id}`, `…/modules/{id}` (not Azure's) | ServiceConnect |
 //! | `GET /metrics`, for Prometheus (not Azure's) | ServiceConnect; none from this machine |
 //! | `GET /messages/events`, `/operations` (Azure's name: `/messages/operationsMonitoringEvents`) | ServiceConnect |
+//! | `POST /devices/{id}/messages/events`, `GET …/messages/deviceBound`, `DELETE …/{lock}`, `POST …/{lock}/abandon` | DeviceConnect, or the device itself |
 //!
-//! What devices do over HTTP stands in `device`. Every other request shows a SAS token of a policy with that right. Each
-//! names an `api-version`; which one does not matter: there is one shape. Errors have the names and numbers of Azure.
+//! Every request shows a SAS token of a policy with that right, and those of Azure's API name an `api-version`; which one does
+//! not matter: there is one shape. Errors have the names and numbers of Azure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

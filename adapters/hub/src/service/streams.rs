@@ -38,6 +38,7 @@ pub(super) async fn telemetry(
     Query(query): Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    service.engine.bring_telemetry().await;
     Ok(Reader::new(Source::Telemetry(Arc::clone(&service.telemetry)), &query, &headers)?.into_response())
 }
 

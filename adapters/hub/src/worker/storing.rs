@@ -59,6 +59,13 @@ impl Worker {
         core.is_gathering
     }
 
+    /// Hands over what nobody waits for, because somebody wants to read it.
+    pub(crate) fn hand_over_what_nobody_waits_for(&self) {
+        if self.core.borrow().at_once {
+            self.hand_over();
+        }
+    }
+
     /// Hands over what was gathered, unless the writer still has the hand-over before.
     pub(super) fn hand_over(&self) {
         let taken = self.with(|core, _| {

@@ -288,7 +288,6 @@ pub(crate) fn deaf(siege: &Siege, report: &mut Report) -> Outcome {
     let count = siege.scale.pick(4, 20, 20);
     let keep_alive = siege.scale.pick(4, 20, 20);
     let devices = ground.register("deaf", count)?;
-    let probe = Probe::start(&ground)?;
     thread::scope(|scope| {
         let senders: Vec<_> = devices
             .iter()
@@ -301,6 +300,7 @@ pub(crate) fn deaf(siege: &Siege, report: &mut Report) -> Outcome {
             .collect();
         senders.into_iter().try_for_each(|sender| sender.join().map_err(|_| "a sender broke down")?)
     })?;
+    let probe = Probe::start(&ground)?;
     let before = ground.usage()?;
     let hello = |device: &Device| Hello { keep_alive, ..Hello::of(device) }.packet();
     let wires = devices.iter().map(|device| {
