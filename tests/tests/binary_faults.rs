@@ -18,6 +18,7 @@ use devicebound_tests::interop::service::Method;
 use devicebound_tests::interop::{Hub, PATIENCE, hub};
 use devicebound_tests::site;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use serde_json::json;
 
 /// A device at a real hub, and what became of what it has sent.
 struct Sensor {
@@ -122,16 +123,17 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     let before = sensor.acknowledged.len();
     // There may still be room for something smaller: now nothing can be written at all, as on a disk that is read-only.
     limit(&hub, Resource::Fsize, Some(0));
-    // What is not stored is answered with an error, and not done.
-    let refused = hub.service().ask(Method::PUT, "/devices/late", &[], br#"{"deviceId":"late"}"#);
+    // What is not stored is answered with an error.
+    let patch = json!({"properties": {"desired": {"interval": 60}}});
+    let refused = hub.service().ask(Method::PATCH, "/twins/sensor", &[], patch.to_string().as_bytes());
     let status = refused.expect("the hub answers").status();
-    assert!(status.is_server_error(), "a device was registered on a full disk: {status}");
+    assert!(status.is_server_error(), "a twin was changed on a full disk: {status}");
     sensor.turn(Duration::from_millis(300));
     assert_eq!(sensor.acknowledged.len(), before, "acknowledged on a full disk");
 
     limit(&hub, Resource::Fsize, None);
     sensor.until_acknowledged();
-    let _ = hub.register("late");
+    hub.service().patch("/twins/sensor", &patch);
     sensor.send("after");
     sensor.until_acknowledged();
 
@@ -141,7 +143,7 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     // The one that found no space was sent again, and may be there from both times.
     stored.dedup();
     assert_eq!(stored, sensor.acknowledged);
-    let _ = hub.service().get("/devices/late");
+    assert_eq!(hub.service().get("/twins/sensor")["properties"]["desired"]["interval"], 60);
 }
 
 /// E4.
