@@ -436,7 +436,7 @@ fn an_answer_whose_request_id_is_only_the_same_number_does_not_count() {
     let call = invoke(&mut hub, 0).expect("the device is there");
     station.talk(&mut hub);
     let link = station.link.expect("it is connected");
-    for prefix in ["0", "+"] {
+    for prefix in ["0", "%2B"] {
         hub.receive(link, &answer(&format!("{prefix}{}", call.get())));
     }
     assert_eq!(hub.calls.get(&call), None);
