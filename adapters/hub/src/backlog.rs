@@ -92,8 +92,8 @@ pub(crate) struct Written {
     pub(crate) receipts: Vec<(LinkId, Receipt)>,
     /// When the first of it was owed.
     pub(crate) owed_since: Option<Instant>,
-    /// Whether that is safe.
-    pub(crate) has_telemetry: bool,
+    /// Whether the hand-over was committed: its telemetry is safe, and of its records those that were not refused.
+    pub(crate) is_committed: bool,
     /// Which records are safe, as they were written.
     pub(crate) revisions: Vec<(DeviceKey, Revision)>,
     /// Which are not.
@@ -269,7 +269,7 @@ pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &Vi
         let mut written = Written {
             receipts,
             owed_since,
-            has_telemetry: result.is_ok(),
+            is_committed: result.is_ok(),
             revisions: Vec::new(),
             unwritten: Vec::new(),
             waiting,

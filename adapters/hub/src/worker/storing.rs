@@ -89,8 +89,8 @@ impl Worker {
 
     /// The writer is done with a hand-over.
     pub(crate) fn told(&self, written: Written) {
-        let Written { receipts, owed_since, has_telemetry, revisions, unwritten, waiting } = written;
-        let is_safe = has_telemetry && unwritten.is_empty();
+        let Written { receipts, owed_since, is_committed, revisions, unwritten, waiting } = written;
+        let is_safe = is_committed && unwritten.is_empty();
         self.with(|core, now| {
             self.last_took.set(now.since(self.handed_over_at.get()));
             core.backlog.handed_over(&unwritten);
@@ -102,7 +102,7 @@ impl Worker {
                     Safe::Unknown => {}
                 }
             }
-            if has_telemetry {
+            if is_committed {
                 let waited = owed_since.map_or(Duration::ZERO, |since| now.since(since));
                 core.counters.acknowledged(receipts.len(), waited);
                 receipts.into_iter().for_each(|(_, receipt)| core.hub.stored(receipt));
