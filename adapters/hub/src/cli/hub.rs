@@ -375,6 +375,9 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
+        // Where files may not grow without end (`ulimit -f`), a write fails as on a full disk. Unless somebody listens, the
+        // signal ends the program.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed)?);
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         Ok(async move {

@@ -34,7 +34,7 @@ use serde_json::Value;
 
 use crate::connection;
 use crate::engine::Engine;
-use crate::store::TelemetryLog;
+use crate::pages::Pages;
 use crate::transport::websocket;
 use crate::worker::Core;
 
@@ -71,7 +71,7 @@ pub struct Service {
     /// The hub.
     pub engine: Arc<Engine>,
     /// What devices sent.
-    pub telemetry: Arc<TelemetryLog>,
+    pub telemetry: Pages,
     /// Who may ask.
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
