@@ -107,6 +107,7 @@ fn stored(hub: &Hub, awaited: &[String]) -> Vec<String> {
 fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     let mut hub = Hub::on_free_ports(site!());
     let mut sensor = Sensor::new(&hub, &hub.register("sensor"), |config| config);
+    let _ = hub.register("other");
     sensor.send("before");
     sensor.until_acknowledged();
 
@@ -128,6 +129,13 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     let refused = hub.service().ask(Method::PATCH, "/twins/sensor", &[], patch.to_string().as_bytes());
     let status = refused.expect("the hub answers").status();
     assert!(status.is_server_error(), "a twin was changed on a full disk: {status}");
+    // Nor is anybody registered or removed, and nobody is told so until it is known.
+    for (method, path) in [(Method::PUT, "/devices/late"), (Method::DELETE, "/devices/other")] {
+        let refused = hub.service().ask(method, path, &[], b"{}").expect("the hub answers").status();
+        assert!(refused.is_server_error(), "{path} on a full disk: {refused}");
+        let shown = hub.service().ask(Method::GET, path, &[], b"").expect("the hub answers").status();
+        assert!(shown.is_server_error(), "{path} was told of before it was known: {shown}");
+    }
     sensor.turn(Duration::from_millis(300));
     assert_eq!(sensor.acknowledged.len(), before, "acknowledged on a full disk");
 
@@ -136,6 +144,10 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     hub.service().patch("/twins/sensor", &patch);
     sensor.send("after");
     sensor.until_acknowledged();
+    let late = hub.service().ask(Method::GET, "/devices/late", &[], b"").expect("the hub answers").status();
+    assert_eq!(late, 404);
+    assert_eq!(hub.service().get("/devices/other")["deviceId"], "other");
+    let _ = hub.register("late");
 
     hub.stop();
     hub.start_again();

@@ -239,7 +239,7 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
     if empty.into_iter().all(|empty| empty) {
         let failed = |cause: String| Failure::new(cause, "check the state folder and start again");
         let identity = new_identity(DEMO).map_err(|error| failed(error.to_string()))?;
-        let key = engine.at(DEMO, |core, _| core.hub.insert(DeviceRecord::new(identity)).ok()).await;
+        let key = engine.at(DEMO, |core, _| core.hub.register(DeviceRecord::new(identity)).ok()).await;
         let key = key.ok_or_else(|| failed(format!("{DEMO} is registered twice")))?;
         if !engine.durable(DEMO, Change::Record(key)).await {
             return Err(failed(format!("cannot store the device {DEMO}")));

@@ -31,6 +31,7 @@ use devicebound::hub::{ClientCertificate, DeviceKey};
 use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::connection;
 use crate::engine::Engine;
@@ -189,6 +190,18 @@ fn find(core: &Core, client_id: &str) -> Result<DeviceKey, ApiError> {
             format!("there is no `{client_id}`; register it first: devicebound device add {client_id}"),
         )
     })
+}
+
+impl Service {
+    /// Waits until what there is of an identity is safe, so that no answer rests on what may be taken back.
+    async fn settled(&self, client_id: &str) -> Result<(), ApiError> {
+        if self.engine.settled(client_id).await { Ok(()) } else { Err(ApiError::in_doubt()) }
+    }
+}
+
+/// Waits until a change has become safe.
+async fn safe(change: oneshot::Receiver<bool>) -> Result<(), ApiError> {
+    if change.await.unwrap_or(false) { Ok(()) } else { Err(ApiError::store_failed()) }
 }
 
 /// A body that is JSON, whatever its Content-Type says.
