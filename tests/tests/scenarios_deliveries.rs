@@ -226,6 +226,7 @@ fn a_lock_that_runs_out_counts_and_so_does_one_that_was_abandoned() {
         }
     }
     assert_eq!(lock(&mut hub), None);
+    hub.wake(hub.now);
     assert_eq!(outcomes(&mut hub), [in_vain("m")]);
 }
 

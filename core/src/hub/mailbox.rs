@@ -117,6 +117,27 @@ pub struct WaitingMessage<'r> {
     pub is_locked: bool,
 }
 
+/// A message that nobody gets any more, though nobody was done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place in the queue.
+    pub sequence: SequenceNumber,
+    /// `$.mid`.
+    pub message_id: Option<String>,
+    /// Why: [`Expired`](Outcome::Expired) or [`DeliveryCountExceeded`](Outcome::DeliveryCountExceeded).
+    pub outcome: Outcome,
+    /// When the hub took it.
+    pub enqueued: UnixTime,
+    /// When it was, or would have been, of no use any more.
+    pub expiry: UnixTime,
+    /// Which feedback is wanted.
+    pub ack: FeedbackRequest,
+    /// How often it was delivered in vain, as far as that [counts](Limits::every_delivery_counts).
+    pub delivery_count: u32,
+    /// Length of its body, in bytes.
+    pub size: usize,
+}
+
 /// What a receiver without MQTT holds a message by. One of an earlier lock is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockToken {
@@ -201,6 +222,19 @@ impl Waiting {
         }
     }
 
+    pub(super) fn dead_letter(&self, outcome: Outcome) -> DeadLetter {
+        DeadLetter {
+            sequence: self.sequence,
+            message_id: self.message_id.clone(),
+            outcome,
+            enqueued: self.enqueued,
+            expiry: self.expiry,
+            ack: self.ack,
+            delivery_count: self.in_vain(),
+            size: self.payload.len(),
+        }
+    }
+
     fn in_vain(&self) -> u32 {
         self.delivery_count.saturating_sub(u32::from(self.under_way))
     }
@@ -208,12 +242,6 @@ impl Waiting {
     /// It was delivered in vain so often that it is not delivered again.
     fn is_spent(&self, limits: &Limits) -> bool {
         self.in_vain() >= limits.delivery_count.max(1)
-    }
-
-    /// Its lock has ended, and nobody is done with the message.
-    fn unlock(&mut self, limits: &Limits) {
-        self.lock = None;
-        self.delivery_count = self.delivery_count.saturating_add(limits.every_delivery_counts.into());
     }
 }
 
@@ -357,7 +385,7 @@ impl Mailbox {
         by: Revision,
         limits: &Limits,
     ) -> Option<LockToken> {
-        self.unlock(now, limits);
+        while self.unlock(now, limits).is_some() {}
         let is_free = |message: &&mut Waiting| {
             message.sequence >= unsent
                 && message.expiry > now
@@ -383,18 +411,13 @@ impl Mailbox {
         self.messages.remove(index).ok_or(LockLost)
     }
 
-    /// Gives a message back that a receiver holds. It comes out once it was delivered in vain too often.
-    pub(super) fn abandon(
-        &mut self,
-        token: LockToken,
-        now: UnixTime,
-        limits: &Limits,
-    ) -> Result<Option<Waiting>, LockLost> {
+    /// Gives a message back that a receiver holds.
+    pub(super) fn abandon(&mut self, token: LockToken, now: UnixTime) -> Result<(), LockLost> {
         let index = self.locked(token, now)?;
         let message = self.messages.get_mut(index).ok_or(LockLost)?;
         message.lock = None;
         message.delivery_count = message.delivery_count.saturating_add(1);
-        Ok(if message.is_spent(limits) { self.messages.remove(index) } else { None })
+        Ok(())
     }
 
     /// The wall clock was set: locks last as long as they would have.
@@ -406,15 +429,18 @@ impl Mailbox {
 
     // --- time ---
 
-    /// Ends locks whose time is over; says whether there were any.
-    pub(super) fn unlock(&mut self, now: UnixTime, limits: &Limits) -> bool {
+    /// Ends a lock whose time is over, if there is one.
+    pub(super) fn unlock(&mut self, now: UnixTime, limits: &Limits) -> Option<SequenceNumber> {
         let over = |message: &&mut Waiting| message.lock.is_some_and(|lock| lock.until <= now);
-        self.messages.iter_mut().filter(over).map(|message| message.unlock(limits)).count() > 0
+        let message = self.messages.iter_mut().find(over)?;
+        message.lock = None;
+        message.delivery_count = message.delivery_count.saturating_add(limits.every_delivery_counts.into());
+        Some(message.sequence)
     }
 
     /// Takes out a message that has expired, or was delivered in vain too often, and that nobody holds, nor the connection
     /// that has sent all before `unsent`.
-    pub(super) fn dead_letter(
+    pub(super) fn take_dead(
         &mut self,
         now: UnixTime,
         unsent: SequenceNumber,

@@ -68,7 +68,9 @@ pub use feedback::{Feedback, FeedbackRequest, Outcome};
 pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
-pub use mailbox::{CloudMessage, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage};
+pub use mailbox::{
+    CloudMessage, DeadLetter, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage,
+};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;

@@ -223,7 +223,7 @@ impl Link {
         match body {
             Ok(body) => {
                 self.answer_twin(until, 200, rid, None, &body);
-                Action::Done(PacketType::Publish)
+                Action::TwinRead
             }
             Err(error) => self.refuse_twin(until, false, rid, &error),
         }

@@ -134,26 +134,21 @@ impl Hub {
         Ok(revision)
     }
 
-    /// The receiver gives the message back: it is delivered again, or dead-lettered where that was in vain
-    /// [`Limits::delivery_count`](super::Limits::delivery_count) times.
+    /// The receiver gives the message back: it is delivered again, or [dead-lettered](super::Expired::DeadLettered) where
+    /// that was in vain [`Limits::delivery_count`](super::Limits::delivery_count) times.
     ///
     /// # Errors
     /// [`LockLost`]; nothing has changed then.
     pub fn abandon(&mut self, now: Instant, device: DeviceKey, token: LockToken) -> Result<Commit, LockLost> {
         let unix_time = self.unix_time(now);
         let slot = self.devices.get_mut(device.0).ok_or(LockLost)?;
-        let (revision, change) = match slot.record.mailbox.abandon(token, unix_time, &self.config.limits)? {
-            None => (slot.record.change(), Change::Locked(token.sequence())),
-            Some(message) => {
-                let outcome = Outcome::DeliveryCountExceeded;
-                (slot.record.settle(message, outcome, || unix_time), Change::DeadLettered)
-            }
-        };
+        slot.record.mailbox.abandon(token, unix_time)?;
+        let revision = slot.record.change();
         if let Some(link) = slot.link {
             self.make_ready(link);
         }
         self.schedule_mailbox(device);
-        Ok(Commit { device, revision, change })
+        Ok(Commit { device, revision, change: Change::Locked(token.sequence()) })
     }
 
     /// Calls a direct method. The answer comes as [`Action::Answered`](super::Action::Answered), its absence as
