@@ -74,7 +74,7 @@ pub struct HubConfig {
     /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
     pub expiry_grace: Duration,
     /// The tier and units whose rates and daily quota hold; without one there are none. What was used of a day is forgotten
-    /// when the hub starts again.
+    /// when the hub starts again, unless it is [given back](super::Hub::set_usage).
     pub tier: Option<Scale>,
     /// Whether a device may ask for a [`Fault`](super::Fault) by the properties of a telemetry message, as Azure's SDKs do
     /// in their tests. The real service allows that on hubs of its own only.

@@ -75,6 +75,7 @@ pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest}
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;
 pub use snapshot::SnapshotError;
+pub use throttle::Usage;
 pub use tier::{Operation, Scale, Tier, TierError};
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 

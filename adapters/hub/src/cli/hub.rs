@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use devicebound::limits::DELIVERY_COUNT;
 use serde_json::json;
 
 use super::log::{self, LogFormat};
+use super::quota::Quota;
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -156,6 +158,16 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
+    let quota = match args.tier.filter(|_| args.store == StoreKind::Disk) {
+        Some(_) => Some(Quota::restore(Arc::clone(server.engine()), state.clone(), view).await?),
+        None => None,
+    };
+    let stop = async {
+        match quota {
+            Some(quota) => quota.keep_until(stop).await,
+            None => stop.await,
+        }
+    };
     server.run(listeners, stop).await?;
     state.remove("service.json");
     Ok(())
