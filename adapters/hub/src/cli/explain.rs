@@ -81,7 +81,13 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         Box::new(std::fs::File::open(path).map_err(cannot)?)
     };
     let mut bytes = Vec::new();
-    source.take(CAPTURE_MAX).read_to_end(&mut bytes).map_err(cannot)?;
+    let length = source.take(CAPTURE_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(cannot)?;
+    if length as u64 > CAPTURE_MAX {
+        return Err(Failure::new(
+            format!("{} is larger than 1 GiB", path.display()),
+            "cut out what matters: tcpdump -r FILE -w PART host ADDRESS, or editcap -c 1000000 FILE PARTS",
+        ));
+    }
     Ok(bytes)
 }
 
