@@ -23,8 +23,8 @@ const TOKEN_LIFE: Duration = Duration::from_secs(300);
 const FEEDBACK: &str = "/messages/serviceBound/feedback";
 /// Rows that a query asks for at a time: as many as a hub gives.
 const PAGE: usize = 1000;
-/// More than a page of the largest twins has, in bytes: each has 72 KB, and as much again in `$metadata`.
-const PAGE_SIZE_MAX: u64 = 256 * 1024 * 1024;
+/// More than a page has, in bytes: a hub ends it at 8 MiB.
+const PAGE_SIZE_MAX: u64 = 16 * 1024 * 1024;
 /// Everything that RFC 3986 does not leave as it is.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -66,7 +66,8 @@ fn operation(method: &Method, path: &str) -> Option<Operation> {
 /// All versions have one shape here; Azure refuses requests that name none, and so does this hub, so that a program that
 /// works here works there. What Azure does not have needs no version.
 fn check_version(path: &str, query: &str) -> Result<(), ApiError> {
-    const AZURES: [&str; 4] = ["/devices", "/twins", "/statistics", "/messages/serviceBound"];
+    const AZURES: [&str; 5] =
+        ["/devices", "/twins", "/statistics", "/messages/serviceBound", "/messages/servicebound"];
     let names_one = |pair: &str| pair.strip_prefix("api-version=").is_some_and(|version| !version.is_empty());
     if !AZURES.iter().any(|azures| path.starts_with(azures)) || query.split('&').any(names_one) {
         return Ok(());
@@ -199,6 +200,7 @@ mod tests {
             assert!(check_version("/devices", query).is_err(), "{query}");
         }
         assert!(check_version("/messages/serviceBound/feedback", "").is_err());
+        assert!(check_version("/messages/servicebound/feedback", "").is_err());
         assert!(check_version("/messages/events", "").is_ok());
     }
 }

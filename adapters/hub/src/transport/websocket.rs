@@ -39,7 +39,7 @@ where
     let is_mqtt =
         |name: &&axum::http::HeaderValue| name.as_bytes().eq_ignore_ascii_case(SUBPROTOCOL.as_bytes());
     let Some(selected) = upgrade.requested_protocols().find(is_mqtt).cloned() else {
-        let advice = "this path speaks MQTT 3.1.1: ask for the WebSocket subprotocol `mqtt`\n";
+        let advice = "this path speaks MQTT 3.1.1: ask for the WebSocket subprotocol `mqtt`; this hub has no AMQP: send cloud-to-device messages with POST /devices/{id}/messages/deviceBound\n";
         return (StatusCode::BAD_REQUEST, advice).into_response();
     };
     // Echoed as the client wrote it: some compare it with what they sent.
