@@ -112,10 +112,16 @@ impl Service {
         keys: &[&SymmetricKey],
     ) -> Result<(), ApiError> {
         let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
-        let missing =
-            "the Authorization header is missing: send a token made from the service connection string";
+        let missing = "the Authorization header is missing: send a token made from the service connection string (devicebound sas --service)";
         let token = token.ok_or_else(|| refuse(missing.to_owned()))?;
-        let broken = |rule: Rule| refuse(format!("{rule}: {}; {}", rule.says(), rule.mend()));
+        // The rules tell a device what to do; whoever shows a token of a policy is none.
+        let next = |rule: Rule| match (keys.is_empty(), rule) {
+            (true, Rule::SasMalformed | Rule::SasScope | Rule::SasSignature | Rule::SasExpired) => {
+                "make a token for the service API: devicebound sas --service"
+            }
+            _ => rule.mend(),
+        };
+        let broken = |rule: Rule| refuse(format!("{rule}: {}; {}", rule.says(), next(rule)));
         let token = SasToken::parse(token).map_err(|error| broken(error.rule()))?;
         let resource = token.resource();
         let host = resource.split('/').next().unwrap_or_default();

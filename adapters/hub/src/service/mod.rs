@@ -185,6 +185,9 @@ fn not_built(path: &str) -> Option<&'static str> {
         ["devices", _, "applyConfigurationContent"] => {
             "this hub has no IoT Edge devices, nor their deployments"
         }
+        ["devices", _, "modules", _, "messages" | "commands", ..] => {
+            "modules have no cloud-to-device messages; call a method, or set desired properties"
+        }
         ["devices", "keys", ..] => {
             "this hub has no such request; PUT /devices/{id} with If-Match and new keys"
         }
@@ -212,7 +215,11 @@ async fn in_azures_shape(request: Request, next: Next) -> Response {
         _ => return response,
     };
     let why = axum::body::to_bytes(response.into_body(), REFUSAL_MAX).await.unwrap_or_default();
-    ApiError::new(code, format!("{method} {path}: {}", String::from_utf8_lossy(&why))).into_response()
+    let why = match code {
+        Code::MethodNotAllowed => "the header Allow names the methods that this path takes".into(),
+        _ => String::from_utf8_lossy(&why),
+    };
+    ApiError::new(code, format!("{method} {path}: {why}")).into_response()
 }
 
 /// The client id of a device, or of a module.

@@ -214,6 +214,7 @@ async fn an_unknown_path_is_said_to_be_one() {
         ("GET", "/digitaltwins/demo", "/twins/{id}"),
         ("POST", "/digitaltwins/demo/commands/reboot", "/twins/{id}/methods"),
         ("POST", "/devices/demo/files", "file upload"),
+        ("POST", "/devices/demo/modules/m/messages/deviceBound", "modules have no cloud-to-device messages"),
         ("POST", "/devices/keys/regenerate", "PUT /devices/{id}"),
         ("POST", "/devices/demo/applyConfigurationContent", "IoT Edge"),
     ] {
