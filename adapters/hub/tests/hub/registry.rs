@@ -201,6 +201,8 @@ async fn a_bulk_request_that_cannot_be_meant_changes_nothing() {
         json!([{"id": "a"}, {}]),
         json!([{"id": "a"}, {"id": "b", "importMode": "upsert"}]),
         json!([{"id": "a"}, {"id": "b/c"}]),
+        json!([{"id": "a"}, {"id": "b", "importMode": 7}]),
+        json!([{"id": "a"}, 7]),
         json!([{"id": "a"}, {"id": "b", "importMode": "deleteIfMatchETag"}]),
     ] {
         let (status, answer) = client.ask("POST", "/devices", &[], body.clone()).await;
