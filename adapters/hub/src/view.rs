@@ -154,6 +154,17 @@ impl View {
         );
     }
 
+    /// A client spoke something else than HTTP on the port of HTTPS.
+    pub fn http_failed(&self, peer: SocketAddr, error: &dyn std::error::Error) {
+        let advice = "this port is for HTTPS and MQTT over WebSocket; MQTT without WebSocket is on the other port, 8883 by default";
+        self.note("httpFailed", &format!("what {peer} sent is no HTTP request: {error}; {advice}"));
+    }
+
+    /// A client asked for a WebSocket that MQTT cannot go over.
+    pub fn web_socket_refused(&self, peer: SocketAddr, advice: &str) {
+        self.note("webSocketRefused", &format!("WebSocket of {peer} refused: {}", advice.trim_end()));
+    }
+
     /// A client gave up on TLS, or spoke something else.
     pub fn tls_failed(&self, peer: SocketAddr, error: &io::Error) {
         if self.watched().is_some() || enabled!(Level::WARN) {

@@ -150,10 +150,14 @@ async fn upgrade(
     Extension(peer): Extension<Peer>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let engine = Arc::clone(&service.engine);
-    websocket::accept(upgrade, move |socket| async move {
+    let (engine, address) = (Arc::clone(&service.engine), peer.address);
+    let response = websocket::accept(upgrade, move |socket| async move {
         connection::adopt(&engine, socket, peer.address, peer.certificate);
-    })
+    });
+    if response.status() == StatusCode::BAD_REQUEST {
+        service.engine.view.web_socket_refused(address, websocket::REFUSAL);
+    }
+    response
 }
 
 async fn unknown(request: Request) -> ApiError {
