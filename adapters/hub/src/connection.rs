@@ -65,6 +65,14 @@ pub(crate) async fn serve<T: Transport>(
     run(worker, Arrival { transport, peer, certificate: certificate.map(Box::new), rx, began }).await;
 }
 
+/// Tells that a transport is gone before its client could say who it is.
+pub(crate) fn turn_away(engine: &Engine, peer: SocketAddr, reason: CloseReason) {
+    let (who, close) = (Who { client_id: None, peer }, Close::new(reason));
+    engine.metrics.closed(&close, false);
+    engine.operations.closed(who, None, &close, &[]);
+    engine.view.closed(who, &close, &[]);
+}
+
 fn take_over<T: Transport>(worker: &Rc<Worker>, arrival: Arrival<T::Parked>) {
     let Arrival { transport, peer, certificate, rx, began } = arrival;
     // What cannot be taken over has hung up.
@@ -76,9 +84,7 @@ fn take_over<T: Transport>(worker: &Rc<Worker>, arrival: Arrival<T::Parked>) {
 async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
     let Arrival { transport, peer, certificate, rx, began } = arrival;
     let Ok(link) = worker.open(began, certificate) else {
-        let says = Rule::ThrottledConnect.says();
-        worker.engine.view.note("busy", &format!("{peer} was turned away: {says}"));
-        return;
+        return turn_away(&worker.engine, peer, CloseReason::Ended(Rule::ThrottledConnect));
     };
     let mut connection = Connection {
         worker,

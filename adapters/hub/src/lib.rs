@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod operations;
 pub mod pages;
 pub mod policies;
+mod scan;
 pub mod server;
 pub mod service;
 pub mod snippets;

@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use axum::{Extension, Router};
+use devicebound::Rule;
 use devicebound::hub::HubConfig;
 use devicebound::iothub::sas::Policy;
 use devicebound::limits::CONNECT_TIME;
+use devicebound::session::CloseReason;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -201,7 +203,7 @@ fn share(listener: TcpListener, engine: &Engine, tls: &Tls) -> std::io::Result<(
 /// Accepts for ever; each connection gets a task of its own, its TLS handshake included.
 async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Tls) {
     loop {
-        let (socket, peer) = accept(&listener).await;
+        let (socket, peer) = accept(&listener, &worker.engine.view).await;
         let (worker, tls) = (Rc::clone(&worker), tls.clone());
         // Before the handshake: a client that takes its time over it has less for CONNECT.
         let began = worker.engine.clock.now();
@@ -214,7 +216,8 @@ async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Tls) {
     }
 }
 
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener, view: &View) -> (TcpStream, SocketAddr) {
+    let mut is_told = false;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -222,7 +225,14 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                 let _ = socket.set_nodelay(true);
                 return (socket, peer);
             }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            Err(error) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    let advice =
+                        "who connects waits until others leave; let the hub open more files (ulimit -n)";
+                    view.note("acceptPaused", &format!("cannot accept connections: {error}; {advice}"));
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -247,38 +257,54 @@ async fn handshake(
             worker.engine.view.tls_failed(peer, &error);
             None
         }
-        Err(_) => None,
+        Err(_) => {
+            worker.engine.metrics.opened();
+            connection::turn_away(&worker.engine, peer, CloseReason::TimedOut(Rule::ConnectTime));
+            None
+        }
     }
 }
 
 /// The same for HTTPS, on the runtime of the service API.
 async fn accept_https(listener: TcpListener, tls: Tls, engine: Arc<Engine>, router: Router) {
     loop {
-        let (socket, address) = accept(&listener).await;
+        let (socket, address) = accept(&listener, &engine.view).await;
         let (tls, engine, router) = (tls.clone(), Arc::clone(&engine), router.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(CONNECT_TIME, TlsAcceptor::from(tls.config).accept(socket)).await {
                 Ok(Ok(socket)) => {
                     let certificate = tls::client_certificate(socket.get_ref().1, &tls.authorities);
-                    serve_https(router, socket, Peer { address, certificate }).await;
+                    serve_https(router, socket, Peer { address, certificate }, &engine.view).await;
                 }
                 Ok(Err(error)) => {
                     engine.metrics.tls_failed();
                     engine.view.tls_failed(address, &error);
                 }
-                Err(_) => {}
+                Err(late) => {
+                    engine.metrics.tls_failed();
+                    engine.view.tls_failed(address, &late.into());
+                }
             }
         });
     }
 }
 
-async fn serve_https(router: Router, socket: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer) {
+async fn serve_https(
+    router: Router,
+    socket: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: Peer,
+    view: &View,
+) {
+    let address = peer.address;
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(CONNECT_TIME)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
-    // A client that breaks HTTP or hangs up has been answered as far as it can be.
-    let _ = connection.await;
+    match connection.await {
+        Err(error) if error.is_parse() => view.http_failed(address, &error),
+        // A client that hangs up, or has nothing more to ask, has been answered as far as it can be.
+        Ok(()) | Err(_) => {}
+    }
 }

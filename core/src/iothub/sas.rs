@@ -241,17 +241,20 @@ impl<'a> SasToken<'a> {
         demand: &Demand<'_>,
         policy: impl FnOnce(&str) -> Option<&'p Policy>,
     ) -> Result<Verified<'p>, SasError> {
-        let levels_above = self.levels_above(demand.target).ok_or(SasError::WrongScope)?;
-        let policy = match self.key_name() {
-            Some(name) => Some(policy(&name).ok_or(SasError::Forbidden)?),
-            None if levels_above > 0 => return Err(SasError::WrongScope),
-            None => None,
-        };
-        let signed = match policy {
+        let key_name = self.key_name();
+        let policy = key_name.as_deref().and_then(policy);
+        // Before all else, so that time does not tell what was wrong.
+        let is_signed = match policy {
             Some(policy) => self.is_signed_with_any(policy.keys.iter()),
             None => self.is_signed_with_any(demand.keys.iter().copied()),
         };
-        if !signed {
+        let levels_above = self.levels_above(demand.target).ok_or(SasError::WrongScope)?;
+        match (key_name, policy) {
+            (Some(_), None) => return Err(SasError::Forbidden),
+            (None, _) if levels_above > 0 => return Err(SasError::WrongScope),
+            _ => {}
+        }
+        if !is_signed {
             return Err(SasError::BadSignature);
         }
         if policy.is_some_and(|policy| !policy.rights.contains(demand.right)) {

@@ -63,10 +63,13 @@ pub(crate) struct Usage {
 
 impl Ground {
     /// Starts the program on free ports, with a state folder of its own.
-    pub(crate) fn start(program: &Path, folder: &Path) -> Outcome<Self> {
+    pub(crate) fn start(program: &Path, folder: &Path, options: &[&str]) -> Outcome<Self> {
         let state = TempDir::with_prefix_in("siege-", folder)?;
         let mut command = Command::new(program);
-        command.args(["hub", "--json", "--port", "0", "--https-port", "0", "--state"]).arg(state.path());
+        command
+            .args(["hub", "--json", "--port", "0", "--https-port", "0", "--state"])
+            .arg(state.path())
+            .args(options);
         let mut hub = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = hub.stdout.take().ok_or("the hub has no output")?;
         let mut lines = BufReader::new(output);
@@ -136,6 +139,17 @@ impl Ground {
             cpu: TICK * ticks,
             descriptors: fs::read_dir(format!("{folder}/fd"))?.count(),
         })
+    }
+
+    /// How many connections the hub says that it refused by this rule.
+    pub(crate) fn refused_by(&self, rule: &str) -> Outcome<usize> {
+        let label = format!(r#"connections_refused_total{{rule="{rule}"}}"#);
+        for line in self.service.read("/metrics").lines() {
+            if let Some(count) = line?.split_once(&label).map(|(_, count)| count.trim().parse()) {
+                return Ok(count?);
+            }
+        }
+        Ok(0)
     }
 
     /// Waits until the hub has at most so many descriptors open; how long that took, if it came about within `patience`.

@@ -154,7 +154,12 @@ struct Siege {
 
 impl Siege {
     fn ground(&self) -> Outcome<Ground> {
-        Ground::start(&self.program, &self.scratch)
+        self.ground_with(&[])
+    }
+
+    /// The same, with options of the program.
+    fn ground_with(&self, options: &[&str]) -> Outcome<Ground> {
+        Ground::start(&self.program, &self.scratch, options)
     }
 
     /// A bound on a time, for this machine.

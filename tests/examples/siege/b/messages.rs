@@ -15,7 +15,7 @@ use devicebound_tests::live::publish;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{FLAT, IDLE};
+use super::{FLAT, IDLE, PAGES};
 use crate::ground::Ground;
 use crate::probe::Probe;
 use crate::report::{Kib, Report};
@@ -284,10 +284,11 @@ pub(crate) fn deaf(siege: &Siege, report: &mut Report) -> Outcome {
     const CALLS: usize = 4;
     /// What the hub may have ready for a device that does not read.
     const READY: Kib = Kib(256);
+    /// So many that what they take stands out from [`PAGES`].
+    const DEVICES: usize = 20;
     let ground = siege.ground()?;
-    let count = siege.scale.pick(4, 20, 20);
     let keep_alive = siege.scale.pick(4, 20, 20);
-    let devices = ground.register("deaf", count)?;
+    let devices = ground.register("deaf", DEVICES)?;
     thread::scope(|scope| {
         let senders: Vec<_> = devices
             .iter()
@@ -320,9 +321,9 @@ pub(crate) fn deaf(siege: &Siege, report: &mut Report) -> Outcome {
     // The calls are requests of the service, which have connections of their own, for 5 seconds.
     let own = during.memory.beyond(before.memory);
     report.memory(
-        format!("memory: growth by {count} with 50 messages of {BODY} bytes"),
+        format!("memory: growth by {DEVICES} with 50 messages of {BODY} bytes"),
         own,
-        Kib((IDLE.0 + READY.0) * count as u64 + CALL_MEMORY.0 * (CALLS * count) as u64),
+        PAGES.plus((IDLE.0 + READY.0) * DEVICES as u64 + CALL_MEMORY.0 * (CALLS * DEVICES) as u64),
     );
     let (first, last) = closed_after(&ground, &wires, begun)?;
     let exact = first + PARTING >= patience && last <= patience + PARTING + siege.within(PARTING);

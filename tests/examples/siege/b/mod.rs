@@ -15,6 +15,7 @@ use crate::report::Kib;
 
 /// A connection that is idle may take so much, TLS included.
 const IDLE: Kib = Kib(32);
-/// What "flat" means for the memory of a process: the store's cache fills, and an allocator keeps some pages more at one
-/// time than at another.
-const FLAT: Kib = CACHE.plus(2 * 1024);
+/// An allocator keeps some pages more at one time than at another.
+const PAGES: Kib = Kib::mib(2);
+/// What "flat" means for the memory of a process: no more than what the store's cache takes as it fills.
+const FLAT: Kib = CACHE.plus(PAGES.0);
