@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod aside;
 pub mod backlog;
 pub mod block;
 pub(crate) mod buffers;

@@ -1,47 +1,26 @@
-//! The one reader: reads stored telemetry for whoever asks, so that no task waits for a disk.
-//!
-//! It is started with the hub, as all of its threads are: where the system has no thread left to give, what runs goes on.
+//! Stored telemetry for those who read it, which takes its time.
 
 use std::io;
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
+use crate::aside::Aside;
 use crate::log::Entry;
 use crate::store::TelemetryLog;
 
-/// A way to the reader. It ends with the last of them.
+/// The log of a store, read on a thread of its own.
 #[derive(Clone, Debug)]
 pub struct Pages {
     log: Arc<TelemetryLog>,
-    // Unbounded: whoever asks waits for the page, so that there are as many as connections at most.
-    wanted: mpsc::Sender<Wanted>,
-}
-
-#[derive(Debug)]
-struct Wanted {
-    cursor: u64,
-    page: oneshot::Sender<io::Result<Vec<Entry>>>,
+    reader: Aside,
 }
 
 impl Pages {
-    /// Starts a reader.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// When there is none to be had.
     pub fn of(log: Arc<TelemetryLog>) -> io::Result<Self> {
-        let (wanted, asked) = mpsc::channel::<Wanted>();
-        let read = Arc::clone(&log);
-        thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            for Wanted { cursor, page } in asked {
-                // Whoever asked may have hung up.
-                if !page.is_closed() {
-                    let _ = page.send(read.page(cursor));
-                }
-            }
-        })?;
-        Ok(Self { log, wanted })
+        Ok(Self { log, reader: Aside::start("reader")? })
     }
 
     /// The number of the newest message; 0 before the first.
@@ -55,9 +34,8 @@ impl Pages {
     /// # Errors
     /// When the store cannot be read.
     pub async fn page(&self, cursor: u64) -> io::Result<Vec<Entry>> {
-        let (page, read) = oneshot::channel();
-        self.wanted.send(Wanted { cursor, page }).map_err(io::Error::other)?;
-        read.await.map_err(io::Error::other)?
+        let log = Arc::clone(&self.log);
+        self.reader.run(move || log.page(cursor)).await?
     }
 
     /// Waits until there is a message behind `cursor`.
