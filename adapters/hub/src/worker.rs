@@ -432,8 +432,8 @@ impl Core {
                     Ok(grant) => {
                         let commit = self.hub.accept(now, link.id, grant);
                         link.certificate = None;
-                        link.sender =
-                            self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
+                        let sender = |record| Box::new(Sender::of_connection(record, grant.credential));
+                        link.sender = self.hub.record(grant.device).map(sender);
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
                     Err(refusal) => {

@@ -59,7 +59,7 @@ pub struct CloudMessage {
     pub expiry: Option<UnixTime>,
     /// Whether and when feedback is wanted.
     pub ack: Option<FeedbackRequest>,
-    /// Application properties, in order. `None` is a name without a value.
+    /// Application properties, in order. A name without a value reaches the device with an empty one.
     pub properties: Vec<(String, Option<String>)>,
     /// The body, at most 64 KB with the properties.
     pub payload: Vec<u8>,
@@ -270,11 +270,7 @@ impl Mailbox {
         if message.expiry.is_some_and(|expiry| expiry <= now) {
             return Err(EnqueueError::Expired);
         }
-        let texts = message
-            .properties
-            .iter()
-            .flat_map(|(name, value)| [name.len(), value.as_ref().map_or(0, String::len)]);
-        if texts.fold(message.payload.len(), usize::saturating_add) > CLOUD_MESSAGE_MAX {
+        if size(&message) > CLOUD_MESSAGE_MAX {
             return Err(EnqueueError::TooLarge);
         }
         let topic = topic(device_id, &message)?;
@@ -472,6 +468,16 @@ impl Mailbox {
     }
 }
 
+/// What counts of a message: the body, the values of system properties, names and values of the application's own (IoT Hub
+/// messages: size).
+fn size(message: &CloudMessage) -> usize {
+    let CloudMessage { message_id, correlation_id, user_id, content_type, content_encoding, .. } = message;
+    let system = [message_id, correlation_id, user_id, content_type, content_encoding].into_iter().flatten();
+    let application =
+        message.properties.iter().flat_map(|(name, value)| [Some(name), value.as_ref()]).flatten();
+    system.chain(application).map(String::len).fold(message.payload.len(), usize::saturating_add)
+}
+
 /// `devices/{id}/messages/devicebound/` and the bag, in the order of the real hub: `$.mid`, `$.exp`, `$.to`, `$.cid`,
 /// `$.uid`, `$.ct`, `$.ce`, `iothub-ack`, then the application's own.
 fn topic(device_id: &str, message: &CloudMessage) -> Result<String, EnqueueError> {
@@ -489,7 +495,11 @@ fn topic(device_id: &str, message: &CloudMessage) -> Result<String, EnqueueError
         ("iothub-ack", message.ack.map(FeedbackRequest::as_str)),
     ];
     let system = system.into_iter().filter(|(_, value)| value.is_some());
-    let application = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+    // Azure's SDKs for devices cannot read a name without its `=`.
+    let application = message
+        .properties
+        .iter()
+        .map(|(name, value)| (name.as_str(), Some(value.as_deref().unwrap_or_default())));
     let mut topic = String::new();
     cloud_message_topic(device_id, system.chain(application), &mut topic);
     crate::packet::TopicName::new(&topic).map_err(EnqueueError::Properties)?;

@@ -19,7 +19,7 @@ use super::{
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
 use crate::iothub::twin::error_body;
 use crate::iothub::{PropertyBag, Subscription, Subscriptions};
-use crate::limits::{MESSAGE_MAX, PACKET_MAX};
+use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX, PACKET_MAX};
 use crate::packet::{
     DecodeError, Decoded, Packet, PacketId, PacketType, Publish, PublishQoS, QoS, SubAckCode, Subscribe,
     Unsubscribe, decode, pingresp,
@@ -151,6 +151,9 @@ impl Link {
             Ok(FromDevice::TwinPatch { rid, if_version }) => {
                 Ok(self.twin_patch(context, device, rid, if_version, publish.payload, acknowledge))
             }
+            Ok(FromDevice::MethodResponse { .. }) if publish.payload.len() > METHOD_PAYLOAD_MAX => {
+                Err(violation(Rule::MethodSize))
+            }
             Ok(FromDevice::MethodResponse { status, rid }) => {
                 self.acknowledge(acknowledge, Until::Nothing);
                 Ok(self.method_response(context, device, status, rid, publish.payload))
@@ -168,7 +171,7 @@ impl Link {
         body: usize,
     ) -> Result<(), Close> {
         let (now, unix_time) = (context.now, context.unix_time());
-        let bytes = body.saturating_add(counted(bag));
+        let bytes = body.saturating_add(bag.message_size());
         match context.gate.telemetry(now, unix_time, self.device, bag, bytes) {
             Ok(None) => Ok(()),
             Ok(Some(until)) => {
@@ -456,15 +459,7 @@ fn violation_by(rule: Rule, part: &[u8], input: &[u8]) -> Close {
 fn is_small_enough(payload: &[u8], bag: PropertyBag<'_>) -> bool {
     // The bag as it stands is never shorter than what counts of it.
     payload.len().saturating_add(bag.encoded_len()) <= MESSAGE_MAX
-        || payload.len().saturating_add(counted(bag)) <= MESSAGE_MAX
-}
-
-/// What counts of the properties besides the body: names and values, decoded (IoT Hub messages: size).
-#[cold]
-fn counted(bag: PropertyBag<'_>) -> usize {
-    let sizes =
-        bag.iter().map(|(name, value)| name.len().saturating_add(value.map_or(0, |value| value.len())));
-    sizes.fold(0, usize::saturating_add)
+        || payload.len().saturating_add(bag.message_size()) <= MESSAGE_MAX
 }
 
 /// The answer to a twin request that is refused, and why it is.

