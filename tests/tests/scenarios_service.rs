@@ -237,6 +237,7 @@ fn end_one(hub: &mut HubHost, outcome: Outcome) {
         Outcome::Expired => return hub.advance(CLOUD_MESSAGE_TTL),
     };
     hub.commit(commit.expect("it is locked"));
+    hub.wake(hub.now);
 }
 
 #[test]

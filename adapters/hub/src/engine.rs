@@ -149,7 +149,8 @@ impl Engine {
         core.expect_outcome(call)
     }
 
-    fn ask<R: Send + 'static, A: FnOnce(&mut Core, Instant) -> R + Send + 'static>(
+    /// Does something in one place.
+    pub(crate) fn ask<R: Send + 'static, A: FnOnce(&mut Core, Instant) -> R + Send + 'static>(
         &self,
         place: usize,
         act: A,

@@ -31,6 +31,7 @@ pub mod message;
 pub mod metrics;
 pub mod operations;
 pub mod policies;
+mod scan;
 pub mod server;
 pub mod service;
 pub mod snippets;

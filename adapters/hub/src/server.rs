@@ -247,7 +247,7 @@ async fn accept_https(listener: TcpListener, tls: Tls, engine: Arc<Engine>, rout
             match tokio::time::timeout(CONNECT_TIME, TlsAcceptor::from(tls.config).accept(socket)).await {
                 Ok(Ok(socket)) => {
                     let certificate = tls::client_certificate(socket.get_ref().1, &tls.authorities);
-                    serve_https(router, socket, Peer { address, certificate }).await;
+                    serve_https(router, socket, Peer { address, certificate }, &engine.view).await;
                 }
                 Ok(Err(error)) => {
                     engine.metrics.tls_failed();
@@ -262,13 +262,22 @@ async fn accept_https(listener: TcpListener, tls: Tls, engine: Arc<Engine>, rout
     }
 }
 
-async fn serve_https(router: Router, socket: tokio_rustls::server::TlsStream<TcpStream>, peer: Peer) {
+async fn serve_https(
+    router: Router,
+    socket: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: Peer,
+    view: &View,
+) {
+    let address = peer.address;
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(CONNECT_TIME)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
-    // A client that breaks HTTP or hangs up has been answered as far as it can be.
-    let _ = connection.await;
+    match connection.await {
+        Err(error) if error.is_parse() => view.http_failed(address, &error),
+        // A client that hangs up, or has nothing more to ask, has been answered as far as it can be.
+        Ok(()) | Err(_) => {}
+    }
 }

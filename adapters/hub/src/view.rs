@@ -154,6 +154,17 @@ impl View {
         );
     }
 
+    /// A client spoke something else than HTTP on the port of HTTPS.
+    pub fn http_failed(&self, peer: SocketAddr, error: &dyn std::error::Error) {
+        let advice = "this port is for HTTPS and MQTT over WebSocket; MQTT without WebSocket is on the other port, 8883 by default";
+        self.note("httpFailed", &format!("what {peer} sent is no HTTP request: {error}; {advice}"));
+    }
+
+    /// A client asked for a WebSocket that MQTT cannot go over.
+    pub fn web_socket_refused(&self, peer: SocketAddr, advice: &str) {
+        self.note("webSocketRefused", &format!("WebSocket of {peer} refused: {}", advice.trim_end()));
+    }
+
     /// A client gave up on TLS, or spoke something else.
     pub fn tls_failed(&self, peer: SocketAddr, error: &io::Error) {
         if self.watched().is_some() || enabled!(Level::WARN) {
@@ -254,10 +265,33 @@ fn tls_advice(error: &str) -> &'static str {
         "the client speaks without TLS: turn it on (there is no plaintext port)"
     } else if error.contains("ProtocolVersion")
         || error.contains("UnsupportedVersion")
-        || error.contains("NotEnabled")
+        || error.contains("NotOffered")
+        // An extension that TLS 1.2 has brought.
+        || error.contains("SignatureAlgorithmsExtensionRequired")
     {
-        "the client offers no TLS 1.2 or 1.3"
+        "the client offers no TLS 1.2 or 1.3: update its TLS library, or allow them"
+    } else if error.contains("InCommon") {
+        "the client offers nothing that this hub takes: allow ECDHE-ECDSA with AES-GCM or ChaCha20, and P-256 or X25519"
     } else {
         "check the client's TLS settings"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_tls_is_told_with_what_the_client_is_to_change() {
+        for (error, said) in [
+            ("received fatal alert: UnknownCA", "ca.pem"),
+            ("received corrupt message of type InvalidContentType", "without TLS"),
+            ("peer is incompatible: SignatureAlgorithmsExtensionRequired", "TLS 1.2"),
+            ("peer is incompatible: Tls12NotOfferedOrEnabled", "TLS 1.2"),
+            ("peer is incompatible: NoCipherSuitesInCommon", "ECDHE-ECDSA"),
+            ("tls handshake eof", "TLS settings"),
+        ] {
+            assert!(tls_advice(error).contains(said), "{error}: {}", tls_advice(error));
+        }
     }
 }

@@ -227,7 +227,7 @@ impl Link {
         match body {
             Ok(body) => {
                 self.answer_twin(until, 200, rid, None, &body);
-                Action::Done(PacketType::Publish)
+                Action::TwinRead
             }
             Err(error) => self.refuse_twin(until, false, rid, &error),
         }
@@ -372,7 +372,7 @@ impl Link {
             codes.push(SubAckCode::Granted(granted));
         }
         let had_methods = self.has_methods();
-        let commit = self.set_subscriptions(device, subscriptions);
+        let commit = self.set_subscriptions(device, subscriptions, context.limits);
         if !had_methods {
             self.queue_unsent_calls(device, context.calls);
         }
@@ -398,7 +398,7 @@ impl Link {
                 subscriptions.remove(subscription);
             }
         }
-        let commit = self.set_subscriptions(device, subscriptions);
+        let commit = self.set_subscriptions(device, subscriptions, context.limits);
         let until = Until::Committed(device.record.revision);
         self.pending.unsuback(until, unsubscribe.packet_id());
         Ok(commit.unwrap_or(Action::Done(PacketType::Unsubscribe)))
@@ -409,6 +409,7 @@ impl Link {
         &mut self,
         device: &mut DeviceSlot,
         subscriptions: Subscriptions,
+        limits: &Limits,
     ) -> Option<Action<'i>> {
         self.subscriptions = subscriptions;
         let record = &mut device.record;
@@ -417,7 +418,7 @@ impl Link {
         record.session = session;
         if self.takes_cloud_messages() {
             let next = Revision(record.revision.0.saturating_add(1));
-            changed |= record.mailbox.attempt(next);
+            changed |= record.mailbox.attempt(next, limits);
         }
         changed.then(|| {
             let revision = record.change();

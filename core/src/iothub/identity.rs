@@ -26,7 +26,8 @@ pub enum IdError {
     #[error("an id is at most {ID_MAX} characters long")]
     TooLong,
     /// It contains a character that ids do not have.
-    #[error("an id is made of ASCII letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '")]
+    // No semicolon: the service's SDKs cut an error's text there.
+    #[error("an id is made of ASCII letters, digits, semicolons and - : . + % _ # * ? ! ( ) , = @ $ '")]
     Character,
 }
 

@@ -42,6 +42,14 @@ struct Side {
     is_over: bool,
 }
 
+impl Side {
+    /// Keeps the last so many of these bytes, without copying them all: a packet may come in many small pieces.
+    fn keep(&mut self, mut unread: Vec<u8>, left: usize) {
+        unread.drain(..unread.len().saturating_sub(left));
+        self.unread = if self.is_over { Vec::new() } else { unread };
+    }
+}
+
 type Tell<'t> = &'t mut dyn FnMut(&str);
 
 impl Conversation {
@@ -82,7 +90,11 @@ impl Conversation {
     /// One side sent bytes, whole packets or not, at `time` if that is known.
     pub fn received(&mut self, time: Option<UnixTime>, sender: Sender, bytes: &[u8], tell: Tell<'_>) {
         self.has_begun |= !bytes.is_empty();
-        self.side(sender).unread.extend_from_slice(bytes);
+        let side = self.side(sender);
+        if side.is_over {
+            return;
+        }
+        side.unread.extend_from_slice(bytes);
         match sender {
             Sender::Device => self.device_packets(time, tell),
             Sender::Hub => self.hub_packets(time, tell),
@@ -173,7 +185,8 @@ impl Conversation {
                 break;
             }
         }
-        self.device.unread = rest.to_vec();
+        let left = rest.len();
+        self.device.keep(unread, left);
     }
 
     /// Finds out whose connection it is, and sets up the judge at the first packet.
@@ -270,7 +283,8 @@ impl Conversation {
                 self.check_hub(time, packet_type, tell);
             }
         }
-        self.hub.unread = rest.to_vec();
+        let left = rest.len();
+        self.hub.keep(unread, left);
     }
 
     fn check_hub(&mut self, time: Option<UnixTime>, packet: PacketType, tell: Tell<'_>) {

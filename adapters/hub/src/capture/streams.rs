@@ -11,6 +11,8 @@ use super::frames::Segment;
 
 /// Segments of one direction that may wait for one that is missing; then that one counts as lost.
 const WAITING_MAX: usize = 1000;
+/// Connections that are looked at at a time, so that the capture of a port scan does not fill the memory.
+const CONNECTIONS_MAX: usize = 10_000;
 /// Ports of MQTT, without and with TLS.
 const MQTT_PORTS: [u16; 2] = [1883, 8883];
 
@@ -65,19 +67,29 @@ impl Streams {
             // The ports are used again.
             self.finish(key, tell);
         }
+        if self.connections.len() >= CONNECTIONS_MAX && !self.connections.contains_key(&key) {
+            tell(&format!(
+                "there are more than {CONNECTIONS_MAX} connections: what follows of those above is told as of others"
+            ));
+            self.finish_all(tell);
+        }
         let connection = self.connections.entry(key).or_insert_with(|| Connection::new(key, segment.syn));
         connection.segment(sender, segment, tell);
     }
 
     /// The capture is over.
     pub(super) fn end(mut self, tell: &mut dyn FnMut(&str)) {
+        self.finish_all(tell);
+        if self.others > 0 {
+            tell(&format!("{} TCP connections carry something else than MQTT", self.others));
+        }
+    }
+
+    fn finish_all(&mut self, tell: &mut dyn FnMut(&str)) {
         let mut keys: Vec<_> = self.connections.keys().copied().collect();
         keys.sort_unstable();
         for key in keys {
             self.finish(key, tell);
-        }
-        if self.others > 0 {
-            tell(&format!("{} TCP connections carry something else than MQTT", self.others));
         }
     }
 
@@ -311,6 +323,22 @@ mod tests {
         let mut direction = Direction { next: Some(10), ..Direction::default() };
         assert_eq!(direction.take(&segment(15, b"x")), []);
         assert_eq!(direction.rest(), [Piece::Gap(5), Piece::Bytes(b"x".to_vec())]);
+    }
+
+    #[test]
+    fn a_port_scan_is_not_kept_in_memory() {
+        let mut streams = Streams::default();
+        let mut lines = Vec::new();
+        for number in 0..3 * CONNECTIONS_MAX {
+            let address = u32::try_from(number).unwrap().to_be_bytes();
+            let from = (std::net::Ipv4Addr::from(address), 40_000).into();
+            let syn = Segment { syn: true, ack: false, from, ..segment(1, b"") };
+            streams.segment(&syn, &mut |line| lines.push(line.to_owned()));
+            assert!(streams.connections.len() <= CONNECTIONS_MAX);
+        }
+        streams.end(&mut |line| lines.push(line.to_owned()));
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[2].starts_with("30000 TCP connections"), "{lines:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use devicebound::iothub::Identity;
 
-use super::parse_duration;
+use super::{parse_duration, say};
 use crate::Failure;
 use crate::state::StateDir;
 use crate::transport::device_certs::{self, DeviceCertificate};
@@ -61,7 +61,7 @@ pub(super) struct DeviceArgs {
 pub(super) fn run(command: CertCommand) -> Result<(), Failure> {
     match command {
         CertCommand::Ca { folder } => {
-            println!("{}", device_certs::authority_path(&folder.open()?)?.display());
+            say(device_certs::authority_path(&folder.open()?)?.display());
             Ok(())
         }
         CertCommand::Device(args) => make(&args),
@@ -88,12 +88,16 @@ fn make(args: &DeviceArgs) -> Result<(), Failure> {
         format!("devicebound device add {} --certificate-authority", args.id)
     };
     let module = identity.module_id().map(|module| format!("ModuleId={module};")).unwrap_or_default();
-    println!("certificate        {}", certificate_path.display());
-    println!("private key        {}", key_path.display());
-    println!("SHA-1 thumbprint   {sha1}");
-    println!("SHA-256 thumbprint {sha256}");
-    println!("register it        {register}");
-    println!("connection string  HostName={};DeviceId={};{module}x509=true", args.host, identity.device_id());
+    say(format_args!("certificate        {}", certificate_path.display()));
+    say(format_args!("private key        {}", key_path.display()));
+    say(format_args!("SHA-1 thumbprint   {sha1}"));
+    say(format_args!("SHA-256 thumbprint {sha256}"));
+    say(format_args!("register it        {register}"));
+    say(format_args!(
+        "connection string  HostName={};DeviceId={};{module}x509=true",
+        args.host,
+        identity.device_id()
+    ));
     Ok(())
 }
 

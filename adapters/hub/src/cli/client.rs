@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use devicebound::iothub::sas::{self, SymmetricKey};
 use devicebound::iothub::{ConnectionString, Credential};
+use devicebound::time::UnixTime;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use ureq::http::{Method, Request, Response, Uri};
@@ -23,8 +24,8 @@ const TOKEN_LIFE: Duration = Duration::from_secs(300);
 const FEEDBACK: &str = "/messages/serviceBound/feedback";
 /// Rows that a query asks for at a time: as many as a hub gives.
 const PAGE: usize = 1000;
-/// More than a page of the largest twins has, in bytes: each has 72 KB, and as much again in `$metadata`.
-const PAGE_SIZE_MAX: u64 = 256 * 1024 * 1024;
+/// More than a page has, in bytes: a hub ends it at 8 MiB.
+const PAGE_SIZE_MAX: u64 = 16 * 1024 * 1024;
 /// Everything that RFC 3986 does not leave as it is.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -97,8 +98,8 @@ impl Client {
         self.send(Method::PUT, path, &headers, identity.to_string().as_bytes())
     }
 
-    /// All rows that a query finds, page by page.
-    pub(super) fn query(&self, text: &str, mut each: impl FnMut(&Value)) -> Result<(), Failure> {
+    /// All rows that a query finds, page by page, until `each` says false.
+    pub(super) fn query(&self, text: &str, mut each: impl FnMut(&Value) -> bool) -> Result<(), Failure> {
         let body = json!({"query": text}).to_string();
         let mut token = String::new();
         loop {
@@ -109,8 +110,8 @@ impl Client {
             let body = response.body_mut().with_config().limit(PAGE_SIZE_MAX).reader();
             let rows: Vec<Value> =
                 serde_json::from_reader(body).map_err(|error| self.not_a_hub(&error.to_string()))?;
-            rows.iter().for_each(&mut each);
-            match next {
+            let goes_on = rows.iter().all(&mut each);
+            match next.filter(|_| goes_on) {
                 Some(next) => token = next,
                 None => return Ok(()),
             }
@@ -152,7 +153,8 @@ impl Client {
                     "write --hub HOST or --hub HOST:PORT",
                 )
             })?;
-        let mut request = Request::builder().method(method).uri(uri).header("Authorization", self.token());
+        let token = self.service_token(unix_time().after(TOKEN_LIFE));
+        let mut request = Request::builder().method(method).uri(uri).header("Authorization", token);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -173,8 +175,9 @@ impl Client {
         Err(refused(&name, &text))
     }
 
-    fn token(&self) -> String {
-        sas::sign(&self.host_name, &self.key, unix_time().after(TOKEN_LIFE), Some(&self.policy))
+    /// A token of the policy, for the service API.
+    pub(super) fn service_token(&self, expiry: UnixTime) -> String {
+        sas::sign(&self.host_name, &self.key, expiry, Some(&self.policy))
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
@@ -277,6 +280,9 @@ fn refused(name: &str, body: &str) -> Failure {
         "DeviceMaximumQueueDepthExceeded" => "let the device take its messages first",
         "DeviceNotOnline" => {
             "connect the device and subscribe $iothub/methods/POST/#, or wait for it: --connect-timeout 60"
+        }
+        "ArgumentInvalid" | "InvalidMessageExpiryTime" | "MessageTooLarge" => {
+            "mend what is said above; devicebound help COMMAND shows the forms"
         }
         "GatewayTimeout" => {
             "see in the hub's live view whether the device answered; give it longer: --timeout 60"

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
-use super::{Target, print_json};
+use super::{Target, print_json, say};
 use crate::Failure;
 use crate::policies::new_key;
 
@@ -94,9 +94,7 @@ pub(super) fn run(command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::Add(args) => add(&args),
         DeviceCommand::List { target } => list(&target),
-        DeviceCommand::Query(args) => {
-            Client::connect(&args.target)?.query(&args.query, |row| println!("{row}"))
-        }
+        DeviceCommand::Query(args) => Client::connect(&args.target)?.query(&args.query, |row| say(row)),
         DeviceCommand::Keys(args) => keys(&args),
         DeviceCommand::Show(one) => {
             let client = Client::connect(&one.target)?;
@@ -109,7 +107,7 @@ pub(super) fn run(command: DeviceCommand) -> Result<(), Failure> {
             let client = Client::connect(&one.target)?;
             let headers = [("If-Match", "*".to_owned())];
             client.send(Method::DELETE, &identity_path("devices", &one.id), &headers, &[])?;
-            println!("removed {}", one.id);
+            say(format_args!("removed {}", one.id));
             Ok(())
         }
     }
@@ -140,7 +138,7 @@ fn add(args: &AddArgs) -> Result<(), Failure> {
         body.insert("status".to_owned(), "enabled".into());
     }
     let made = client.json(Method::PUT, &identity_path("devices", &args.id), Some(&body))?;
-    println!("{}", connection_string(&client, &args.id, &made));
+    say(connection_string(&client, &args.id, &made));
     Ok(())
 }
 
@@ -160,12 +158,8 @@ fn list(target: &Target) -> Result<(), Failure> {
     let query = "SELECT deviceId, status, connectionState FROM devices";
     let text = |device: &Value, field| device.get(field).and_then(Value::as_str).unwrap_or("?").to_owned();
     Client::connect(target)?.query(query, |device| {
-        println!(
-            "{:12} {:8} {}",
-            text(device, "connectionState"),
-            text(device, "status"),
-            text(device, "deviceId")
-        );
+        let (connection, status) = (text(device, "connectionState"), text(device, "status"));
+        say(format_args!("{connection:12} {status:8} {}", text(device, "deviceId")))
     })
 }
 
@@ -196,9 +190,9 @@ fn keys(args: &KeysArgs) -> Result<(), Failure> {
         identity = client.change(&path, &identity)?;
     }
     for name in ["primaryKey", "secondaryKey"] {
-        println!("{name:12} {}", named(&identity, name).unwrap_or_default());
+        say(format_args!("{name:12} {}", named(&identity, name).unwrap_or_default()));
     }
-    println!("{}", connection_string(&client, &args.id, &identity));
+    say(connection_string(&client, &args.id, &identity));
     Ok(())
 }
 
@@ -210,6 +204,6 @@ fn set_status(one: &OneDevice, status: &str) -> Result<(), Failure> {
         identity.insert("status".to_owned(), status.into());
     }
     client.change(&path, &identity)?;
-    println!("{} is {status}", one.id);
+    say(format_args!("{} is {status}", one.id));
     Ok(())
 }

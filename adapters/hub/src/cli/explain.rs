@@ -12,6 +12,8 @@ use crate::capture::{self, CaptureError};
 /// No capture is read beyond this: it is held in memory as a whole.
 const CAPTURE_MAX: u64 = 1024 * 1024 * 1024;
 
+const CAPTURE_ADVICE: &str = "capture whole packets of the plain port: tcpdump -i any -s 0 -w capture.pcap port 1883; or write bytes as hex, and name that file with --hex";
+
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// The id of a rule (HUB-D2C-QOS2, MQTT-3.1.0-1), or a pcap or pcapng file with plain MQTT; without it: all rules
@@ -24,9 +26,13 @@ pub(super) struct ExplainArgs {
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
+    let mut is_silent = true;
     // Nobody reads any more (`| head`): what is left is told to nobody.
-    let mut tell = |line: &str| drop(writeln!(out, "{line}"));
-    match (&args.hex, &args.what) {
+    let mut tell = |line: &str| {
+        is_silent = false;
+        drop(writeln!(out, "{line}"));
+    };
+    let told = match (&args.hex, &args.what) {
         (Some(path), _) => {
             let bytes = read(path)?;
             let text = String::from_utf8_lossy(&bytes);
@@ -43,7 +49,11 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             Rule::ALL.iter().for_each(|rule| tell(&format!("{:24} {}", rule.id(), rule.says())));
             Ok(())
         }
+    };
+    if told.is_ok() && is_silent {
+        return Err(Failure::new("there is nothing in it that could be told", CAPTURE_ADVICE));
     }
+    told
 }
 
 fn in_full(rule: Rule) -> String {
@@ -53,7 +63,7 @@ fn in_full(rule: Rule) -> String {
 fn explain_file(what: &str, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     let path = Path::new(what);
     if !path.is_file() {
-        let near: Vec<_> = Rule::ALL.iter().map(|rule| rule.id()).filter(|id| is_near(id, what)).collect();
+        let near = near(what);
         let next = if near.is_empty() {
             "devicebound explain lists the rules; a capture is the name of a pcap or pcapng file".to_owned()
         } else {
@@ -64,11 +74,16 @@ fn explain_file(what: &str, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     capture::explain_file(&read(path)?, tell).map_err(|error| unreadable(path, &error))
 }
 
-/// Whether an id is of the same family: it contains what was typed, or begins as that does up to the last dash.
-fn is_near(id: &str, typed: &str) -> bool {
+/// The rules whose ids contain what was typed; without any, those that begin as it does up to the last dash.
+fn near(typed: &str) -> Vec<&'static str> {
     let typed = typed.to_ascii_uppercase();
     let family = typed.rsplit_once('-').map_or(typed.as_str(), |(family, _)| family);
-    family.len() >= 3 && (id.contains(&typed) || id.starts_with(family))
+    if family.len() < 3 {
+        return Vec::new();
+    }
+    let ids = || Rule::ALL.iter().map(|rule| rule.id());
+    let with_it: Vec<_> = ids().filter(|id| id.contains(&typed)).collect();
+    if with_it.is_empty() { ids().filter(|id| id.starts_with(family)).collect() } else { with_it }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -81,16 +96,20 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         Box::new(std::fs::File::open(path).map_err(cannot)?)
     };
     let mut bytes = Vec::new();
-    source.take(CAPTURE_MAX).read_to_end(&mut bytes).map_err(cannot)?;
+    let length = source.take(CAPTURE_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(cannot)?;
+    if length as u64 > CAPTURE_MAX {
+        return Err(Failure::new(
+            format!("{} is larger than 1 GiB", path.display()),
+            "cut out what matters: tcpdump -r FILE -w PART host ADDRESS, or editcap -c 1000000 FILE PARTS",
+        ));
+    }
     Ok(bytes)
 }
 
 fn unreadable(path: &Path, error: &CaptureError) -> Failure {
     let next = match error {
         CaptureError::Hex(_) => "write bytes as `10 12 00`, `101200` or `0x10, 0x12`; remarks start with #",
-        CaptureError::File(_) => {
-            "capture whole packets of the plain port: tcpdump -i any -s 0 -w capture.pcap port 1883"
-        }
+        CaptureError::File(_) => CAPTURE_ADVICE,
     };
     Failure::new(format!("{}: {error}", path.display()), next)
 }
@@ -113,6 +132,8 @@ mod tests {
     fn a_mistyped_rule_is_answered_with_those_that_are_near() {
         let failure = explain_file("hub-d2c-qos", &mut |_| {}).unwrap_err();
         assert!(failure.next().contains("HUB-D2C-QOS2"), "{failure}");
+        let failure = explain_file("HUB-D2C", &mut |_| {}).unwrap_err();
+        assert!(!failure.next().contains("HUB-SAS"), "not the whole book: {failure}");
         let failure = explain_file("nothing like it", &mut |_| {}).unwrap_err();
         assert!(failure.next().contains("lists the rules"), "{failure}");
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
-use super::{Target, parse_duration};
+use super::{Target, parse_duration, say};
 use crate::Failure;
 
 #[derive(Debug, Args)]
@@ -42,12 +42,12 @@ pub(super) fn run(args: &FaultArgs) -> Result<(), Failure> {
         "durationInSeconds": args.duration.as_secs(),
     });
     client.json(Method::POST, &identity_path("faults", &args.id), Some(&body))?;
-    println!(
+    say(format_args!(
         "{} for {} in {} s, for {} s",
         args.fault.name(),
         args.id,
         args.delay.as_secs(),
         args.duration.as_secs()
-    );
+    ));
     Ok(())
 }

@@ -3,16 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{Args, ValueEnum};
-use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Scale, Tier};
+use clap::{Args, ValueEnum, value_parser};
+use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Limits, Scale, Tier};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
+use devicebound::limits::DELIVERY_COUNT;
 use serde_json::json;
 
 use super::log::{self, LogFormat};
+use super::quota::Quota;
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -21,7 +24,7 @@ use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
 use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
-use crate::snippets::Facts;
+use crate::snippets::{Facts, shell_quoted};
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::device_certs::DeviceAuthorities;
@@ -62,6 +65,13 @@ pub(super) struct HubArgs {
     /// The real service's tolerance: 300 s for clocks at CONNECT, 600 s until an expired token cuts a connection
     #[arg(long)]
     azure_timing: bool,
+    /// A cloud-to-device message that was delivered so often in vain is dead-lettered
+    #[arg(long, value_name = "N", default_value_t = DELIVERY_COUNT, value_parser = value_parser!(u32).range(1..=100))]
+    max_delivery_count: u32,
+    /// A delivery is in vain also when the connection ends before its PUBACK or the lock runs out, as Azure's older documents
+    /// have it; otherwise only when it is abandoned
+    #[arg(long)]
+    every_delivery_counts: bool,
     /// Where devices and telemetry are kept
     #[arg(long, value_enum, default_value_t = StoreKind::Disk)]
     store: StoreKind,
@@ -111,6 +121,8 @@ impl HubArgs {
             device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
+            max_delivery_count: DELIVERY_COUNT,
+            every_delivery_counts: false,
             store: StoreKind::Disk,
             retain_hours: Retention::default().age.as_secs() / 3600,
             retain_mb: Retention::default().bytes / MIB,
@@ -146,6 +158,16 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
+    let quota = match args.tier.filter(|_| args.store == StoreKind::Disk) {
+        Some(_) => Some(Quota::restore(Arc::clone(server.engine()), state.clone(), view).await?),
+        None => None,
+    };
+    let stop = async {
+        match quota {
+            Some(quota) => quota.keep_until(stop).await,
+            None => stop.await,
+        }
+    };
     server.run(listeners, stop).await?;
     state.remove("service.json");
     Ok(())
@@ -228,7 +250,11 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
         expiry_grace,
         fault_injection: true,
         tier: args.tier.map(|tier| Scale { tier, units: args.units.get() }),
-        ..HubConfig::default()
+        limits: Limits {
+            delivery_count: args.max_delivery_count,
+            every_delivery_counts: args.every_delivery_counts,
+            ..Limits::default()
+        },
     }
 }
 
@@ -261,6 +287,8 @@ pub(super) struct Ready {
     pub(super) mqtt: SocketAddr,
     pub(super) https: SocketAddr,
     pub(super) ca: PathBuf,
+    /// What the tools need to find this hub; nothing where it uses the default state folder.
+    state_flag: String,
     /// Unknown when somebody removed the device, or gave it a certificate.
     demo_key: Option<SymmetricKey>,
     service_key: SymmetricKey,
@@ -291,6 +319,12 @@ impl Ready {
             host: args.names.first().cloned().unwrap_or_else(|| "localhost".to_owned()),
             mqtt: address(&listeners.mqtt)?,
             https: address(&listeners.https)?,
+            state_flag: match ca.parent() {
+                Some(state) if state != StateDir::default_path() => {
+                    format!(" --state {}", shell_quoted(&state.display().to_string()))
+                }
+                _ => String::new(),
+            },
             ca,
             demo_key,
             service_key,
@@ -360,8 +394,11 @@ impl Ready {
             lines.push(format!("  device connection string      {connection_string}"));
             lines.push(String::new());
             lines.push(snippets.snippets());
-            lines
-                .push(format!("The tokens above are good until {expiry}; a new one: devicebound sas {DEMO}"));
+            let tool = format!("devicebound sas{}", self.state_flag);
+            lines.push(format!("The tokens above are good until {expiry}; new ones:"));
+            lines.push(format!("  {tool} {DEMO}"));
+            lines.push(format!("  {tool} --service"));
+            lines.push(String::new());
         }
         lines.push("What happens from now on:".to_owned());
         lines.join("\n")

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use devicebound::iothub::encode_property;
+use devicebound::limits::CLOUD_MESSAGE_TTL_MAX;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
-use super::{Target, json_argument, parse_duration, print_json};
+use super::{Target, json_argument, parse_duration, print_json, say};
 use crate::Failure;
 use crate::clock::unix_time;
 
@@ -53,8 +54,8 @@ pub(super) struct SendArgs {
     /// The content type, for example application/json
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// How long the message is good for: 90s, 15m, 1h, 2d
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// How long the message is good for, at most two days: 90s, 15m, 1h, 2d
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
     ttl: Option<Duration>,
     /// Which feedback to ask for
     #[arg(long, value_enum)]
@@ -103,6 +104,12 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let is_possible = |ttl: &Duration| !ttl.is_zero() && *ttl <= CLOUD_MESSAGE_TTL_MAX;
+    let ttl = parse_duration(text)?;
+    Some(ttl).filter(is_possible).ok_or_else(|| "a message is good for 1s to 2d".to_owned())
+}
+
 pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), Failure> {
     match command {
         CloudToDeviceCommand::Send(args) => send(args),
@@ -110,13 +117,16 @@ pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), F
             let path = format!("{}/commands", identity_path("devices", &args.id));
             let purged = Client::connect(&args.target)?.json(Method::DELETE, &path, None)?;
             let count = purged.get("totalMessagesPurged").and_then(Value::as_u64).unwrap_or_default();
-            println!("took away {count} messages of {}", args.id);
+            say(format_args!("took away {count} messages of {}", args.id));
             Ok(())
         }
         CloudToDeviceCommand::Feedback { target } => {
             let client = Client::connect(&target)?;
             while let Some((reports, lock)) = client.feedback()? {
-                reports.iter().for_each(|report| println!("{report}"));
+                if !reports.iter().all(say) {
+                    // What nobody has read comes again.
+                    return Ok(());
+                }
                 client.complete_feedback(&lock)?;
             }
             Ok(())
@@ -145,7 +155,7 @@ fn send(args: SendArgs) -> Result<(), Failure> {
     let bag = utf8_percent_encode(&bag, NON_ALPHANUMERIC);
     let path = format!("{}/messages/deviceBound?properties={bag}", identity_path("devices", &args.id));
     Client::connect(&args.target)?.send(Method::POST, &path, &headers, args.body.as_bytes())?;
-    println!("queued for {}", args.id);
+    say(format_args!("queued for {}", args.id));
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The command line: the hub itself, and the jobs of a device explorer against a running hub.
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,6 +20,7 @@ mod hub;
 mod log;
 mod messages;
 mod operations;
+mod quota;
 mod sas;
 mod telemetry;
 mod twin;
@@ -55,7 +58,7 @@ enum Command {
     /// Watch what begins, fails and ends at the hub, and why
     #[command(subcommand)]
     Operations(operations::OperationsCommand),
-    /// Make a SAS token for a device
+    /// Make a SAS token for a device, or for the service API
     Sas(sas::SasArgs),
     /// Make certificates for devices
     #[command(subcommand)]
@@ -144,9 +147,15 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     number.checked_mul(unit).map(std::time::Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
+/// Prints a line; false when nobody reads any more (`| head`).
+fn say(line: impl Display) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Prints a value for people: indented JSON.
 fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
+    say(format_args!("{value:#}"));
 }
 
 #[cfg(test)]

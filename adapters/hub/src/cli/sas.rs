@@ -1,4 +1,4 @@
-//! `devicebound sas`: a token for a device, to be used as its MQTT password.
+//! `devicebound sas`: a token for a device, to be used as its MQTT password, or for the service API.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
-use super::{Target, parse_duration};
+use super::{Target, parse_duration, say};
 use crate::Failure;
 use crate::clock::unix_time;
 
 #[derive(Debug, Args)]
 pub(super) struct SasArgs {
     /// The device id, or DEVICE/MODULE; its key is looked up in the hub
-    #[arg(required_unless_present = "device_connection_string")]
+    #[arg(required_unless_present_any = ["device_connection_string", "service"])]
     id: Option<String>,
     /// How long the token is good for: 90s, 15m, 1h, 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
@@ -25,17 +25,21 @@ pub(super) struct SasArgs {
     /// Make it from a device's connection string, without asking a hub
     #[arg(long, value_name = "TEXT", conflicts_with = "id")]
     device_connection_string: Option<String>,
+    /// Make one for the service API instead: the Authorization header of curl, and of Prometheus elsewhere
+    #[arg(long, conflicts_with_all = ["id", "device_connection_string"])]
+    service: bool,
     #[command(flatten)]
     target: Target,
 }
 
 pub(super) fn run(args: &SasArgs) -> Result<(), Failure> {
     let expiry = unix_time().after(args.ttl);
-    let token = match &args.device_connection_string {
-        Some(text) => of_connection_string(text, expiry)?,
-        None => of_hub(&args.target, args.id.as_deref().unwrap_or_default(), expiry)?,
+    let token = match (&args.device_connection_string, &args.id) {
+        (Some(text), _) => of_connection_string(text, expiry)?,
+        (None, Some(id)) => of_hub(&args.target, id, expiry)?,
+        (None, None) => Client::connect(&args.target)?.service_token(expiry),
     };
-    println!("{token}");
+    say(token);
     Ok(())
 }
 

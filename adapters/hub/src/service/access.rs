@@ -66,7 +66,8 @@ fn operation(method: &Method, path: &str) -> Option<Operation> {
 /// All versions have one shape here; Azure refuses requests that name none, and so does this hub, so that a program that
 /// works here works there. What Azure does not have needs no version.
 fn check_version(path: &str, query: &str) -> Result<(), ApiError> {
-    const AZURES: [&str; 4] = ["/devices", "/twins", "/statistics", "/messages/serviceBound"];
+    const AZURES: [&str; 5] =
+        ["/devices", "/twins", "/statistics", "/messages/serviceBound", "/messages/servicebound"];
     let names_one = |pair: &str| pair.strip_prefix("api-version=").is_some_and(|version| !version.is_empty());
     if !AZURES.iter().any(|azures| path.starts_with(azures)) || query.split('&').any(names_one) {
         return Ok(());
@@ -111,10 +112,16 @@ impl Service {
         keys: &[&SymmetricKey],
     ) -> Result<(), ApiError> {
         let refuse = |detail: String| ApiError::new(Code::Unauthorized, detail);
-        let missing =
-            "the Authorization header is missing: send a token made from the service connection string";
+        let missing = "the Authorization header is missing: send a token made from the service connection string (devicebound sas --service)";
         let token = token.ok_or_else(|| refuse(missing.to_owned()))?;
-        let broken = |rule: Rule| refuse(format!("{rule}: {}; {}", rule.says(), rule.mend()));
+        // The rules tell a device what to do; whoever shows a token of a policy is none.
+        let next = |rule: Rule| match (keys.is_empty(), rule) {
+            (true, Rule::SasMalformed | Rule::SasScope | Rule::SasSignature | Rule::SasExpired) => {
+                "make a token for the service API: devicebound sas --service"
+            }
+            _ => rule.mend(),
+        };
+        let broken = |rule: Rule| refuse(format!("{rule}: {}; {}", rule.says(), next(rule)));
         let token = SasToken::parse(token).map_err(|error| broken(error.rule()))?;
         let resource = token.resource();
         let host = resource.split('/').next().unwrap_or_default();
@@ -199,6 +206,7 @@ mod tests {
             assert!(check_version("/devices", query).is_err(), "{query}");
         }
         assert!(check_version("/messages/serviceBound/feedback", "").is_err());
+        assert!(check_version("/messages/servicebound/feedback", "").is_err());
         assert!(check_version("/messages/events", "").is_ok());
     }
 }

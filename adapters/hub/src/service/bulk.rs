@@ -11,7 +11,7 @@ use devicebound::time::Instant;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::identity::Wish;
+use super::identity::{Wish, text};
 use super::registry::{change, register, unregister};
 use super::twins::{Manner, if_match, update_of};
 use super::{ApiError, Code, Service, Shared, client_id, find, json_body};
@@ -81,20 +81,18 @@ impl Service {
 
 impl Entry {
     fn read(entry: &Value) -> Result<Self, ApiError> {
-        let text = |name| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let device_id = text("id").ok_or_else(|| invalid("each entry has an id"))?;
-        let module_id = text("moduleId");
+        let text = |name| text(entry, name).map(|text| text.filter(|text| !text.is_empty()));
+        let device_id = text("id")?.ok_or_else(|| invalid("each entry has an id"))?;
+        let module_id = text("moduleId")?;
         let etag = || {
-            text("eTag")
-                .or(text("etag"))
-                .ok_or_else(|| invalid("an IfMatchETag mode needs the eTag"))
-                .map(str::to_owned)
+            let etag = text("eTag")?.or(text("etag")?);
+            etag.map(str::to_owned).ok_or_else(|| invalid("an IfMatchETag mode needs the eTag"))
         };
         let any = || "*".to_owned();
         let wish = || Wish::read(entry);
         let twin = |if_match| update_of(entry, Manner::Replace, if_match);
         // In any case of letters, because the SDKs do not agree: Node writes `Update`, Python `update`.
-        let mode = text("importMode").unwrap_or("createOrUpdate").to_ascii_lowercase();
+        let mode = text("importMode")?.unwrap_or("createOrUpdate").to_ascii_lowercase();
         let act = match mode.as_str() {
             "create" => Act::Create(wish()?, twin(None)?),
             "update" => Act::Update(wish()?, any()),
@@ -105,7 +103,7 @@ impl Entry {
             "deleteifmatchetag" => Act::Delete(etag()?),
             "updatetwin" => Act::UpdateTwin(twin(None)?),
             "updatetwinifmatchetag" => {
-                let etag = text("twinETag");
+                let etag = text("twinETag")?;
                 let etag = etag.ok_or_else(|| invalid("updateTwinIfMatchETag needs the twinETag"))?;
                 Act::UpdateTwin(twin(if_match(etag))?)
             }

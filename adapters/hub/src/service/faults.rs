@@ -12,7 +12,7 @@ use devicebound::hub::Fault;
 use devicebound::limits::FAULT_TIME_MAX;
 use serde_json::Value;
 
-use super::{ApiError, Code, Service, Shared, client_id, find, json_body};
+use super::{ApiError, Code, Service, Shared, client_id, find, json_object};
 
 /// How long a fault lasts that names no duration.
 const USUAL_DURATION: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(super) async fn inject_module(
 
 impl Service {
     async fn inject(&self, client_id: String, body: &[u8]) -> Result<StatusCode, ApiError> {
-        let plan = Plan::read(&json_body(body)?)?;
+        let plan = Plan::read(&json_object(body)?)?;
         let id = client_id.clone();
         let injected = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;

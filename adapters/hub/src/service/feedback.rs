@@ -3,7 +3,7 @@
 //! Reports are kept with the record of their device until a reader has completed the batch that they came in. A batch is
 //! locked for its reader; what it does not complete in time, or abandons, comes again in another batch.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -79,8 +79,11 @@ impl Batches {
         Ok(batch)
     }
 
-    fn is_locked(&self, device_id: &str) -> bool {
-        self.locked.values().any(|batch| batch.taken.iter().any(|taken| taken.device_id == device_id))
+    /// Devices that may have feedback which no reader holds.
+    fn free(&self) -> Vec<String> {
+        let taken = self.locked.values().flat_map(|batch| &batch.taken);
+        let locked: HashSet<&str> = taken.map(|taken| taken.device_id.as_str()).collect();
+        self.ready.iter().filter(|id| !locked.contains(id.as_str())).cloned().collect()
     }
 }
 
@@ -88,9 +91,8 @@ pub(super) async fn receive(State(service): Shared) -> Response {
     let mut state = service.feedback.lock().await;
     let named = service.engine.everywhere(|core, _| devices_with_feedback(core)).await;
     state.ready.extend(named.into_iter().flatten());
-    let candidates: Vec<String> = state.ready.iter().filter(|id| !state.is_locked(id)).cloned().collect();
     let (mut reports, mut taken) = (Vec::new(), Vec::new());
-    for device_id in candidates {
+    for device_id in state.free() {
         let room = BATCH.saturating_sub(reports.len());
         if room == 0 {
             break;

@@ -2,18 +2,21 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devicebound::hub::{Authentication, DeviceIdentity, DeviceKey, DeviceRecord};
+use devicebound::hub::{Authentication, DeviceIdentity, DeviceKey};
 use devicebound::iothub::sas::SymmetricKey;
-use devicebound::time::{Instant, UnixTime};
+use devicebound::time::UnixTime;
 use serde_json::{Value, json};
 
 use super::{ApiError, Code};
 use crate::clock::unix_time;
 use crate::policies;
+use crate::scan::Seen;
 use crate::worker::Core;
 
 /// What Azure writes for a moment that has not come yet.
 pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
+/// Longest statusReason, in characters (IoT Hub identity registry).
+const STATUS_REASON_MAX: usize = 128;
 /// Lengths of a key that somebody brings (Azure's registry).
 const KEY_LENGTHS: std::ops::RangeInclusive<usize> = 16..=64;
 
@@ -57,16 +60,20 @@ impl Wish {
         if body.pointer("/capabilities/iotEdge") == Some(&Value::Bool(true)) {
             return Err(invalid("this hub has no IoT Edge devices: set capabilities.iotEdge to false"));
         }
-        let enabled = match body.get("status").and_then(Value::as_str) {
+        let enabled = match text(body, "status")? {
             None => None,
             Some("enabled") => Some(true),
             Some("disabled") => Some(false),
             Some(_) => return Err(invalid("status is enabled or disabled")),
         };
+        let reason = text(body, "statusReason")?;
+        if reason.is_some_and(|reason| reason.chars().count() > STATUS_REASON_MAX) {
+            return Err(invalid(&format!("statusReason has at most {STATUS_REASON_MAX} characters")));
+        }
         Ok(Self {
             enabled,
-            status_reason: body.get("statusReason").map(|reason| reason.as_str().map(str::to_owned)),
-            authentication: body.get("authentication").map_or(Ok(None), authentication)?,
+            status_reason: body.get("statusReason").map(|_| reason.map(str::to_owned)),
+            authentication: object(body, "authentication")?.map_or(Ok(None), authentication)?,
         })
     }
 
@@ -133,13 +140,11 @@ impl PreparedWish {
 
 /// Without a type, thumbprints mean selfSigned and keys mean sas; with neither, nothing is asked for.
 fn authentication(value: &Value) -> Result<Option<WishedAuthentication>, ApiError> {
-    let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let thumbprints =
-        (text("/x509Thumbprint/primaryThumbprint"), text("/x509Thumbprint/secondaryThumbprint"));
-    let keys = (text("/symmetricKey/primaryKey"), text("/symmetricKey/secondaryKey"));
-    let has_thumbprints = thumbprints.0.or(thumbprints.1).is_some();
-    let has_keys = keys.0.or(keys.1).is_some();
-    let kind = match value.get("type").and_then(Value::as_str) {
+    let thumbprints = pair(value, "x509Thumbprint", ["primaryThumbprint", "secondaryThumbprint"])?;
+    let keys = pair(value, "symmetricKey", ["primaryKey", "secondaryKey"])?;
+    let has_thumbprints = thumbprints[0].or(thumbprints[1]).is_some();
+    let has_keys = keys[0].or(keys[1]).is_some();
+    let kind = match text(value, "type")? {
         None if has_keys => "sas",
         None if has_thumbprints => "selfSigned",
         None => return Ok(None),
@@ -147,20 +152,20 @@ fn authentication(value: &Value) -> Result<Option<WishedAuthentication>, ApiErro
     };
     let wished = match kind {
         "sas" => WishedAuthentication::Sas {
-            primary: keys.0.map(parse_key).transpose()?,
-            secondary: keys.1.map(parse_key).transpose()?,
+            primary: keys[0].map(parse_key).transpose()?,
+            secondary: keys[1].map(parse_key).transpose()?,
         },
         "selfSigned" | "certificateAuthority" if has_keys => {
             return Err(invalid(&format!("{kind} has no symmetricKey")));
         }
         "certificateAuthority" => WishedAuthentication::CertificateAuthority,
         "selfSigned" => {
-            let primary = thumbprints.0.or(thumbprints.1);
+            let primary = thumbprints[0].or(thumbprints[1]);
             let primary =
                 primary.ok_or_else(|| invalid("selfSigned needs x509Thumbprint.primaryThumbprint"))?;
             WishedAuthentication::SelfSigned {
                 primary: thumbprint(primary)?,
-                secondary: thumbprints.1.map(thumbprint).transpose()?,
+                secondary: thumbprints[1].map(thumbprint).transpose()?,
             }
         }
         other => {
@@ -171,6 +176,31 @@ fn authentication(value: &Value) -> Result<Option<WishedAuthentication>, ApiErro
         }
     };
     Ok(Some(wished))
+}
+
+/// The text of a member that may be missing or null.
+pub(super) fn text<'v>(value: &'v Value, name: &str) -> Result<Option<&'v str>, ApiError> {
+    match value.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(invalid(&format!("{name} is a text"))),
+    }
+}
+
+fn object<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Value>, ApiError> {
+    match value.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(object) if object.is_object() => Ok(Some(object)),
+        Some(_) => Err(invalid(&format!("{name} is an object"))),
+    }
+}
+
+/// Two texts of an object that may be missing, as each of them may; an empty one counts as missing.
+fn pair<'v>(value: &'v Value, group: &str, names: [&str; 2]) -> Result<[Option<&'v str>; 2], ApiError> {
+    let Some(group) = object(value, group)? else { return Ok([None, None]) };
+    let present = |name| text(group, name).map(|text| text.filter(|text| !text.is_empty()));
+    let [first, second] = names;
+    Ok([present(first)?, present(second)?])
 }
 
 fn invalid(message: &str) -> ApiError {
@@ -243,8 +273,8 @@ pub(super) const fn status(identity: &DeviceIdentity) -> &'static str {
 }
 
 /// Whether the device is connected.
-pub(super) fn connection_state(core: &Core, key: DeviceKey) -> &'static str {
-    if core.hub.is_connected(key) { "Connected" } else { "Disconnected" }
+pub(super) fn connection_state(seen: Seen<'_>) -> &'static str {
+    if seen.hub.is_connected(seen.key) { "Connected" } else { "Disconnected" }
 }
 
 /// When something about an identity changed, as text.
@@ -257,22 +287,23 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    pub(super) fn of(core: &Core, now: Instant, key: DeviceKey, record: &DeviceRecord) -> Self {
+    pub(super) fn of(seen: Seen<'_>) -> Self {
         let text = |time: Option<UnixTime>| time.map_or_else(|| NEVER.to_owned(), |time| time.to_string());
-        let connection = core.hub.connection(now, key);
+        let connection = seen.hub.connection(seen.now, seen.key);
         Self {
-            connection_state: connection_state(core, key),
+            connection_state: connection_state(seen),
             connection_state_updated: text(connection.and_then(|connection| connection.state_updated)),
-            status_updated: text(record.identity.status_updated()),
+            status_updated: text(seen.record.identity.status_updated()),
             last_activity: text(connection.and_then(|connection| connection.last_activity)),
         }
     }
 }
 
 /// The identity as the registry shows it.
-pub(super) fn to_json(core: &Core, now: Instant, key: DeviceKey, record: &DeviceRecord) -> Value {
+pub(super) fn to_json(seen: Seen<'_>) -> Value {
+    let record = seen.record;
     let identity = &record.identity;
-    let moments = Moments::of(core, now, key, record);
+    let moments = Moments::of(seen);
     let mut value = json!({
         "deviceId": identity.identity().device_id(),
         "generationId": identity.generation_id,

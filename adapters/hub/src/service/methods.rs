@@ -9,7 +9,7 @@ use devicebound::hub::MethodRequest;
 use devicebound::limits::METHOD_RESPONSE_TIME;
 use serde_json::{Value, json};
 
-use super::{ApiError, Code, Service, Shared, client_id, find, json_body};
+use super::{ApiError, Code, Service, Shared, client_id, find, json_object};
 use crate::engine::Engine;
 
 pub(super) async fn invoke(
@@ -30,7 +30,7 @@ pub(super) async fn invoke_module(
 
 impl Service {
     async fn invoke(&self, client_id: &str, body: &[u8]) -> Result<Json<Value>, ApiError> {
-        let request = method_request(&json_body(body)?)?;
+        let request = method_request(&json_object(body)?)?;
         let id = client_id.to_owned();
         let called = self.engine.at(client_id, move |core, now| {
             let key = find(core, &id)?;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, Extension, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
@@ -30,10 +30,12 @@ use axum::{Json, Router};
 use devicebound::hub::{ClientCertificate, DeviceKey};
 use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
+use devicebound::time::Instant;
 use serde_json::Value;
 
 use crate::connection;
 use crate::engine::Engine;
+use crate::scan::Seen;
 use crate::store::TelemetryLog;
 use crate::transport::websocket;
 use crate::worker::Core;
@@ -119,8 +121,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/twins/{id}/methods", post(methods::invoke))
         .route("/twins/{id}/modules/{module}/methods", post(methods::invoke_module))
         .route("/messages/serviceBound/feedback", get(feedback::receive))
+        .route("/messages/servicebound/feedback", get(feedback::receive))
         .route("/messages/serviceBound/feedback/{token}", delete(feedback::complete))
+        .route("/messages/servicebound/feedback/{token}", delete(feedback::complete))
         .route("/messages/serviceBound/feedback/{token}/abandon", post(feedback::abandon))
+        .route("/messages/servicebound/feedback/{token}/abandon", post(feedback::abandon))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
         .route("/messages/events", get(streams::telemetry))
@@ -145,20 +150,63 @@ async fn upgrade(
     Extension(peer): Extension<Peer>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let engine = Arc::clone(&service.engine);
-    websocket::accept(upgrade, move |socket| async move {
+    let (engine, address) = (Arc::clone(&service.engine), peer.address);
+    let response = websocket::accept(upgrade, move |socket| async move {
         connection::adopt(&engine, socket, peer.address, peer.certificate);
-    })
+    });
+    if response.status() == StatusCode::BAD_REQUEST {
+        service.engine.view.web_socket_refused(address, websocket::REFUSAL);
+    }
+    response
 }
 
 async fn unknown(request: Request) -> ApiError {
-    let what = format!("{} {} is not part of this hub's service API", request.method(), request.uri().path());
+    let (method, path) = (request.method(), request.uri().path());
+    let what = match not_built(path) {
+        Some(advice) => format!("{method} {path}: {advice}"),
+        None => format!("{method} {path} is not part of this hub's service API"),
+    };
     ApiError::new(Code::ResourceNotFound, what)
+}
+
+/// What to do instead of asking for a part of Azure's API that this hub does not have.
+fn not_built(path: &str) -> Option<&'static str> {
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let advice = match segments.as_slice() {
+        ["jobs", ..] => "this hub has no jobs; change each twin and call each method by itself",
+        ["configurations", ..] => {
+            "this hub has no automatic configurations; set desired properties with PATCH /twins/{id}"
+        }
+        ["digitaltwins", _, "commands" | "components", ..] => {
+            "this hub has no digital twins; call the command as a method, component*command: POST /twins/{id}/methods"
+        }
+        ["digitaltwins", ..] => {
+            "this hub has no digital twins; the same properties, and the modelId, are in GET /twins/{id}"
+        }
+        ["devices", _, "files", ..] | ["messages", "serviceBound", "filenotifications", ..] => {
+            "this hub has no file upload; send the data as telemetry, or to a storage of your own"
+        }
+        ["devices", _, "applyConfigurationContent"] => {
+            "this hub has no IoT Edge devices, nor their deployments"
+        }
+        ["devices", _, "modules", _, "messages" | "commands", ..] => {
+            "modules have no cloud-to-device messages; call a method, or set desired properties"
+        }
+        ["devices", "keys", ..] => {
+            "this hub has no such request; PUT /devices/{id} with If-Match and new keys"
+        }
+        _ => return None,
+    };
+    Some(advice)
 }
 
 /// Gives what axum itself refuses (a path that is not UTF-8, a body that is too large, another method) Azure's shape.
 async fn in_azures_shape(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if method == Method::HEAD {
+        // axum would have GET answer it, and a GET may lock a message; HEAD changes nothing (RFC 9110 §9.2.1).
+        return ApiError::new(Code::MethodNotAllowed, format!("HEAD {path}: send GET")).into_response();
+    }
     let response = next.run(request).await;
     let code = match response.status() {
         // Its own refusals are plain text; what this service says is JSON.
@@ -171,7 +219,11 @@ async fn in_azures_shape(request: Request, next: Next) -> Response {
         _ => return response,
     };
     let why = axum::body::to_bytes(response.into_body(), REFUSAL_MAX).await.unwrap_or_default();
-    ApiError::new(code, format!("{method} {path}: {}", String::from_utf8_lossy(&why))).into_response()
+    let why = match code {
+        Code::MethodNotAllowed => "the header Allow names the methods that this path takes".into(),
+        _ => String::from_utf8_lossy(&why),
+    };
+    ApiError::new(code, format!("{method} {path}: {why}")).into_response()
 }
 
 /// The client id of a device, or of a module.
@@ -191,10 +243,26 @@ fn find(core: &Core, client_id: &str) -> Result<DeviceKey, ApiError> {
     })
 }
 
+/// The record of an identity as answers show it.
+fn look_up<'c>(core: &'c Core, now: Instant, client_id: &str) -> Result<Seen<'c>, ApiError> {
+    let key = find(core, client_id)?;
+    let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
+    Ok(Seen { hub: &core.hub, now, key, record })
+}
+
 /// A body that is JSON, whatever its Content-Type says.
 fn json_body(body: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(body)
         .map_err(|error| ApiError::new(Code::ArgumentInvalid, format!("the body is not JSON: {error}")))
+}
+
+/// The same for a body that has members.
+fn json_object(body: &[u8]) -> Result<Value, ApiError> {
+    let body = json_body(body)?;
+    if body.is_object() {
+        return Ok(body);
+    }
+    Err(ApiError::new(Code::ArgumentInvalid, "the body is a JSON object: {…}"))
 }
 
 /// The text of a header.

@@ -1,6 +1,7 @@
 //! `/devices`: the identity registry.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -11,9 +12,10 @@ use devicebound::hub::{DeviceKey, DeviceRecord};
 use devicebound::time::Instant;
 use serde_json::Value;
 
-use super::identity::{Wish, check_etag, to_json};
-use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
+use super::identity::{Wish, check_etag, text, to_json};
+use super::{ApiError, Code, Service, Shared, client_id, find, header, json_object, json_with_etag, look_up};
 use crate::backlog::Change;
+use crate::scan::Seen;
 use crate::worker::Core;
 
 /// How many devices one answer lists at most, as in Azure.
@@ -23,13 +25,11 @@ pub(super) async fn list(State(service): Shared, Query(query): Query<HashMap<Str
     // Whatever is not a number of that range means as many as there may be.
     let top = query.get("top").and_then(|top| top.parse().ok());
     let top = top.filter(|top| (1..=LIST_MAX).contains(top)).unwrap_or(LIST_MAX);
-    let listed = service.engine.everywhere(move |core, now| {
-        let devices =
-            core.hub.devices().filter(|(_, record)| record.identity.identity().module_id().is_none());
-        let listed = |(key, record): (DeviceKey, &DeviceRecord)| {
-            (record.identity.client_id().to_owned(), to_json(core, now, key, record))
-        };
-        devices.take(top).map(listed).collect::<Vec<_>>()
+    let listed = service.engine.look_through("", Vec::new(), move |listed, seen| {
+        if seen.record.identity.identity().module_id().is_none() {
+            listed.push((seen.record.identity.client_id().to_owned(), to_json(seen)));
+        }
+        if listed.len() < top { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     let mut devices: Vec<(String, Value)> = listed.await.into_iter().flatten().collect();
     devices.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -45,7 +45,8 @@ pub(super) async fn modules(
     let listed = service.engine.at(&client_id, move |core, now| {
         find(core, &device_id)?;
         let modules = modules_of(core, &device_id);
-        Ok::<Vec<Value>, ApiError>(modules.map(|(key, record)| to_json(core, now, key, record)).collect())
+        let shown = modules.map(|(key, record)| to_json(Seen { hub: &core.hub, now, key, record }));
+        Ok::<Vec<Value>, ApiError>(shown.collect())
     });
     Ok(Json(listed.await?).into_response())
 }
@@ -101,11 +102,9 @@ pub(super) async fn remove_module(
 impl Service {
     async fn identity(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
-        let shown = self.engine.at(&client_id, move |core, now| {
-            let key = find(core, &id)?;
-            let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
-            Ok(json_with_etag(to_json(core, now, key, record)))
-        });
+        let shown = self
+            .engine
+            .at(&client_id, move |core, now| Ok(json_with_etag(to_json(look_up(core, now, &id)?))));
         shown.await
     }
 
@@ -118,10 +117,9 @@ impl Service {
         body: &[u8],
     ) -> Result<Response, ApiError> {
         let client_id = client_id(device_id, module_id)?;
-        let body = json_body(body)?;
-        let named = |name| body.get(name).and_then(Value::as_str);
-        if named("deviceId").is_some_and(|id| id != device_id)
-            || named("moduleId").is_some_and(|id| Some(id) != module_id)
+        let body = json_object(body)?;
+        if text(&body, "deviceId")?.is_some_and(|id| id != device_id)
+            || text(&body, "moduleId")?.is_some_and(|id| Some(id) != module_id)
         {
             return Err(ApiError::new(
                 Code::ArgumentInvalid,

@@ -1,22 +1,16 @@
 //! `/statistics`: how many devices there are, and how many are connected. Modules are not counted.
 
+use std::ops::ControlFlow;
+
 use axum::Json;
 use axum::extract::State;
-use devicebound::hub::{DeviceKey, DeviceRecord};
 use serde_json::{Value, json};
 
-use super::Shared;
-use crate::worker::Core;
+use super::{Service, Shared};
+use crate::scan::Seen;
 
 pub(super) async fn devices(State(service): Shared) -> Json<Value> {
-    let counts = service.engine.everywhere(|core, _| {
-        let enabled = |counts: (usize, usize), (_, record): (DeviceKey, &DeviceRecord)| {
-            (counts.0.saturating_add(1), counts.1.saturating_add(usize::from(record.identity.enabled)))
-        };
-        devices_of(core).fold((0, 0), enabled)
-    });
-    let (totals, enabled): (Vec<usize>, Vec<usize>) = counts.await.into_iter().unzip();
-    let (total, enabled) = (totals.iter().sum::<usize>(), enabled.iter().sum());
+    let [total, enabled] = service.count(|seen| [true, seen.record.identity.enabled]).await;
     Json(json!({
         "totalDeviceCount": total,
         "enabledDeviceCount": enabled,
@@ -25,12 +19,25 @@ pub(super) async fn devices(State(service): Shared) -> Json<Value> {
 }
 
 pub(super) async fn service(State(service): Shared) -> Json<Value> {
-    let connected = service
-        .engine
-        .everywhere(|core, _| devices_of(core).filter(|(key, _)| core.hub.is_connected(*key)).count());
-    Json(json!({"connectedDeviceCount": connected.await.iter().sum::<usize>()}))
+    let [connected] = service.count(|seen| [seen.hub.is_connected(seen.key)]).await;
+    Json(json!({"connectedDeviceCount": connected}))
 }
 
-fn devices_of(core: &Core) -> impl Iterator<Item = (DeviceKey, &DeviceRecord)> {
-    core.hub.devices().filter(|(_, record)| record.identity.identity().module_id().is_none())
+impl Service {
+    /// How many devices have each of these traits.
+    async fn count<const N: usize>(
+        &self,
+        traits: impl Fn(Seen<'_>) -> [bool; N] + Clone + Send + 'static,
+    ) -> [usize; N] {
+        let add = |counts: [usize; N], more: [usize; N]| {
+            std::array::from_fn(|index| counts[index].saturating_add(more[index]))
+        };
+        let counts = self.engine.look_through("", [0; N], move |counts, seen| {
+            if seen.record.identity.identity().module_id().is_none() {
+                *counts = add(*counts, traits(seen).map(usize::from));
+            }
+            ControlFlow::Continue(())
+        });
+        counts.await.into_iter().fold([0; N], add)
+    }
 }

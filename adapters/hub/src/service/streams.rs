@@ -6,7 +6,7 @@
 //!
 //! Telemetry comes from the store: a reader that was away misses nothing, unless it was away for longer than the store
 //! keeps. Then the stream says so, where it asked for a cursor, with a line `{"gap":{"from":…,"to":…,"why":…}}`, among
-//! server-sent events an event `gap`.
+//! server-sent events an event `gap`. A cursor that has not come yet is of another store, and refused.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::{ApiError, Code, Shared, header};
-use crate::log::{Entry, EventLog};
+use crate::log::{Entry, EventLog, Follower};
 use crate::store::TelemetryLog;
 
 /// So often something is sent on a quiet stream, so that both ends see that the other is there.
@@ -106,6 +106,8 @@ struct Reader {
     device_id: Option<String>,
     /// Ends behind this one: the newest when the client asked. `None` follows what comes.
     end: Option<u64>,
+    /// While this is there, the log knows that somebody follows it.
+    _follower: Option<Follower>,
 }
 
 impl Reader {
@@ -121,16 +123,29 @@ impl Reader {
             (None | Some("newest"), _) => Some(source.newest()),
             (Some(cursor), _) => Some(cursor.parse().map_err(wrong)?),
         };
+        let newest = source.newest();
+        if let Some(ahead) = cursor.filter(|cursor| *cursor > newest) {
+            // To wait for it would be to pass over all that comes until then.
+            let message = format!(
+                "line {ahead} has not come yet, the newest is {newest}: the cursor is of another store; begin with from=1"
+            );
+            return Err(ApiError::new(Code::ArgumentInvalid, message));
+        }
         let follow = query.get("follow").is_none_or(|follow| follow != "false");
+        let follower = match &source {
+            Source::Operations(log) if follow => Some(log.follow()),
+            Source::Operations(_) | Source::Telemetry(_) => None,
+        };
         Ok(Self {
             // Taken once, or a reader that is no faster than the devices would never come to the end.
-            end: if follow { None } else { Some(source.newest()) },
+            end: if follow { None } else { Some(newest) },
             source,
             format: if events { Format::ServerSentEvents } else { Format::Lines },
             cursor: cursor.unwrap_or(0),
             minds_gaps: cursor.is_some(),
             is_over: false,
             device_id: query.get("deviceId").cloned(),
+            _follower: follower,
         })
     }
 
@@ -238,6 +253,11 @@ mod tests {
     use crate::store::{MemoryStore, Retention, Store as _};
 
     fn reader(query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Reader {
+        ask(query, headers).unwrap()
+    }
+
+    /// Asks a log of three lines.
+    fn ask(query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Result<Reader, ApiError> {
         let log = EventLog::default();
         for (device_id, line) in [("a", "1"), ("b", "2"), ("a", "3")] {
             log.append(device_id.into(), |_| line.to_owned());
@@ -245,7 +265,7 @@ mod tests {
         let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let headers =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        Reader::new(Source::Operations(Arc::new(log)), &query, &headers).unwrap()
+        Reader::new(Source::Operations(Arc::new(log)), &query, &headers)
     }
 
     async fn all(mut reader: Reader) -> String {
@@ -295,6 +315,18 @@ mod tests {
         let text = all(from(&source, &[("from", "1"), ("follow", "false")])).await;
         assert!(text.contains(r#""to":5"#), "{text}");
         assert_eq!(text.lines().count(), 1, "nothing is kept: {text}");
+    }
+
+    #[test]
+    fn a_cursor_of_another_store_is_refused_and_not_waited_for() {
+        for query in [("from", "5"), ("after", "4"), ("after", "18446744073709551615")] {
+            let refused = ask(&[query], &[]).unwrap_err();
+            assert!(refused.to_string().contains("the newest is 3"), "{query:?}: {refused}");
+        }
+        assert!(ask(&[], &[("last-event-id", "4")]).is_err());
+        for query in [("from", "4"), ("after", "3")] {
+            assert!(ask(&[query], &[]).is_ok(), "{query:?} begins with the next line");
+        }
     }
 
     #[tokio::test]

@@ -4,14 +4,13 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use devicebound::hub::{Authentication, DeviceKey, DeviceRecord, Section, TwinUpdate};
-use devicebound::time::Instant;
+use devicebound::hub::{Authentication, Section, TwinUpdate};
 use serde_json::{Map, Value, json};
 
 use super::identity::{Moments, kind_of, status};
-use super::{ApiError, Code, Service, Shared, client_id, find, header, json_body, json_with_etag};
+use super::{ApiError, Code, Service, Shared, client_id, find, header, json_object, json_with_etag, look_up};
 use crate::backlog::Change;
-use crate::worker::Core;
+use crate::scan::Seen;
 
 /// PATCH merges, PUT puts in place of what was there; a section that the body does not have stays.
 #[derive(Clone, Copy)]
@@ -73,11 +72,9 @@ pub(super) async fn replace_module(
 impl Service {
     async fn twin(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
-        let shown = self.engine.at(&client_id, move |core, now| {
-            let key = find(core, &id)?;
-            let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
-            Ok(json_with_etag(to_json(core, now, key, record)))
-        });
+        let shown = self
+            .engine
+            .at(&client_id, move |core, now| Ok(json_with_etag(to_json(look_up(core, now, &id)?))));
         shown.await
     }
 
@@ -88,7 +85,7 @@ impl Service {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Response, ApiError> {
-        let body = json_body(body)?;
+        let body = json_object(body)?;
         let update = update_of(&body, manner, header(headers, "if-match").and_then(if_match))?;
         let id = client_id.clone();
         let updated = self.engine.at(&client_id, move |core, now| {
@@ -110,8 +107,13 @@ pub(super) fn update_of(
     manner: Manner,
     if_match: Option<String>,
 ) -> Result<TwinUpdate, ApiError> {
+    let desired = match body.get("properties") {
+        None => None,
+        Some(Value::Object(properties)) => properties.get("desired"),
+        Some(_) => return Err(ApiError::new(Code::ArgumentInvalid, "properties is a JSON object")),
+    };
     Ok(TwinUpdate {
-        desired: section(body.pointer("/properties/desired"), "properties.desired", manner)?,
+        desired: section(desired, "properties.desired", manner)?,
         tags: section(body.get("tags"), "tags", manner)?,
         if_match,
     })
@@ -142,9 +144,10 @@ pub(super) fn if_match(header: &str) -> Option<String> {
 }
 
 /// The twin as the service sees it.
-pub(super) fn to_json(core: &Core, now: Instant, key: DeviceKey, record: &DeviceRecord) -> Value {
+pub(super) fn to_json(seen: Seen<'_>) -> Value {
+    let record = seen.record;
     let (identity, twin) = (&record.identity, record.twin());
-    let moments = Moments::of(core, now, key, record);
+    let moments = Moments::of(seen);
     let thumbprints = match &identity.authentication {
         Authentication::SelfSigned { primary, secondary } => (Some(primary), secondary.as_ref()),
         Authentication::Sas { .. } | Authentication::CertificateAuthority => (None, None),

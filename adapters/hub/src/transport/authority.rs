@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::Failure;
 use crate::state::{Secrecy, StateDir};
@@ -105,7 +105,9 @@ pub(super) fn lasting(life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.not_before = now - BACKDATED;
-    params.not_after = now + life;
+    // No certificate is good for longer (RFC 5280 §4.1.2.5).
+    let end = time::Duration::try_from(life).ok().and_then(|life| now.checked_add(life));
+    params.not_after = end.unwrap_or_else(|| PrimitiveDateTime::MAX.assume_utc());
     params
 }
 

@@ -26,7 +26,10 @@ const MESSAGE_MAX: usize = 512 * 1024;
 /// Longest frame sent, so that a copy of it is no burden.
 const FRAME_MAX: usize = 64 * 1024;
 
-/// Answers the upgrade and gives `serve` the bytes; 400 for a client that does not ask for MQTT.
+/// Why a client that does not ask for MQTT is refused.
+pub const REFUSAL: &str = "this path speaks MQTT 3.1.1: ask for the WebSocket subprotocol `mqtt`; this hub has no AMQP: send cloud-to-device messages with POST /devices/{id}/messages/deviceBound\n";
+
+/// Answers the upgrade and gives `serve` the bytes; 400 with [`REFUSAL`] for a client that does not ask for MQTT.
 ///
 /// The service SDKs' AMQP over WebSocket comes to the very same path, with the subprotocol `AMQPWSB10`.
 pub fn accept<F>(
@@ -39,8 +42,7 @@ where
     let is_mqtt =
         |name: &&axum::http::HeaderValue| name.as_bytes().eq_ignore_ascii_case(SUBPROTOCOL.as_bytes());
     let Some(selected) = upgrade.requested_protocols().find(is_mqtt).cloned() else {
-        let advice = "this path speaks MQTT 3.1.1: ask for the WebSocket subprotocol `mqtt`\n";
-        return (StatusCode::BAD_REQUEST, advice).into_response();
+        return (StatusCode::BAD_REQUEST, REFUSAL).into_response();
     };
     // Echoed as the client wrote it: some compare it with what they sent.
     upgrade.set_selected_protocol(selected);

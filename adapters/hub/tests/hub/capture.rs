@@ -285,6 +285,35 @@ fn tls_and_other_protocols_are_named_and_not_taken_for_mqtt() {
 }
 
 #[test]
+fn what_follows_bytes_that_are_no_mqtt_is_not_kept() {
+    let mut conversation = Conversation::from_the_start("device");
+    let mut lines = Vec::new();
+    let chunk = vec![0xff; 64 * 1024];
+    for sender in [Sender::Device, Sender::Hub] {
+        // 256 MiB: kept and copied with each chunk, they would be 512 GiB of copies.
+        for _ in 0..4096 {
+            conversation.received(None, sender, &chunk, &mut |line| lines.push(line.to_owned()));
+        }
+    }
+    assert!(lines.len() < 10, "{lines:?}");
+}
+
+#[test]
+fn a_large_packet_in_small_segments_is_not_copied_with_each_of_them() {
+    let mut conversation = Conversation::from_the_start("device");
+    let mut lines = Vec::new();
+    let mut hear = |sender, bytes: &[u8]| {
+        conversation.received(None, sender, bytes, &mut |line| lines.push(line.to_owned()));
+    };
+    // The hub of a capture may be any broker: a PUBLISH of 64 MiB, 512 bytes at a time.
+    hear(Sender::Hub, &[0x30, 0x80, 0x80, 0x80, 0x20, 0, 1, b'a']);
+    for _ in 0..(64 * 1024 * 1024 - 3_usize).div_ceil(512) {
+        hear(Sender::Hub, &[b'x'; 512]);
+    }
+    assert!(lines.iter().any(|line| line.contains("PUBLISH") || line.contains("xxx")), "{lines:?}");
+}
+
+#[test]
 fn a_refusal_of_the_captured_hub_is_told_with_what_to_look_for() {
     let mut capture = Capture::new();
     let mut refused = Vec::new();

@@ -122,6 +122,16 @@ async fn a_message_is_received_under_a_lock_and_completed() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn whoever_asks_for_headers_alone_takes_no_message() {
+    let client = Client::start();
+    client.queue("m1").await;
+    let asked = client.own(Method::HEAD, "deviceBound").await;
+    assert_eq!(asked.status, StatusCode::METHOD_NOT_ALLOWED);
+    let message = client.own(Method::GET, "deviceBound").await;
+    assert_eq!(message.header("iothub-messageid"), "m1");
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_message_can_be_abandoned_and_rejected() {
     let client = Client::start();
     client.queue("m1").await;

@@ -97,3 +97,15 @@ async fn a_batch_has_at_most_64_reports() {
     assert_eq!(client.end_batch("DELETE", &lock).await, StatusCode::NO_CONTENT);
     assert_eq!(client.batch().await.0.len(), 6);
 }
+
+#[tokio::test(flavor = "local")]
+async fn the_path_of_feedback_is_known_in_lower_case_too() {
+    let client = Client::start();
+    client.purge_one("m1").await;
+    let lower = FEEDBACK.to_lowercase();
+    let (status, headers, reports) = client.exchange("service", "GET", &lower, &[], Value::Null).await;
+    assert_eq!((status, reports.as_array().map(Vec::len)), (StatusCode::OK, Some(1)));
+    let lock = headers["etag"].to_str().unwrap().trim_matches('"').to_owned();
+    let (status, _) = client.ask("DELETE", &format!("{lower}/{lock}"), &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+}

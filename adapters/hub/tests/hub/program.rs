@@ -15,9 +15,14 @@ struct RunningHub {
 
 impl RunningHub {
     fn start(state: &Path) -> Self {
+        Self::start_with(state, &[])
+    }
+
+    fn start_with(state: &Path, arguments: &[&str]) -> Self {
         let mut child = devicebound()
             .args(["hub", "--json", "--listen", "127.0.0.1", "--port", "0", "--https-port", "0", "--state"])
             .arg(state)
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -157,6 +162,10 @@ fn each_complaint_names_the_cause_and_the_next_step() {
     assert!(unknown.contains("DeviceNotFound") && unknown.contains("device add"), "{unknown}");
     let offline = complaint(&tool(state, &["method", "invoke", "demo", "reboot"]));
     assert!(offline.contains("DeviceNotOnline") && offline.contains("$iothub/methods/POST/#"), "{offline}");
+    let modules = complaint(&tool(state, &["c2d", "send", "demo/m", "hi"]));
+    assert!(modules.contains("modules have no cloud-to-device messages"), "{modules}");
+    let ttl = devicebound().args(["c2d", "send", "demo", "hi", "--ttl", "3d"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&ttl.stderr).contains("1s to 2d"), "{ttl:?}");
     let not_json = complaint(&tool(state, &["twin", "set", "demo", "desired", "{interval:5}"]));
     assert!(not_json.contains("not JSON") && not_json.contains("single quotes"), "{not_json}");
 
@@ -187,6 +196,49 @@ fn each_complaint_names_the_cause_and_the_next_step() {
         https,
     ]);
     assert!(untrusted.contains("--ca FILE"), "{untrusted}");
+}
+
+#[test]
+fn a_token_for_the_service_api_opens_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = RunningHub::start(folder.path());
+    let token = printed(&tool(folder.path(), &["sas", "--service", "--ttl", "5m"]));
+    let token = token.trim();
+    assert!(token.contains("&skn=iothubowner"), "{token}");
+    let certificate = ureq::tls::Certificate::from_pem(&std::fs::read(hub.text("ca")).unwrap()).unwrap();
+    let roots = ureq::tls::RootCerts::new_with_certs(&[certificate]);
+    let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();
+    let agent =
+        ureq::Agent::new_with_config(ureq::Agent::config_builder().tls_config(tls).proxy(None).build());
+    let url = format!("https://{}/devices?api-version=2021-04-12", hub.text("https"));
+    let status = agent.get(url).header("Authorization", token).call().unwrap().status();
+    assert_eq!(status.as_u16(), 200);
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_who_reads_the_front_alone_is_told_of_a_broken_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
+    let _hub = RunningHub::start(state);
+    printed(&tool(state, &["c2d", "send", "demo", "hi", "--ack", "full"]));
+    printed(&tool(state, &["c2d", "purge", "demo"]));
+    for arguments in [&["device", "show", "demo"][..], &["device", "list"], &["c2d", "feedback"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = devicebound().args(arguments).arg("--state").arg(state).stdout(writer).output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_certificate_is_good_for_as_long_as_there_are_dates() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = tool(
+        folder.path(),
+        &["cert", "device", "pump", "--life", "99999999d", "--out", folder.path().to_str().unwrap()],
+    );
+    assert!(printed(&made).contains("pump.pem"));
 }
 
 #[test]
@@ -243,8 +295,39 @@ fn what_happened_can_be_watched_and_explained() {
     std::fs::write(&bytes, "> 34 05 00 01 61 00 01\n").unwrap();
     let told = printed(&devicebound().args(["explain", "--hex"]).arg(&bytes).output().unwrap());
     assert!(told.contains("HUB-D2C-QOS2") && told.contains("bytes: 34"), "{told}");
+    for nothing in [&["explain", "--hex"][..], &["explain"]] {
+        let empty = state.join("empty");
+        std::fs::write(&empty, "").unwrap();
+        let told = complaint(&devicebound().args(nothing).arg(&empty).output().unwrap());
+        assert!(told.contains("tcpdump") && told.contains("--hex"), "{told}");
+    }
     let wrong = complaint(&devicebound().args(["explain", "HUB-D2C"]).output().unwrap());
     assert!(wrong.contains("did you mean") && wrong.contains("HUB-D2C-SIZE"), "{wrong}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_used_of_the_daily_quota_outlives_the_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, file) = (folder.path(), folder.path().join("quota.json"));
+    let used = || serde_json::from_slice::<Value>(&std::fs::read(&file).unwrap()).unwrap();
+    for messages in [1, 2] {
+        let hub = RunningHub::start_with(state, &["--tier", "F1"]);
+        printed(&tool(state, &["c2d", "send", "demo", "hello"]));
+        hub.stop();
+        assert_eq!(used()["messages"], messages);
+    }
+    let mut all = used();
+    all["messages"] = 8000.into();
+    std::fs::write(&file, all.to_string()).unwrap();
+    let hub = RunningHub::start_with(state, &["--tier", "F1"]);
+    let refused = complaint(&tool(state, &["c2d", "send", "demo", "one more"]));
+    assert!(refused.contains("QuotaExceeded"), "{refused}");
+    hub.stop();
+
+    std::fs::write(&file, "[]").unwrap();
+    let damaged = complaint(&tool(state, &["hub", "--tier", "F1", "--port", "0", "--https-port", "0"]));
+    assert!(damaged.contains("quota.json holds no count") && damaged.contains("remove it"), "{damaged}");
 }
 
 #[test]

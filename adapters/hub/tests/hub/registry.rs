@@ -95,6 +95,44 @@ async fn pages_go_on_where_the_last_one_ended() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_page_of_large_twins_ends_early_and_nothing_is_left_out() {
+    let client = with_devices(0).await;
+    let text: Vec<String> = (0..7).map(|_| "x".repeat(4000)).collect();
+    // 300 twins of 28 KB are more than the 8 MiB of a page.
+    for begin in [0, 100, 200] {
+        let entry = |number: usize| {
+            let desired = json!({"a": text[0], "b": text[1], "c": text[2], "d": text[3], "e": text[4], "f": text[5], "g": text[6]});
+            json!({"id": format!("large{number:03}"), "importMode": "create", "properties": {"desired": desired}})
+        };
+        for entries in (begin..begin + 100).collect::<Vec<_>>().chunks(25) {
+            let (status, body) = client
+                .ask("POST", "/devices", &[], entries.iter().map(|number| entry(*number)).collect())
+                .await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+        }
+    }
+    let (mut found, mut pages, mut token) = (Vec::new(), 0, String::new());
+    loop {
+        let headers = [("x-ms-max-item-count", "1000"), ("x-ms-continuation", token.as_str())];
+        let (_, next, rows) =
+            client.query("SELECT * FROM devices WHERE STARTSWITH(deviceId, 'large')", &headers).await;
+        assert!(
+            rows.to_string().len() <= 8 * 1024 * 1024 + 64 * 1024,
+            "a page of {} bytes",
+            rows.to_string().len()
+        );
+        found.extend(ids(&rows));
+        pages += 1;
+        match next {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    assert_eq!(found, (0..300).map(|number| format!("large{number:03}")).collect::<Vec<_>>());
+    assert!(pages > 1);
+}
+
+#[tokio::test(flavor = "local")]
 async fn twins_are_counted_by_groups() {
     let client = with_devices(5).await;
     let (_, _, rows) =
@@ -163,6 +201,8 @@ async fn a_bulk_request_that_cannot_be_meant_changes_nothing() {
         json!([{"id": "a"}, {}]),
         json!([{"id": "a"}, {"id": "b", "importMode": "upsert"}]),
         json!([{"id": "a"}, {"id": "b/c"}]),
+        json!([{"id": "a"}, {"id": "b", "importMode": 7}]),
+        json!([{"id": "a"}, 7]),
         json!([{"id": "a"}, {"id": "b", "importMode": "deleteIfMatchETag"}]),
     ] {
         let (status, answer) = client.ask("POST", "/devices", &[], body.clone()).await;

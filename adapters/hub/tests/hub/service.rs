@@ -68,6 +68,17 @@ async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
             json!({"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "xyz"}}}),
             "hex",
         ),
+        (json!([]), "JSON object"),
+        (json!("new"), "JSON object"),
+        (json!({"deviceId": 5}), "deviceId is a text"),
+        (json!({"status": true}), "status is a text"),
+        (json!({"statusReason": ["stolen"]}), "statusReason is a text"),
+        (json!({"statusReason": "x".repeat(129)}), "128 characters"),
+        (json!({"authentication": "sas"}), "authentication is an object"),
+        (
+            json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": 1}}}),
+            "primaryKey is a text",
+        ),
     ] {
         let (status, answer) = client.ask("PUT", "/devices/new", &[], body.clone()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
@@ -118,8 +129,10 @@ async fn a_twin_is_changed_by_those_who_have_read_it() {
     assert_eq!((&desired["mode"], &desired["$version"]), (&json!("eco"), &json!(3)));
     assert_eq!(desired.get("interval"), None);
     assert_eq!(replaced["tags"], json!({"site": "north"}));
-    let (status, _) = client.ask("PATCH", "/twins/demo", &[], json!({"properties": {"desired": 1}})).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
+    for body in [json!({"properties": {"desired": 1}}), json!({"properties": 1}), json!([])] {
+        let (status, answer) = client.ask("PATCH", "/twins/demo", &[], body.clone()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {answer}");
+    }
 }
 
 #[tokio::test(flavor = "local")]
@@ -194,7 +207,38 @@ async fn nothing_is_answered_for_that_could_not_be_stored() {
 #[tokio::test(flavor = "local")]
 async fn an_unknown_path_is_said_to_be_one() {
     let client = Client::start();
-    let (status, body) = client.ask("GET", "/jobs/v2", &[], Value::Null).await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
-    assert!(message(&body).contains("/jobs/v2"), "{body}");
+    for (method, path, said) in [
+        ("GET", "/no/such", "GET /no/such is not part"),
+        ("GET", "/jobs/v2/create", "jobs"),
+        ("POST", "/configurations/testQueries", "automatic configurations"),
+        ("GET", "/digitaltwins/demo", "/twins/{id}"),
+        ("POST", "/digitaltwins/demo/commands/reboot", "/twins/{id}/methods"),
+        ("POST", "/devices/demo/files", "file upload"),
+        ("POST", "/devices/demo/modules/m/messages/deviceBound", "modules have no cloud-to-device messages"),
+        ("POST", "/devices/keys/regenerate", "PUT /devices/{id}"),
+        ("POST", "/devices/demo/applyConfigurationContent", "IoT Edge"),
+    ] {
+        let (status, headers, body) = client.exchange("iothubowner", method, path, &[], Value::Null).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(headers["iothub-errorcode"], "ResourceNotFound");
+        assert!(message(&body).contains(said), "{path}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_path_of_a_device_may_hold_every_character_of_an_id() {
+    let client = Client::start();
+    let id = "a-:.+%_#*?!(),=@;$'Z";
+    let path = "a-:.+%25_%23*%3F!(),=@;$'Z";
+    let (status, made) = client.ask("PUT", &format!("/devices/{path}"), &[], json!({"deviceId": id})).await;
+    assert_eq!((status, &made["deviceId"]), (StatusCode::OK, &json!(id)), "{made}");
+    let module = format!("/devices/{path}/modules/{path}");
+    let (_, made) = client.ask("PUT", &module, &[], json!({})).await;
+    assert_eq!((&made["deviceId"], &made["moduleId"]), (&json!(id), &json!(id)));
+    let (_, twin) = client.ask("GET", &format!("/twins/{path}/modules/{path}"), &[], Value::Null).await;
+    assert_eq!((&twin["deviceId"], &twin["moduleId"]), (&json!(id), &json!(id)));
+    let (status, _) = client.ask("GET", &format!("/devices/{}", path.to_lowercase()), &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "ids are case-sensitive");
+    let (status, _) = client.ask("DELETE", &format!("/devices/{path}"), &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
 }

@@ -11,7 +11,7 @@ use devicebound_hub::state::StateDir;
 use devicebound_hub::store::Store as _;
 use devicebound_hub::transport::device_certs::{self, DeviceAuthorities};
 use devicebound_hub::transport::{certs, tls};
-use devicebound_hub::view::View;
+use devicebound_hub::view::{Format, View};
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -41,6 +41,10 @@ struct Sockets {
 
 impl Sockets {
     async fn start(prepare: impl FnOnce(&TestStore)) -> Self {
+        Self::start_with(View::default(), prepare).await
+    }
+
+    async fn start_with(view: View, prepare: impl FnOnce(&TestStore)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         let certificates = certs::load_or_make(&state, &[]).unwrap();
@@ -54,7 +58,7 @@ impl Sockets {
             Vec::new(),
             Box::new(store.clone()),
             tls::server_config(certificates).unwrap(),
-            View::default(),
+            view,
             2,
         )
         .unwrap()
@@ -267,6 +271,19 @@ async fn a_text_frame_ends_the_connection_with_its_rule() {
     }
     let operation = hub.engine.operations.log.wait_after(0).await;
     assert!(operation.line.contains("MQTT-6.0.0-1"), "{}", operation.line);
+}
+
+#[tokio::test]
+async fn the_view_tells_who_asks_the_wrong_thing_of_the_https_port() {
+    let (view, lines) = View::lines(Format::Text);
+    let hub = Sockets::start_with(view, |_| {}).await;
+    let _ = hub.upgrade("/$iothub/websocket", "AMQPWSB10").await;
+    let mut socket = hub.dial(hub.https, hub.client(rustls::ALL_VERSIONS, None)).await;
+    socket.write_all(&connect()).await.unwrap();
+    let told = tokio::task::spawn_blocking(move || [lines.recv().unwrap(), lines.recv().unwrap()]);
+    let [web_socket, mqtt] = told.await.unwrap();
+    assert!(web_socket.contains("subprotocol `mqtt`") && web_socket.contains("no AMQP"), "{web_socket}");
+    assert!(mqtt.contains("no HTTP request") && mqtt.contains("8883"), "{mqtt}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use super::super::hub::Ready;
 use super::REPORT;
 use super::backend::Backend;
 use crate::Failure;
+use crate::cli::say;
 
 /// How long anything may take that should happen at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,25 +42,25 @@ impl Stage {
 
     pub(super) fn chapter(&mut self, title: &str) {
         self.show();
-        println!("\n━━ {title}");
+        say(format_args!("\n━━ {title}"));
     }
 
     /// A row of the dialect begins.
     pub(super) fn row(&mut self, title: &str) {
         self.show();
-        println!("\n── {title}");
+        say(format_args!("\n── {title}"));
     }
 
     /// What somebody does.
     pub(super) fn say(&mut self, text: &str) {
         self.show();
-        println!("   {text}");
+        say(format_args!("   {text}"));
     }
 
     /// What was seen to have happened.
     pub(super) fn proved(&mut self, text: &str) {
         self.show();
-        println!(" ✓ {text}");
+        say(format_args!(" ✓ {text}"));
         self.proved += 1;
     }
 
@@ -109,8 +110,8 @@ impl Stage {
     pub(super) fn finish(&mut self) {
         self.show();
         let seconds = self.begun.elapsed().as_secs_f32();
-        println!("\nAll of it happened: {} things seen in {seconds:.1} s.", self.proved);
-        println!("Run a hub of your own: devicebound hub (or: cargo run --release -- hub)");
+        say(format_args!("\nAll of it happened: {} things seen in {seconds:.1} s.", self.proved));
+        say("Run a hub of your own: devicebound hub (or: cargo run --release -- hub)");
     }
 
     /// Prints what the hub has shown since.
@@ -123,6 +124,6 @@ impl Stage {
 
 fn print(line: &str) {
     for line in line.lines() {
-        println!("     │ {line}");
+        say(format_args!("     │ {line}"));
     }
 }

@@ -4,27 +4,26 @@
 //!  text ─▶ lexer ─▶ parse ─▶ Query ─┬▶ every place where records live: condition, row ─┬▶ one page, in the order of ids
 //!                                   └▶ …                                              ─┘
 //! ```
-//! A page ends with a continuation token, which holds the last client id; so pages stay right while devices come and go.
+//! However many records are looked at for a page, devices are served meanwhile. A page ends with a continuation token, which holds the last client id; so pages stay right while devices come and go.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devicebound::time::Instant;
 use serde_json::{Map, Value, json};
 
 use self::condition::Row as _;
 use self::parse::{Collection, Query, Select, What, parse};
 use self::row::TwinRow;
-use super::{ApiError, Code, Service, Shared, header, json_body};
-use crate::worker::Core;
+use super::{ApiError, Code, Service, Shared, header, json_object};
 
 mod condition;
 mod lexer;
@@ -34,6 +33,8 @@ mod row;
 /// Rows on a page unless `x-ms-max-item-count` says otherwise, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
+/// Bytes of the rows on a page; where twins are so large, the page has fewer rows than were asked for.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Groups that an answer may have; they come on one page.
 const GROUPS_MAX: usize = 1000;
 
@@ -93,12 +94,12 @@ pub(super) async fn query(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let body = json_body(&body)?;
+    let body = json_object(&body)?;
     let text = body.get("query").and_then(Value::as_str);
     let text = text.ok_or_else(|| ApiError::new(Code::ArgumentInvalid, r#"send {"query": "SELECT …"}"#))?;
     let query = Arc::new(parse(text)?);
     if query.is_aggregate() {
-        return Ok(answer(service.groups(query).await?, "Raw", None));
+        return Ok(answer(&service.groups(query).await?, "Raw", None));
     }
     let item_type = if query.select == Select::All { "Twin" } else { "Raw" };
     let cursor = match header(&headers, "x-ms-continuation").filter(|token| !token.is_empty()) {
@@ -106,7 +107,7 @@ pub(super) async fn query(
         None => Cursor::default(),
     };
     let (rows, next) = service.page(query, cursor, page_size(&headers)?).await;
-    Ok(answer(rows, item_type, next))
+    Ok(answer(&rows, item_type, next))
 }
 
 fn page_size(headers: &HeaderMap) -> Result<usize, ApiError> {
@@ -121,9 +122,11 @@ fn page_size(headers: &HeaderMap) -> Result<usize, ApiError> {
     }
 }
 
-fn answer(rows: Vec<Value>, item_type: &'static str, next: Option<Cursor>) -> Response {
-    let mut response = Json(rows).into_response();
+/// `rows` are JSON texts.
+fn answer(rows: &[String], item_type: &'static str, next: Option<Cursor>) -> Response {
+    let mut response = format!("[{}]", rows.join(",")).into_response();
     let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-ms-item-type", HeaderValue::from_static(item_type));
     if let Some(token) = next.and_then(|next| next.to_string().parse().ok()) {
         headers.insert("x-ms-continuation", token);
@@ -131,33 +134,62 @@ fn answer(rows: Vec<Value>, item_type: &'static str, next: Option<Cursor>) -> Re
     response
 }
 
+/// Rows under their client ids, as JSON texts.
+#[derive(Clone, Debug, Default)]
+struct Found {
+    rows: Vec<(String, String)>,
+    bytes: usize,
+}
+
+impl Found {
+    fn push(&mut self, client_id: String, row: String) {
+        self.bytes = self.bytes.saturating_add(row.len());
+        self.rows.push((client_id, row));
+    }
+
+    /// There is more than fits on a page, which is how it is known that there is another one.
+    const fn is_full(&self, most: usize) -> bool {
+        self.rows.len() > most || self.bytes > PAGE_BYTES
+    }
+}
+
 impl Service {
     /// One page of rows, and where the next begins if there is one.
-    async fn page(&self, query: Arc<Query>, cursor: Cursor, size: usize) -> (Vec<Value>, Option<Cursor>) {
+    async fn page(&self, query: Arc<Query>, cursor: Cursor, size: usize) -> (Vec<String>, Option<Cursor>) {
         let left = query.top.map_or(u64::MAX, |top| top.saturating_sub(cursor.sent));
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(size);
-        let after = cursor.after.clone();
-        let found = self.engine.everywhere(move |core, now| {
-            // One more than fits, which tells whether there is another page.
-            let rows = matching(core, now, &query, &after).take(most.saturating_add(1));
-            rows.map(|(id, row)| (id.to_owned(), row.selected(&query.select))).collect::<Vec<_>>()
+        let found = self.engine.look_through(&cursor.after, Found::default(), move |found, seen| {
+            let row = TwinRow::new(seen);
+            if wants(&query, &row) {
+                found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
+            }
+            if found.is_full(most) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let mut found: Vec<(String, Value)> = found.await.into_iter().flatten().collect();
-        found.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let more = found.len() > most;
-        found.truncate(most);
-        let sent = cursor.sent.saturating_add(most as u64);
-        let next = found
-            .last()
-            .filter(|_| more && left > most as u64)
-            .map(|(id, _)| Cursor { after: id.clone(), sent });
-        (found.into_iter().map(|(_, row)| row).collect(), next)
+        let found = found.await;
+        let mut more = found.iter().any(|found| found.is_full(most));
+        let mut rows: Vec<(String, String)> = found.into_iter().flat_map(|found| found.rows).collect();
+        rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+        // A place that was full has more than fits, so that the page ends before what that place left out.
+        let fits = fitting(rows.iter().map(|(_, row)| row.len()), most);
+        more |= fits < rows.len();
+        rows.truncate(fits);
+        let sent = cursor.sent.saturating_add(fits as u64);
+        let goes_on = more && left > fits as u64;
+        let next = rows.last().filter(|_| goes_on).map(|(id, _)| Cursor { after: id.clone(), sent });
+        (rows.into_iter().map(|(_, row)| row).collect(), next)
     }
 
     /// The rows of a query that counts.
-    async fn groups(&self, query: Arc<Query>) -> Result<Vec<Value>, ApiError> {
+    async fn groups(&self, query: Arc<Query>) -> Result<Vec<String>, ApiError> {
         let asked = Arc::clone(&query);
-        let counted = self.engine.everywhere(move |core, now| count(core, now, &asked));
+        let counted = self.engine.look_through("", Groups::new(), move |groups, seen| {
+            let row = TwinRow::new(seen);
+            if wants(&asked, &row) {
+                count(&asked, &row, groups);
+            }
+            // One group too many is enough to refuse the query.
+            if groups.len() > GROUPS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         let mut groups = Groups::new();
         for (key, (values, count)) in counted.await.into_iter().flatten() {
             let group = groups.entry(key).or_insert((values, 0));
@@ -171,30 +203,23 @@ impl Service {
             groups.insert(String::new(), (Vec::new(), 0));
         }
         let top = query.top.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
-        Ok(groups.values().take(top).map(|(values, count)| group_row(&query, values, *count)).collect())
+        let row = |(values, count): &(Vec<Option<Value>>, u64)| group_row(&query, values, *count).to_string();
+        Ok(groups.values().take(top).map(row).collect())
     }
 }
 
 /// For each group, under the JSON of the values that it has in common: these values, and how many twins it has.
 type Groups = BTreeMap<String, (Vec<Option<Value>>, u64)>;
 
-/// Counts the twins that live in one place. One group too many is enough to refuse the query.
-fn count(core: &Core, now: Instant, query: &Query) -> Groups {
-    let mut groups = Groups::new();
-    for (_, row) in matching(core, now, query, "") {
-        let value = |path: &condition::Path| row.value(path).map(|value| value.into_owned());
-        let values: Vec<Option<Value>> = query.group_by.iter().map(value).collect();
-        let key: String = values
-            .iter()
-            .map(|value| value.as_ref().map_or("-,".to_owned(), |value| format!("{value},")))
-            .collect();
-        let group = groups.entry(key).or_insert((values, 0));
-        group.1 = group.1.saturating_add(1);
-        if groups.len() > GROUPS_MAX {
-            break;
-        }
-    }
-    groups
+fn count(query: &Query, row: &TwinRow<'_>, groups: &mut Groups) {
+    let value = |path: &condition::Path| row.value(path).map(|value| value.into_owned());
+    let values: Vec<Option<Value>> = query.group_by.iter().map(value).collect();
+    let key: String = values
+        .iter()
+        .map(|value| value.as_ref().map_or("-,".to_owned(), |value| format!("{value},")))
+        .collect();
+    let group = groups.entry(key).or_insert((values, 0));
+    group.1 = group.1.saturating_add(1);
 }
 
 fn group_row(query: &Query, values: &[Option<Value>], count: u64) -> Value {
@@ -212,20 +237,20 @@ fn group_row(query: &Query, values: &[Option<Value>], count: u64) -> Value {
     Value::Object(items.iter().filter_map(member).collect::<Map<_, _>>())
 }
 
-/// The twins of one place for which the condition holds, behind a client id and in the order of client ids.
-fn matching<'c>(
-    core: &'c Core,
-    now: Instant,
-    query: &'c Query,
-    after: &'c str,
-) -> impl Iterator<Item = (&'c str, TwinRow<'c>)> {
-    core.hub.devices_after(after).filter_map(move |(key, record)| {
-        let is_module = record.identity.identity().module_id().is_some();
-        let row = TwinRow::new(core, now, key, record);
-        let wanted = is_module == (query.from == Collection::Modules)
-            && query.filter.as_ref().is_none_or(|filter| filter.holds(&row) == Some(true));
-        wanted.then(|| (record.identity.client_id(), row))
-    })
+/// Whether the query is about this twin.
+fn wants(query: &Query, row: &TwinRow<'_>) -> bool {
+    row.is_module() == (query.from == Collection::Modules)
+        && query.filter.as_ref().is_none_or(|filter| filter.holds(row) == Some(true))
+}
+
+/// How many rows of these lengths fit on a page: at most so many, and at least one.
+fn fitting(lengths: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut bytes = 0_usize;
+    let fits = |(index, length): &(usize, usize)| {
+        bytes = bytes.saturating_add(*length);
+        *index == 0 || bytes <= PAGE_BYTES
+    };
+    lengths.take(most).enumerate().take_while(fits).count()
 }
 
 #[cfg(test)]
@@ -239,6 +264,15 @@ mod tests {
         for wrong in ["?", "", "bm8=", "WzEsMl0="] {
             assert!(Cursor::read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_page_ends_where_its_rows_or_its_bytes_do() {
+        let fits = |lengths: &[usize], most| fitting(lengths.iter().copied(), most);
+        assert_eq!(fits(&[1, 1, 1], 2), 2);
+        assert_eq!(fits(&[PAGE_BYTES - 1, 1, 1], 3), 2);
+        assert_eq!(fits(&[PAGE_BYTES + 1, 1], 3), 1, "a page without rows would go on for ever");
+        assert_eq!((fits(&[], 3), fits(&[1], 0)), (0, 0));
     }
 
     #[test]

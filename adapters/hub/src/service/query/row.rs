@@ -3,40 +3,39 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use devicebound::hub::{DeviceKey, DeviceRecord};
-use devicebound::time::Instant;
 use serde_json::{Map, Value};
 
 use super::condition::Row;
 use super::parse::{Item, Select, What};
+use crate::scan::Seen;
 use crate::service::identity::{connection_state, status};
 use crate::service::twins;
-use crate::worker::Core;
 
 /// One record. What most conditions ask for is borrowed from it; for the rest the whole twin is written out once.
 pub(super) struct TwinRow<'c> {
-    core: &'c Core,
-    now: Instant,
-    key: DeviceKey,
-    record: &'c DeviceRecord,
+    seen: Seen<'c>,
     whole: OnceCell<Value>,
 }
 
 impl<'c> TwinRow<'c> {
-    pub(super) const fn new(core: &'c Core, now: Instant, key: DeviceKey, record: &'c DeviceRecord) -> Self {
-        Self { core, now, key, record, whole: OnceCell::new() }
+    pub(super) const fn new(seen: Seen<'c>) -> Self {
+        Self { seen, whole: OnceCell::new() }
+    }
+
+    pub(super) fn is_module(&self) -> bool {
+        self.seen.record.identity.identity().module_id().is_some()
     }
 
     fn whole(&self) -> &Value {
-        self.whole.get_or_init(|| twins::to_json(self.core, self.now, self.key, self.record))
+        self.whole.get_or_init(|| twins::to_json(self.seen))
     }
 
-    /// What a row of the answer holds of this twin.
-    pub(super) fn selected(&self, select: &Select) -> Value {
+    /// What a row of the answer holds of this twin, as JSON.
+    pub(super) fn selected(&self, select: &Select) -> String {
         match select {
-            Select::All => self.whole().clone(),
+            Select::All => self.whole().to_string(),
             Select::Items(items) => {
-                Value::Object(items.iter().filter_map(|item| self.member(item)).collect())
+                Value::Object(items.iter().filter_map(|item| self.member(item)).collect()).to_string()
             }
         }
     }
@@ -51,13 +50,14 @@ impl Row for TwinRow<'_> {
     fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
         let (first, rest) = path.split_first()?;
         let is = |name: &str| first.eq_ignore_ascii_case(name);
-        let twin = self.record.twin();
-        let identity = self.record.identity.identity();
+        let record = self.seen.record;
+        let twin = record.twin();
+        let identity = record.identity.identity();
         let own = match rest {
             [] if is("deviceId") => Some(identity.device_id()),
             [] if is("moduleId") => return identity.module_id().map(|id| Cow::Owned(id.into())),
-            [] if is("status") => Some(status(&self.record.identity)),
-            [] if is("connectionState") => Some(connection_state(self.core, self.key)),
+            [] if is("status") => Some(status(&record.identity)),
+            [] if is("connectionState") => Some(connection_state(self.seen)),
             _ => None,
         };
         if let Some(text) = own {
