@@ -327,7 +327,7 @@ impl HubHost {
                 Expired::Call(call, failure) => {
                     self.calls.insert(call, CallResult::Failed(failure));
                 }
-                Expired::DeadLettered(commit) => self.commit(commit),
+                Expired::Unlocked(commit) | Expired::DeadLettered(commit, _) => self.commit(commit),
             }
         }
     }
@@ -410,7 +410,7 @@ impl HubHost {
                         CallResult::Answered { status: answer.status, payload: answer.payload.to_vec() };
                     self.calls.insert(answer.call, result);
                 }
-                Action::Done(_) | Action::TwinRefused(_) => {}
+                Action::Done(_) | Action::TwinRead | Action::TwinRefused(_) => {}
                 Action::Wait(wait) => return Ok(wait),
             }
         }

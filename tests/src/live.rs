@@ -99,7 +99,10 @@ impl LiveHub {
                     }
                 }
                 hub::Action::Commit(commit) => self.hub.committed(commit.device, commit.revision),
-                hub::Action::Answered(_) | hub::Action::Done(_) | hub::Action::TwinRefused(_) => {}
+                hub::Action::Answered(_)
+                | hub::Action::Done(_)
+                | hub::Action::TwinRead
+                | hub::Action::TwinRefused(_) => {}
                 hub::Action::Wait(_) if !self.receipts.is_empty() => self.store(),
                 hub::Action::Wait(hub::Wait::Read { .. }) => break,
                 hub::Action::Wait(wait) => panic!("the hub waits for {wait:?}"),

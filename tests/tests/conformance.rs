@@ -16,7 +16,7 @@ const SOURCES: [&str; 5] = ["core/src", "tests/tests", "adapters/blocking", "ada
 const RUNNERS: [(&str, &str); 4] = [
     ("packets_valid", "vectors_packets::every_valid_case_decodes_to_its_fields"),
     ("packets_invalid", "vectors_packets::every_invalid_case_is_refused_and_nothing_is_taken"),
-    ("sessions", "sessions::every_session_vector_holds_against_the_hub_machine"),
+    ("sessions", "sessions/main::every_session_vector_holds_against_the_hub_machine"),
     ("topics", "vectors_dialect::every_topic_case_gets_its_answer"),
 ];
 

@@ -115,6 +115,22 @@ fn a_clock_that_differs_by_less_than_the_skew_is_borne() {
 }
 
 #[test]
+fn a_live_connection_outlives_its_token_by_the_grace() {
+    let expiry_grace = Duration::from_secs(600);
+    let mut hub = HubHost::new(HubConfig { expiry_grace, ..HubConfig::default() });
+    hub.register(record("dev"));
+    let good = token(&format!("{HOST}/devices/dev"), KEYS[0], None);
+    let link = attempt(&mut hub, "dev", &good).expect("it is welcome");
+    for _minute in 0..69 {
+        hub.receive(link, &[0xC0, 0]);
+        hub.advance(SECOND * 60);
+        assert_eq!(hub.closed(link), None);
+    }
+    hub.advance(SECOND * 60);
+    assert_eq!(hub.closed(link).map(|close| close.rule()), Some(Rule::SasExpired));
+}
+
+#[test]
 fn a_module_shows_its_own_token_or_that_of_its_device() {
     let (of_device, of_module) = (format!("{HOST}/devices/dev"), format!("{HOST}/devices/dev/modules/mod"));
     let mut hub = hub(&["dev", "dev/mod", "other"]);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use devicebound::device::{Message, SendError};
-use devicebound::hub::EnqueueError;
+use devicebound::hub::{CloudMessage, EnqueueError, FeedbackRequest};
 use devicebound::iothub::Subscription;
 use devicebound::packet::{
     Decoded, Packet, Publish, PublishQoS, QoS, Subscribe, TopicFilter, TopicName, decode,
@@ -179,6 +179,15 @@ fn property_values_count_for_the_largest_message() {
 }
 
 #[test]
+fn of_a_system_property_the_value_alone_counts_for_the_largest_message() {
+    let body = vec![b'x'; 262_140];
+    let (hub, close) = publish(qos1(1), "devices/dev/messages/events/%24.mid=abcd", false, &body);
+    assert_eq!((close, hub.telemetry.len()), (None, 1));
+    let (_, close) = publish(qos1(1), "devices/dev/messages/events/%24.mid=abcde", false, &body);
+    assert_eq!(close.map(|close| close.rule()), Some(Rule::MessageSize));
+}
+
+#[test]
 fn a_packet_that_announces_more_than_the_largest_message_closes_on_its_header() {
     let (mut hub, station) = connected();
     let link = station.link.expect("it is connected");
@@ -269,6 +278,93 @@ fn the_topic_of_a_cloud_message_is_percent_encoded_as_the_real_hub_does() {
         publish.topic.as_str(),
         "devices/dev/messages/devicebound/%24.mid=a%20b&%24.to=%2Fdevices%2Fdev%2Fmessages%2Fdevicebound"
     );
+}
+
+fn enqueue(hub: &mut HubHost, message: CloudMessage) -> Result<(), EnqueueError> {
+    let device = hub.device("dev");
+    let (_, commit) = hub.hub.enqueue(hub.now, device, message)?;
+    hub.commit(commit);
+    Ok(())
+}
+
+#[test]
+fn the_bag_of_a_cloud_message_has_the_order_of_the_real_hub_and_each_pair_its_equals_sign() {
+    let (mut hub, mut station) = connected();
+    station.subscribe(&mut hub, Subscription::CloudMessages);
+    let link = station.link.expect("it is connected");
+    let text = |text: &str| Some(text.to_owned());
+    let message = CloudMessage {
+        message_id: text("m"),
+        correlation_id: text("c"),
+        user_id: text("u"),
+        content_type: text("t/p"),
+        content_encoding: text("utf-8"),
+        expiry: Some(hub.unix_time().after(Duration::from_secs(60))),
+        ack: Some(FeedbackRequest::None),
+        properties: vec![("z".to_owned(), text("1")), ("a".to_owned(), None), ("b".to_owned(), text(""))],
+        payload: Vec::new(),
+    };
+    enqueue(&mut hub, message).expect("there is room");
+    let output = hub.take_output(link);
+    let Ok(Decoded::Packet(Packet::Publish(publish))) = decode(&mut output.as_slice(), usize::MAX) else {
+        panic!("a PUBLISH is sent");
+    };
+    let bag = "%24.mid=m&%24.exp=2023-11-14T22%3A14%3A20.000Z&%24.to=%2Fdevices%2Fdev%2Fmessages%2Fdevicebound\
+               &%24.cid=c&%24.uid=u&%24.ct=t%2Fp&%24.ce=utf-8&iothub-ack=none&z=1&a=&b=";
+    assert_eq!(publish.topic.as_str(), format!("devices/dev/messages/devicebound/{bag}"));
+}
+
+#[test]
+fn a_cloud_message_has_at_most_64_kb_with_its_properties() {
+    let mut hub = hub(&["dev"]);
+    let message = |length| CloudMessage {
+        message_id: Some("1234".to_owned()),
+        properties: vec![("abc".to_owned(), Some("d".to_owned()))],
+        payload: vec![b'x'; length],
+        ..CloudMessage::default()
+    };
+    assert_eq!(enqueue(&mut hub, message(65_536 - 8)), Ok(()));
+    assert_eq!(enqueue(&mut hub, message(65_536 - 7)), Err(EnqueueError::TooLarge));
+}
+
+#[test]
+fn a_cloud_message_lives_two_days_at_most_and_one_that_has_expired_is_not_taken() {
+    let mut hub = hub(&["dev"]);
+    let now = hub.unix_time();
+    let until = |expiry| CloudMessage { expiry: Some(expiry), ..CloudMessage::default() };
+    assert_eq!(enqueue(&mut hub, until(now)), Err(EnqueueError::Expired));
+    let day = Duration::from_secs(24 * 3600);
+    enqueue(&mut hub, until(now.after(30 * day))).expect("it is good for less");
+    hub.advance(2 * day - Duration::from_millis(1));
+    assert_eq!(hub.record("dev").waiting().len(), 1);
+    hub.advance(Duration::from_millis(1));
+    assert_eq!(hub.record("dev").waiting().len(), 0);
+}
+
+#[test]
+fn a_module_has_no_cloud_messages() {
+    let mut hub = hub(&["dev", "dev/mod"]);
+    let module = hub.device("dev/mod");
+    let refused = hub.hub.enqueue(hub.now, module, CloudMessage::default());
+    assert_eq!(refused.err(), Some(EnqueueError::UnknownDevice));
+}
+
+#[test]
+fn what_was_unsubscribed_waits_for_the_next_subscription() {
+    let (mut hub, mut station) = connected();
+    station.subscribe(&mut hub, Subscription::CloudMessages);
+    let now = hub.now;
+    station
+        .command(&mut hub, |device, tx| device.unsubscribe(now, Subscription::CloudMessages, tx))
+        .expect("it is connected");
+    send(&mut hub, "m1");
+    station.talk(&mut hub);
+    assert_eq!(delivered(&station.heard), []);
+    station.cut(&mut hub);
+    station.connect(&mut hub);
+    assert_eq!(delivered(&station.take_heard()), [], "the session has forgotten the subscription, too");
+    station.subscribe(&mut hub, Subscription::CloudMessages);
+    assert_eq!(delivered(&station.heard), [("m1", false)]);
 }
 
 #[test]

@@ -485,6 +485,10 @@ fn the_rules_of_method_calls_are_kept() {
     for bad in [
         MethodRequest { name: String::new(), ..good.clone() },
         MethodRequest { name: "a/b".to_owned(), ..good.clone() },
+        MethodRequest { name: "a b".to_owned(), ..good.clone() },
+        MethodRequest { name: "ä".to_owned(), ..good.clone() },
+        MethodRequest { name: "a$b".to_owned(), ..good.clone() },
+        MethodRequest { name: "m".repeat(101), ..good.clone() },
         MethodRequest { response_timeout: Duration::from_secs(4), ..good.clone() },
         MethodRequest { response_timeout: Duration::from_secs(301), ..good.clone() },
         MethodRequest { connect_timeout: Duration::from_secs(301), ..good.clone() },

@@ -8,6 +8,7 @@ use devicebound::hub::{
 };
 use devicebound::iothub::Subscription;
 use devicebound::limits::{CLOUD_MESSAGE_LOCK, CLOUD_MESSAGE_TTL};
+use devicebound::packet::{PacketId, QoS, Subscribe, TopicFilter};
 use devicebound_tests::fixtures::{config, connected, hub, patch_desired, send};
 use devicebound_tests::hub_host::{HubHost, START, StoreMode};
 use devicebound_tests::station::{Heard, Station};
@@ -236,6 +237,7 @@ fn end_one(hub: &mut HubHost, outcome: Outcome) {
         Outcome::Expired => return hub.advance(CLOUD_MESSAGE_TTL),
     };
     hub.commit(commit.expect("it is locked"));
+    hub.wake(hub.now);
 }
 
 #[test]
@@ -274,6 +276,14 @@ fn a_puback_is_a_success_and_so_is_a_delivery_at_qos_0() {
         .command(&mut hub, |device, tx| device.complete(delivery, tx))
         .expect("it was delivered on this connection");
     assert_eq!(outcomes(&mut hub), [("m".to_owned(), Outcome::Success)]);
+
+    let link = station.link.expect("it is connected");
+    let filter = TopicFilter::new("devices/dev/messages/devicebound/#").expect("it is a filter");
+    let mut bytes = Vec::new();
+    Subscribe::encode(PacketId::MIN, &[(filter, QoS::AtMostOnce)], &mut bytes).expect("it is short");
+    hub.receive(link, &bytes);
+    send_for(&mut hub, "n", FeedbackRequest::Full).expect("there is room");
+    assert_eq!(outcomes(&mut hub), [("n".to_owned(), Outcome::Success)], "nobody waits for a PUBACK");
 }
 
 #[test]

@@ -192,6 +192,11 @@ fn when_the_day_is_used_up_connections_end_until_midnight() {
     let last = station.telemetry(&mut hub, Message::new(b"one more"));
     assert_eq!(hub.closes.last().map(|close| close.reason()), Some(CloseReason::Ended(Rule::QuotaExceeded)));
     assert_eq!(message(&mut hub, "dev"), Err(EnqueueError::Tier(TierError::QuotaExceeded)));
+    let used = hub.hub.usage().expect("it has a tier");
+    hub.restart();
+    hub.hub.set_usage(used);
+    assert_eq!(message(&mut hub, "dev"), Err(EnqueueError::Tier(TierError::QuotaExceeded)));
+    station.talk(&mut hub);
     advance(&mut hub, &mut [&mut station], SECOND * 60);
     assert_eq!(
         hub.closes.last().map(|close| close.reason()),

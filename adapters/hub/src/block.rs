@@ -3,6 +3,7 @@
 //! ```text
 //! block   = *( sender / message )
 //! sender  = 0x00 device-id module-id generation-id auth-type model-id     ; the next sender has the next number, from 0
+//! auth-type = [ scope "/" ] type                                          ; without a scope, it is the sender's own
 //! message = flags number enqueued [ retain-property ] bag body            ; flags: 1, | 2 a will, | 4 with retain-property
 //! ```
 //! Texts and bodies have a length of four bytes in front; `number` has four bytes, `enqueued`, milliseconds since 1970,

@@ -1,6 +1,7 @@
 //! Lines with numbers, which the service API serves as streams: bounded, in memory, in order.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,7 +15,12 @@ pub struct EventLog {
     bytes_max: usize,
     kept: Mutex<Kept>,
     grown: Notify,
+    followers: AtomicUsize,
 }
+
+/// Somebody who follows a log, until this is dropped.
+#[derive(Debug)]
+pub struct Follower(Arc<EventLog>);
 
 /// One line as a reader gets it.
 #[derive(Clone, Debug)]
@@ -46,7 +52,26 @@ impl EventLog {
     /// A log that keeps at most so many lines and bytes; older lines give way.
     #[must_use]
     pub fn new(lines_max: usize, bytes_max: usize) -> Self {
-        Self { lines_max, bytes_max, kept: Mutex::default(), grown: Notify::new() }
+        Self {
+            lines_max,
+            bytes_max,
+            kept: Mutex::default(),
+            grown: Notify::new(),
+            followers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Somebody follows the log from now on.
+    #[must_use]
+    pub fn follow(self: &Arc<Self>) -> Follower {
+        self.followers.fetch_add(1, Ordering::Relaxed);
+        Follower(Arc::clone(self))
+    }
+
+    /// Whether somebody follows the log.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.followers.load(Ordering::Relaxed) > 0
     }
 
     /// Appends a line; `line` makes its text once its number is known.
@@ -94,6 +119,12 @@ impl EventLog {
     }
 }
 
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +155,16 @@ mod tests {
             assert_eq!(&*log.after(0).unwrap().line, "two");
             assert_eq!((log.after(0).unwrap().cursor, log.newest()), (2, 3));
         }
+    }
+
+    #[test]
+    fn a_log_is_followed_until_the_last_who_follows_it_is_gone() {
+        let log = Arc::new(log(&[]));
+        let (first, second) = (log.follow(), log.follow());
+        drop(first);
+        assert!(log.is_followed());
+        drop(second);
+        assert!(!log.is_followed());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devicebound::hub::{Authentication, DeviceRecord};
+use devicebound::hub::{Authentication, Credential, DeviceRecord};
 use devicebound::iothub::{PropertyBag, SystemProperty};
 use devicebound::time::UnixTime;
 use serde_json::{Map, Value, json};
@@ -30,20 +30,37 @@ pub struct SenderFields<'b> {
     /// The module, if it is one.
     pub module_id: Option<&'b str>,
     generation_id: &'b str,
-    /// `sas` or `x509`.
+    /// `sas` or `x509`, and in front of it, with a slash, whose credential it was where it was not the sender's own: `hub`
+    /// or `device`.
     auth_type: &'b str,
     model_id: Option<&'b str>,
 }
 
 impl Sender {
-    /// The sender behind a record.
+    /// The sender behind a record, by what the registry knows it by.
     #[must_use]
     pub fn of(record: &DeviceRecord) -> Self {
-        let identity = record.identity.identity();
         let auth_type = match record.identity.authentication {
             Authentication::Sas { .. } => "sas",
             Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => "x509",
         };
+        Self::by(record, auth_type)
+    }
+
+    /// The sender behind a connection, by what that proved itself with.
+    #[must_use]
+    pub fn of_connection(record: &DeviceRecord, credential: Credential) -> Self {
+        let auth_type = match credential {
+            Credential::Other => "hub/sas",
+            Credential::DeviceKey(_) => "device/sas",
+            Credential::Key(_) => "sas",
+            Credential::Thumbprint(_) | Credential::CertificateAuthority => "x509",
+        };
+        Self::by(record, auth_type)
+    }
+
+    fn by(record: &DeviceRecord, auth_type: &str) -> Self {
+        let identity = record.identity.identity();
         Self::new(&SenderFields {
             device_id: identity.device_id(),
             module_id: identity.module_id(),
@@ -102,8 +119,8 @@ impl<'b> SenderFields<'b> {
 
     /// JSON text, as Azure writes it.
     fn auth_method(&self) -> String {
-        let scope = if self.module_id.is_some() { "module" } else { "device" };
-        let auth_type = self.auth_type;
+        let own = if self.module_id.is_some() { "module" } else { "device" };
+        let (scope, auth_type) = self.auth_type.split_once('/').unwrap_or((own, self.auth_type));
         format!(
             r#"{{"scope":"{scope}","type":"{auth_type}","issuer":"iothub","acceptingIpFilterRule":null}}"#
         )
@@ -183,6 +200,9 @@ impl<'b> Message<'b> {
 
 #[cfg(test)]
 mod tests {
+    use devicebound::hub::{DeviceIdentity, Place};
+    use devicebound::iothub::sas::SymmetricKey;
+
     use super::*;
 
     fn line(bag: &str) -> Value {
@@ -220,6 +240,55 @@ mod tests {
         let line = line("$.cdid=other&$.cmid=module");
         assert_eq!(line["systemProperties"]["iothub-connection-device-id"], "demo");
         assert!(line["systemProperties"].get("iothub-connection-module-id").is_none());
+    }
+
+    #[test]
+    fn the_way_that_a_sender_proved_itself_is_stamped_as_azure_writes_it() {
+        let key = || SymmetricKey::from_bytes(&[7; 32]);
+        let record = |client_id| {
+            let authentication = Authentication::Sas { primary: key(), secondary: key() };
+            DeviceRecord::new(DeviceIdentity::new(client_id, "1".to_owned(), authentication).unwrap())
+        };
+        for (client_id, credential, scope, auth_type) in [
+            ("a", Credential::Key(Place::Secondary), "device", "sas"),
+            ("a", Credential::Thumbprint(Place::Primary), "device", "x509"),
+            ("a", Credential::CertificateAuthority, "device", "x509"),
+            ("a", Credential::Other, "hub", "sas"),
+            ("a/b", Credential::Key(Place::Primary), "module", "sas"),
+            ("a/b", Credential::DeviceKey(Place::Primary), "device", "sas"),
+            ("a/b", Credential::Other, "hub", "sas"),
+        ] {
+            let sender = Sender::of_connection(&record(client_id), credential);
+            let method: Value = serde_json::from_str(&sender.auth_method()).unwrap();
+            let expected =
+                json!({"scope": scope, "type": auth_type, "issuer": "iothub", "acceptingIpFilterRule": null});
+            assert_eq!(method, expected, "{client_id} {credential:?}");
+        }
+    }
+
+    #[test]
+    fn the_model_is_stamped_and_cannot_be_claimed() {
+        let of = |model_id| {
+            let sender = SenderFields {
+                device_id: "d",
+                module_id: None,
+                generation_id: "1",
+                auth_type: "sas",
+                model_id,
+            };
+            let message = Message {
+                sender,
+                enqueued: UnixTime::from_secs(0),
+                bag: PropertyBag::parse("dt-dataschema=claimed&iothub-message-source=claimed").unwrap(),
+                retain_property: None,
+                is_will: false,
+                body: &[],
+            };
+            serde_json::from_str::<Value>(&message.to_line(1)).unwrap()["systemProperties"].take()
+        };
+        assert_eq!(of(Some("dtmi:a;1"))["dt-dataschema"], "dtmi:a;1");
+        assert_eq!(of(None).get("dt-dataschema"), None);
+        assert_eq!(of(None)["iothub-message-source"], "Telemetry");
     }
 
     #[test]

@@ -7,21 +7,24 @@
 //! |---|---|---|
 //! | `Connections` | `deviceConnect`, `deviceDisconnect` | connections |
 //! | `DeviceTelemetry` | `ingress`, failures alone | connections |
-//! | `D2CTwinOperations` | `read`, `update`, failures alone | connections |
+//! | `D2CTwinOperations` | `read`, `update`; what went well only while somebody follows | connections |
 //! | `DeviceIdentityOperations` | `create`, `update`, `delete`, `get`, `bulk` | the service API |
 //! | `C2DCommands` | `ingress`, `purge`, `feedback` | the service API |
+//! | `C2DCommands` | `messageExpired`, `messageDeliveryCountExceeded` | queues |
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
 //! | `DirectMethods` | `send` | the service API |
 //! | `TwinQueries` | `query` | the service API |
 //!
-//! What Azure leaves out is added under names of its own: `rule`, `mend` and `bytes`.
+//! `messageDeliveryCountExceeded` is a name of our own: the documents have the event, and an example of the other alone.
+//! Twins that went well are left out where nobody follows, because a device can make any number of them, and what failed
+//! is to be kept. What Azure leaves out is added under names of its own: `rule`, `mend` and `bytes`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use devicebound::Rule;
-use devicebound::hub::TwinRefusal;
+use devicebound::hub::{DeadLetter, FeedbackRequest, Outcome, TwinRefusal};
 use devicebound::session::{Close, CloseReason};
 use serde_json::{Map, Value};
 
@@ -35,6 +38,13 @@ const KEPT_EVENTS: usize = 10_000;
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// So many of the offending bytes are told.
 const OFFENDING_MAX: usize = 64;
+
+const EXPIRED: &str = "the message's time to live was over before the device had completed it";
+const EXPIRED_MEND: &str =
+    "see that the device connects in time and subscribes to its messages, or send with a later expiry";
+const IN_VAIN: &str = "the message was delivered in vain as often as it may be";
+const IN_VAIN_MEND: &str =
+    "see why the device does not complete it, or allow more deliveries: devicebound hub --max-delivery-count";
 
 /// The events that are kept.
 #[derive(Debug)]
@@ -99,6 +109,13 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// A device has read its twin, or changed its reported properties.
+    pub fn twin_answered(&self, sender: &Sender, is_patch: bool) {
+        if self.log.is_followed() {
+            Event::of_twin(sender, &sender.client_id(), is_patch).succeeded().append(&self.log);
+        }
+    }
+
     /// A device's twin request was answered with an error.
     pub fn twin_refused(&self, sender: &Sender, refusal: &TwinRefusal) {
         let TwinRefusal { is_patch, status, rule, .. } = *refusal;
@@ -112,14 +129,32 @@ impl Operations {
             device = client_id,
             "twin request answered with {status}"
         );
-        let (device, module) = split(&client_id);
-        let operation = if is_patch { "update" } else { "read" };
-        let mut event = Event::new("D2CTwinOperations", operation, device, module);
-        event.set("protocol", "Mqtt");
-        event.set("authType", sender.auth_method());
+        let mut event = Event::of_twin(sender, &client_id, is_patch);
         event.set("statusCode", status);
         let description = format!("answered with {status}, {rule}: {}", rule.says());
         event.broke(rule, description).append(&self.log);
+    }
+
+    /// Nobody gets a cloud-to-device message any more.
+    pub fn dead_lettered(&self, device_id: &str, letter: &DeadLetter) {
+        let (operation, description, mend) = if letter.outcome == Outcome::Expired {
+            ("messageExpired", EXPIRED, EXPIRED_MEND)
+        } else {
+            ("messageDeliveryCountExceeded", IN_VAIN, IN_VAIN_MEND)
+        };
+        let message_id = letter.message_id.as_deref().unwrap_or_default();
+        let count = letter.delivery_count;
+        tracing::warn!(event = operation, device = device_id, message_id, count, mend, "{description}");
+        let mut event = Event::new("C2DCommands", operation, device_id, None);
+        event.set("level", "Error");
+        event.set("statusDescription", description);
+        event.set("mend", mend);
+        event.set("messageId", message_id);
+        event.set("messageSizeInBytes", letter.size);
+        event.set("deliveryAcknowledgement", acknowledgement(letter.ack));
+        event.set("deliveryCount", count);
+        event.set("expiryTime", letter.expiry.to_string());
+        event.append(&self.log);
     }
 
     /// The service API did something, or could not.
@@ -178,6 +213,15 @@ impl Event {
         event
     }
 
+    fn of_twin(sender: &Sender, client_id: &str, is_patch: bool) -> Self {
+        let (device, module) = split(client_id);
+        let operation = if is_patch { "update" } else { "read" };
+        let mut event = Self::new("D2CTwinOperations", operation, device, module);
+        event.set("protocol", "Mqtt");
+        event.set("authType", sender.auth_method());
+        event
+    }
+
     fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.fields.insert(name.to_owned(), value.into());
     }
@@ -210,6 +254,16 @@ impl Event {
             self.set("cursor", cursor);
             Value::Object(self.fields).to_string()
         });
+    }
+}
+
+/// As the documents write it in this category.
+const fn acknowledgement(ack: FeedbackRequest) -> &'static str {
+    match ack {
+        FeedbackRequest::None => "None",
+        FeedbackRequest::Positive => "PositiveOnly",
+        FeedbackRequest::Negative => "NegativeOnly",
+        FeedbackRequest::Full => "Full",
     }
 }
 
@@ -253,7 +307,9 @@ fn error_number(rule: Rule) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use devicebound::hub::SequenceNumber;
     use devicebound::packet::ConnectReturnCode;
+    use devicebound::time::UnixTime;
 
     use super::*;
 
@@ -324,6 +380,32 @@ mod tests {
             (Some("DeviceTelemetry"), Some("ingress"))
         );
         assert_eq!(connection["category"], "Connections");
+    }
+
+    #[test]
+    fn a_message_that_expired_is_told_with_what_there_is_to_know_of_it() {
+        let operations = Operations::default();
+        let (enqueued, expiry) = (UnixTime::from_secs(1_700_000_000), UnixTime::from_secs(1_700_003_600));
+        let letter = DeadLetter {
+            sequence: SequenceNumber(7),
+            message_id: None,
+            outcome: Outcome::Expired,
+            enqueued,
+            expiry,
+            ack: FeedbackRequest::Negative,
+            delivery_count: 2,
+            size: 5,
+        };
+        operations.dead_lettered("demo", &letter);
+        let event = event(&operations, 1);
+        for (name, value) in [
+            ("category", "C2DCommands"),
+            ("operationName", "messageExpired"),
+            ("deliveryAcknowledgement", "NegativeOnly"),
+            ("expiryTime", &expiry.to_string()),
+        ] {
+            assert_eq!(event[name], value, "{event}");
+        }
     }
 
     #[test]

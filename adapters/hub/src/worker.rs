@@ -25,8 +25,8 @@ use std::time::Duration;
 use devicebound::Rule;
 use devicebound::hub;
 use devicebound::hub::{
-    Action, CallFailure, CallId, ClientCertificate, Commit, DeviceRecord, Event, Expired, Full, Hub, LinkId,
-    Progress, Telemetry, Wait,
+    Action, CallFailure, CallId, ClientCertificate, Commit, DeadLetter, DeviceRecord, Event, Expired, Full,
+    Hub, LinkId, Progress, Telemetry, Wait,
 };
 use devicebound::limits::ID_MAX;
 use devicebound::session::{Close, CloseReason};
@@ -297,12 +297,10 @@ impl Worker {
                         core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
                     }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
-                    Ok(Action::TwinRefused(refusal)) => {
-                        if let Some(sender) = &link.sender {
-                            self.engine.operations.twin_refused(sender, &refusal);
-                        }
+                    Ok(action) => {
+                        self.tell_of_twins(link, &action);
+                        core.act(now, link, action, tx);
                     }
-                    Ok(action) => core.act(now, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
             }
@@ -310,6 +308,18 @@ impl Worker {
         });
         self.counters.sent(tx.len() - before);
         turn
+    }
+
+    fn tell_of_twins(&self, link: &Link, action: &Action<'_>) {
+        let (Some(sender), operations) = (&link.sender, &self.engine.operations) else { return };
+        match action {
+            Action::TwinRead => operations.twin_answered(sender, false),
+            Action::Commit(Commit { change: hub::Change::Reported, .. }) => {
+                operations.twin_answered(sender, true);
+            }
+            Action::TwinRefused(refusal) => operations.twin_refused(sender, refusal),
+            _ => {}
+        }
     }
 
     /// A deadline came, or the transport ended, and what had arrived was pulled.
@@ -382,7 +392,9 @@ impl Worker {
             tokio::select! {
                 () = alarm => {
                     self.look_around().await;
-                    self.with(Core::expire);
+                    for (device_id, letter) in self.with(Core::expire) {
+                        self.engine.operations.dead_lettered(&device_id, &letter);
+                    }
                 }
                 () = self.timer.notified() => {}
                 _ = tick.tick() => self.with(|core, now| {
@@ -420,8 +432,8 @@ impl Core {
                     Ok(grant) => {
                         let commit = self.hub.accept(now, link.id, grant);
                         link.certificate = None;
-                        link.sender =
-                            self.hub.record(grant.device).map(|record| Box::new(Sender::of(record)));
+                        let sender = |record| Box::new(Sender::of_connection(record, grant.credential));
+                        link.sender = self.hub.record(grant.device).map(sender);
                         commit.into_iter().for_each(|commit| self.commit(commit));
                     }
                     Err(refusal) => {
@@ -445,7 +457,11 @@ impl Core {
                     let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
                 }
             }
-            Action::TwinRefused(_) | Action::Telemetry(_) | Action::Done(_) | Action::Wait(_) => {}
+            Action::TwinRead
+            | Action::TwinRefused(_)
+            | Action::Telemetry(_)
+            | Action::Done(_)
+            | Action::Wait(_) => {}
         }
     }
 
@@ -523,8 +539,10 @@ impl Core {
         outcome
     }
 
-    fn expire(&mut self, now: Instant) {
+    /// Works off what is due; gives the messages that nobody gets any more, each with its device.
+    fn expire(&mut self, now: Instant) -> Vec<(String, DeadLetter)> {
         self.alarm = None;
+        let mut dead = Vec::new();
         while let Some(expired) = self.hub.expire(now) {
             match expired {
                 Expired::Link(link) => {
@@ -538,8 +556,14 @@ impl Core {
                         let _ = caller.send(Err(failure));
                     }
                 }
-                Expired::DeadLettered(commit) => self.commit(commit),
+                Expired::Unlocked(commit) => self.commit(commit),
+                Expired::DeadLettered(commit, letter) => {
+                    let record = self.hub.record(commit.device);
+                    dead.extend(record.map(|record| (record.identity.client_id().to_owned(), letter)));
+                    self.commit(commit);
+                }
             }
         }
+        dead
     }
 }

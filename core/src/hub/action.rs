@@ -4,7 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::slab::Slot;
-use super::{CallFailure, CallId, ConnectRequest, MethodAnswer, Revision, SequenceNumber, Telemetry};
+use super::{
+    CallFailure, CallId, ConnectRequest, DeadLetter, MethodAnswer, Revision, SequenceNumber, Telemetry,
+};
 use crate::iothub::Edition;
 use crate::packet::PacketType;
 use crate::rule::Rule;
@@ -52,7 +54,7 @@ pub enum Change {
     Completed(SequenceNumber),
     /// A message was locked, or given back.
     Locked(SequenceNumber),
-    /// Messages expired, were rejected or purged.
+    /// Messages expired, were delivered in vain too often, rejected or purged.
     DeadLettered,
     /// Feedback was taken.
     Feedback,
@@ -85,6 +87,9 @@ pub enum Action<'i> {
     Commit(Commit),
     /// A device answered a call.
     Answered(MethodAnswer<'i>),
+    /// The twin was read: the device is answered, and whoever keeps a log may want to know. A change of it is a
+    /// [`Commit`].
+    TwinRead,
     /// A twin request was answered with an error: the device knows, and whoever keeps a log may want to.
     TwinRefused(TwinRefusal),
     /// A packet was dealt with, and nothing is to be done about it.
@@ -135,15 +140,17 @@ pub enum Progress {
 }
 
 /// What came due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Expired {
     /// A link: pull what has arrived on it, then hand it [`Event::TimedOut`].
     Link(LinkId),
     /// A call came to nothing.
     Call(CallId, CallFailure),
-    /// Messages reached the end of their time to live, or a lock ended.
-    DeadLettered(Commit),
+    /// The lock of a message ended, and it waits again.
+    Unlocked(Commit),
+    /// A message reached the end of its time to live, or was delivered in vain too often.
+    DeadLettered(Commit, DeadLetter),
 }
 
 /// A will that is to be stored as telemetry `[MQTT-3.1.2-8]`.

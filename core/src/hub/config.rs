@@ -8,7 +8,7 @@ use super::Scale;
 use crate::iothub::sas::Policy;
 use crate::limits;
 
-/// Numbers that bound a hub.
+/// What bounds a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Links at a time, of any phase.
@@ -20,8 +20,12 @@ pub struct Limits {
     /// Feedback of a device that was not taken yet, and that its waiting messages may yet give; a message that asks for
     /// more is refused.
     pub feedback: usize,
-    /// How often a message is delivered in vain before it is dead-lettered ([`limits::DELIVERY_COUNT`]).
+    /// How often a message is delivered in vain before it is dead-lettered, at least once ([`limits::DELIVERY_COUNT`]).
     pub delivery_count: u32,
+    /// Which deliveries are in vain. If set, all after which the message waits again, as the older documents have it: those
+    /// over a connection that ended before the PUBACK, and those whose lock was abandoned or ran out. Otherwise, as in
+    /// those of 2026, the abandoned ones alone (IoT Hub cloud-to-device guide).
+    pub every_delivery_counts: bool,
     /// Time to live of a cloud-to-device message without an expiry of its own ([`limits::CLOUD_MESSAGE_TTL`]; the real
     /// service can be set to 1 minute to 2 days).
     pub cloud_message_ttl: Duration,
@@ -47,6 +51,7 @@ impl Default for Limits {
             mailbox: limits::MAILBOX_MAX,
             feedback: limits::MAILBOX_MAX.saturating_mul(2),
             delivery_count: limits::DELIVERY_COUNT,
+            every_delivery_counts: false,
             cloud_message_ttl: limits::CLOUD_MESSAGE_TTL,
             calls: 64,
             notifications: 64,
@@ -69,7 +74,7 @@ pub struct HubConfig {
     /// How long after its token's expiry a live connection is cut. The real service waits 600 s.
     pub expiry_grace: Duration,
     /// The tier and units whose rates and daily quota hold; without one there are none. What was used of a day is forgotten
-    /// when the hub starts again.
+    /// when the hub starts again, unless it is [given back](super::Hub::set_usage).
     pub tier: Option<Scale>,
     /// Whether a device may ask for a [`Fault`](super::Fault) by the properties of a telemetry message, as Azure's SDKs do
     /// in their tests. The real service allows that on hubs of its own only.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::opening::Opening;
 use super::timers::Target;
-use super::{CallId, Change, Commit, DeviceKey, Expired, Hub, LinkId, Outcome, SequenceNumber, State};
+use super::{CallId, Change, Commit, DeviceKey, DeviceSlot, Expired, Hub, LinkId, SequenceNumber, State};
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::time::{Deadline, Instant, UnixTime};
@@ -100,26 +100,31 @@ impl Hub {
         }
     }
 
+    /// The next change that time has made in a queue; it is called again for the one after.
     fn expire_mailbox(&mut self, now: Instant, device: DeviceKey, at: Instant) -> Option<Expired> {
         let unix_time = self.unix_time(now);
         let unsent = self.unsent(device);
+        let limits = &self.config.limits;
         let slot = self.devices.get_mut(device.0).filter(|slot| slot.mailbox_timer == Some(at))?;
         slot.mailbox_timer = None;
-        let before = slot.record.revision;
-        if slot.record.mailbox.unlock(unix_time) {
-            slot.record.change();
-            if let Some(link) = slot.link {
-                self.make_ready(link);
-            }
+        let DeviceSlot { record, link, .. } = slot;
+        let link = *link;
+        let expired = if let Some(sequence) = record.mailbox.unlock(unix_time, limits) {
+            let revision = record.change();
+            Expired::Unlocked(Commit { device, revision, change: Change::Locked(sequence) })
+        } else if let Some((message, outcome)) = record.mailbox.take_dead(unix_time, unsent, limits) {
+            let letter = message.dead_letter(outcome);
+            let revision = record.settle(message, outcome, || unix_time);
+            Expired::DeadLettered(Commit { device, revision, change: Change::DeadLettered }, letter)
+        } else {
+            self.schedule_mailbox(device);
+            return None;
+        };
+        if let Some(link) = link {
+            self.make_ready(link); // what is behind may go now
         }
-        let slot = self.devices.get_mut(device.0)?;
-        while let Some(message) = slot.record.mailbox.expire(unix_time, unsent) {
-            slot.record.settle(message, Outcome::Expired, || unix_time);
-        }
-        let revision = slot.record.revision;
         self.schedule_mailbox(device);
-        let commit = Commit { device, revision, change: Change::DeadLettered };
-        (revision != before).then_some(Expired::DeadLettered(commit))
+        Some(expired)
     }
 
     pub(super) fn schedule_link(&mut self, link: LinkId) {
@@ -148,7 +153,7 @@ impl Hub {
     pub(super) fn schedule_mailbox(&mut self, device: DeviceKey) {
         let unsent = self.unsent(device);
         let Some(slot) = self.devices.get(device.0) else { return };
-        let Some(expiry) = slot.record.mailbox.next_change(unsent) else { return };
+        let Some(expiry) = slot.record.mailbox.next_change(unsent, &self.config.limits) else { return };
         let at = self.instant(expiry);
         if let Some(slot) = self.devices.get_mut(device.0)
             && slot.mailbox_timer.is_none_or(|scheduled| at < scheduled)

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use super::fault::{Fault, Faults, Window};
 use super::handshake::Refusal;
-use super::throttle::Throttles;
+use super::throttle::{Throttles, Usage};
 use super::timers::Timers;
 use super::{DeviceKey, Hub, HubConfig, Operation, TierError};
 use crate::iothub::PropertyBag;
@@ -186,5 +186,19 @@ impl Hub {
     pub fn admit(&mut self, now: Instant, operation: Operation, bytes: usize) -> Result<(), TierError> {
         let unix_time = self.unix_time(now);
         self.gate.service(now, unix_time, operation, bytes)
+    }
+
+    /// What was used of the daily quota, where the hub has a [tier](HubConfig::tier). It is not part of any record: to go on
+    /// counting after a restart, write it down now and then, and give it [back](Self::set_usage).
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.gate.throttles.as_ref().map(|throttles| throttles.used)
+    }
+
+    /// So much was used before this hub began. Another day's is of no consequence, nor is any without a tier.
+    pub fn set_usage(&mut self, usage: Usage) {
+        if let Some(throttles) = &mut self.gate.throttles {
+            throttles.used = usage;
+        }
     }
 }

@@ -230,16 +230,17 @@ impl Link {
         calls: &mut Calls,
         now: Instant,
         clock: &(Instant, UnixTime),
-        high_water: usize,
+        limits: &Limits,
         tx: &mut Vec<u8>,
     ) -> Progress {
+        let high_water = limits.tx_high_water;
         if self.is_held(now) {
             return Progress::Idle;
         }
         self.pending.release(device.committed, high_water, tx);
         self.send_notifications(device.committed, high_water, tx);
         self.send_calls(calls, now, high_water, tx);
-        if let Some(commit) = self.send_cloud_messages(device, || unix_time(clock, now), high_water, tx) {
+        if let Some(commit) = self.send_cloud_messages(device, || unix_time(clock, now), limits, tx) {
             return Progress::Commit(commit);
         }
         if tx.len() >= high_water { Progress::More } else { Progress::Idle }
@@ -274,13 +275,13 @@ impl Link {
         &mut self,
         device: &mut DeviceSlot,
         unix_time: impl Fn() -> UnixTime,
-        high_water: usize,
+        limits: &Limits,
         tx: &mut Vec<u8>,
     ) -> Option<Commit> {
         let granted = self.subscriptions.get(Subscription::CloudMessages)?;
         let record = &mut device.record;
-        while tx.len() < high_water
-            && let Some(message) = record.mailbox.next_from(self.unsent)
+        while tx.len() < limits.tx_high_water
+            && let Some(message) = record.mailbox.next_from(self.unsent, limits)
             && message.since <= device.committed
         {
             let sequence = message.sequence;

@@ -8,6 +8,11 @@
 //! What was sent over a connection is locked for as long as that lives. A receiver without MQTT (HTTP) *locks* a message
 //! for a minute, and completes, rejects or *abandons* it; after so many deliveries in vain it is dead-lettered. What the
 //! back end wants to hear of that is kept with the queue until it was taken (see [`Feedback`](super::Feedback)).
+//!
+//! Where every delivery counts ([`Limits::every_delivery_counts`]), one over a connection is counted when the message is
+//! attempted, so before it can begin, and counted off while it is *under way*: whatever ends the connection, a crash of
+//! the hub too, leaves the right count behind. What the connection ended before is counted back; only after a crash can
+//! nobody say what that is, and all that was attempted counts.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -15,7 +20,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::feedback::Reports;
-use super::{FeedbackRequest, Limits, Revision, TierError};
+use super::{FeedbackRequest, Limits, Outcome, Revision, TierError};
 use crate::iothub::PropertyBag;
 use crate::iothub::topic::cloud_message_topic;
 use crate::limits::{CLOUD_MESSAGE_LOCK, CLOUD_MESSAGE_MAX, CLOUD_MESSAGE_TTL_MAX};
@@ -54,7 +59,7 @@ pub struct CloudMessage {
     pub expiry: Option<UnixTime>,
     /// Whether and when feedback is wanted.
     pub ack: Option<FeedbackRequest>,
-    /// Application properties, in order. `None` is a name without a value.
+    /// Application properties, in order. A name without a value reaches the device with an empty one.
     pub properties: Vec<(String, Option<String>)>,
     /// The body, at most 64 KB with the properties.
     pub payload: Vec<u8>,
@@ -106,10 +111,31 @@ pub struct WaitingMessage<'r> {
     pub expiry: UnixTime,
     /// Which feedback is wanted.
     pub ack: FeedbackRequest,
-    /// How often it was delivered in vain.
+    /// How often it was delivered in vain, as far as that [counts](Limits::every_delivery_counts).
     pub delivery_count: u32,
     /// A receiver without MQTT holds it.
     pub is_locked: bool,
+}
+
+/// A message that nobody gets any more, though nobody was done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place in the queue.
+    pub sequence: SequenceNumber,
+    /// `$.mid`.
+    pub message_id: Option<String>,
+    /// Why: [`Expired`](Outcome::Expired) or [`DeliveryCountExceeded`](Outcome::DeliveryCountExceeded).
+    pub outcome: Outcome,
+    /// When the hub took it.
+    pub enqueued: UnixTime,
+    /// When it was, or would have been, of no use any more.
+    pub expiry: UnixTime,
+    /// Which feedback is wanted.
+    pub ack: FeedbackRequest,
+    /// How often it was delivered in vain, as far as that [counts](Limits::every_delivery_counts).
+    pub delivery_count: u32,
+    /// Length of its body, in bytes.
+    pub size: usize,
 }
 
 /// What a receiver without MQTT holds a message by. One of an earlier lock is told apart.
@@ -168,7 +194,10 @@ pub(super) struct Waiting {
     pub(super) message_id: Option<String>,
     /// An attempt to deliver it may have been made: part of what is stored.
     pub(super) attempted: bool,
+    /// How often it was delivered in vain, and once more while it is under way.
     pub(super) delivery_count: u32,
+    /// Its delivery over the present connection is counted already.
+    pub(super) under_way: bool,
     pub(super) lock: Option<Lock>,
     /// It was attempted before the present connection, so DUP is to be set.
     pub(super) dup: bool,
@@ -188,9 +217,31 @@ impl Waiting {
             enqueued: self.enqueued,
             expiry: self.expiry,
             ack: self.ack,
-            delivery_count: self.delivery_count,
+            delivery_count: self.in_vain(),
             is_locked: self.lock.is_some(),
         }
+    }
+
+    pub(super) fn dead_letter(&self, outcome: Outcome) -> DeadLetter {
+        DeadLetter {
+            sequence: self.sequence,
+            message_id: self.message_id.clone(),
+            outcome,
+            enqueued: self.enqueued,
+            expiry: self.expiry,
+            ack: self.ack,
+            delivery_count: self.in_vain(),
+            size: self.payload.len(),
+        }
+    }
+
+    fn in_vain(&self) -> u32 {
+        self.delivery_count.saturating_sub(u32::from(self.under_way))
+    }
+
+    /// It was delivered in vain so often that it is not delivered again.
+    fn is_spent(&self, limits: &Limits) -> bool {
+        self.in_vain() >= limits.delivery_count.max(1)
     }
 }
 
@@ -219,11 +270,7 @@ impl Mailbox {
         if message.expiry.is_some_and(|expiry| expiry <= now) {
             return Err(EnqueueError::Expired);
         }
-        let texts = message
-            .properties
-            .iter()
-            .flat_map(|(name, value)| [name.len(), value.as_ref().map_or(0, String::len)]);
-        if texts.fold(message.payload.len(), usize::saturating_add) > CLOUD_MESSAGE_MAX {
+        if size(&message) > CLOUD_MESSAGE_MAX {
             return Err(EnqueueError::TooLarge);
         }
         let topic = topic(device_id, &message)?;
@@ -239,6 +286,7 @@ impl Mailbox {
             message_id: message.message_id,
             attempted: false,
             delivery_count: 0,
+            under_way: false,
             lock: None,
             dup: false,
             since,
@@ -269,14 +317,32 @@ impl Mailbox {
     // --- over MQTT ---
 
     /// Marks all messages as attempted, because from `since` on they may be sent. True if that changed anything.
-    pub(super) fn attempt(&mut self, since: Revision) -> bool {
+    pub(super) fn attempt(&mut self, since: Revision, limits: &Limits) -> bool {
         let mut changed = false;
-        for message in self.messages.iter_mut().filter(|message| !message.attempted) {
-            message.attempted = true;
-            message.since = since;
-            changed = true;
+        for message in &mut self.messages {
+            let counts = limits.every_delivery_counts && !message.under_way;
+            if counts {
+                message.under_way = true;
+                message.delivery_count = message.delivery_count.saturating_add(1);
+            }
+            if counts || !message.attempted {
+                message.attempted = true;
+                message.since = since;
+                changed = true;
+            }
         }
         changed
+    }
+
+    /// The connection is over that was sent all before `unsent`: what is left of that was delivered in vain, and the rest
+    /// was not delivered. This makes no revision; a record that was stored before has the greater count.
+    pub(super) fn disconnect(&mut self, unsent: SequenceNumber) {
+        for message in self.messages.iter_mut().filter(|message| message.under_way) {
+            message.under_way = false;
+            if message.sequence >= unsent {
+                message.delivery_count = message.delivery_count.saturating_sub(1);
+            }
+        }
     }
 
     /// A new connection: what was attempted before is a redelivery now.
@@ -286,10 +352,11 @@ impl Mailbox {
         }
     }
 
-    /// The first message from `sequence` on, unless another receiver holds it: what comes behind it waits, too.
-    pub(super) fn next_from(&self, sequence: SequenceNumber) -> Option<&Waiting> {
+    /// The first message from `sequence` on, unless another receiver holds it, or it is about to be dead-lettered: what comes
+    /// behind it waits, too.
+    pub(super) fn next_from(&self, sequence: SequenceNumber, limits: &Limits) -> Option<&Waiting> {
         let next = self.messages.iter().find(|message| message.sequence >= sequence)?;
-        next.lock.is_none().then_some(next)
+        (next.lock.is_none() && !next.is_spent(limits)).then_some(next)
     }
 
     /// Takes out the message that the PUBACK names, if it was sent on this connection, that is before `unsent`.
@@ -307,11 +374,19 @@ impl Mailbox {
     // --- for other receivers ---
 
     /// Locks the first message that nobody holds, nor the connection that has sent all before `unsent`.
-    pub(super) fn lock(&mut self, now: UnixTime, unsent: SequenceNumber, by: Revision) -> Option<LockToken> {
+    pub(super) fn lock(
+        &mut self,
+        now: UnixTime,
+        unsent: SequenceNumber,
+        by: Revision,
+        limits: &Limits,
+    ) -> Option<LockToken> {
+        while self.unlock(now, limits).is_some() {}
         let is_free = |message: &&mut Waiting| {
             message.sequence >= unsent
                 && message.expiry > now
-                && message.lock.is_none_or(|lock| lock.until <= now)
+                && message.lock.is_none()
+                && !message.is_spent(limits)
         };
         let message = self.messages.iter_mut().find(is_free)?;
         message.lock = Some(Lock { by, until: now.after(CLOUD_MESSAGE_LOCK) });
@@ -332,18 +407,13 @@ impl Mailbox {
         self.messages.remove(index).ok_or(LockLost)
     }
 
-    /// Gives a message back that a receiver holds. It comes out once it was delivered in vain `most` times.
-    pub(super) fn abandon(
-        &mut self,
-        token: LockToken,
-        now: UnixTime,
-        most: u32,
-    ) -> Result<Option<Waiting>, LockLost> {
+    /// Gives a message back that a receiver holds.
+    pub(super) fn abandon(&mut self, token: LockToken, now: UnixTime) -> Result<(), LockLost> {
         let index = self.locked(token, now)?;
         let message = self.messages.get_mut(index).ok_or(LockLost)?;
         message.lock = None;
         message.delivery_count = message.delivery_count.saturating_add(1);
-        Ok(if message.delivery_count >= most { self.messages.remove(index) } else { None })
+        Ok(())
     }
 
     /// The wall clock was set: locks last as long as they would have.
@@ -355,25 +425,57 @@ impl Mailbox {
 
     // --- time ---
 
-    /// Ends locks whose time is over; says whether there were any.
-    pub(super) fn unlock(&mut self, now: UnixTime) -> bool {
+    /// Ends a lock whose time is over, if there is one.
+    pub(super) fn unlock(&mut self, now: UnixTime, limits: &Limits) -> Option<SequenceNumber> {
         let over = |message: &&mut Waiting| message.lock.is_some_and(|lock| lock.until <= now);
-        self.messages.iter_mut().filter(over).map(|message| message.lock = None).count() > 0
+        let message = self.messages.iter_mut().find(over)?;
+        message.lock = None;
+        message.delivery_count = message.delivery_count.saturating_add(limits.every_delivery_counts.into());
+        Some(message.sequence)
     }
 
-    /// Takes out a message that has expired, and that nobody holds, nor the connection that has sent all before `unsent`.
-    pub(super) fn expire(&mut self, now: UnixTime, unsent: SequenceNumber) -> Option<Waiting> {
-        let over =
-            |message: &Waiting| message.expiry <= now && message.sequence >= unsent && message.lock.is_none();
-        let index = self.messages.iter().position(over)?;
-        self.messages.remove(index)
+    /// Takes out a message that has expired, or was delivered in vain too often, and that nobody holds, nor the connection
+    /// that has sent all before `unsent`.
+    pub(super) fn take_dead(
+        &mut self,
+        now: UnixTime,
+        unsent: SequenceNumber,
+        limits: &Limits,
+    ) -> Option<(Waiting, Outcome)> {
+        let outcome = |message: &Waiting| {
+            if message.sequence < unsent || message.lock.is_some() {
+                None
+            } else if message.is_spent(limits) {
+                Some(Outcome::DeliveryCountExceeded)
+            } else {
+                (message.expiry <= now).then_some(Outcome::Expired)
+            }
+        };
+        let over = |(index, message)| Some((index, outcome(message)?));
+        let (index, outcome) = self.messages.iter().enumerate().find_map(over)?;
+        Some((self.messages.remove(index)?, outcome))
     }
 
-    /// When the first of the messages from `unsent` on expires, or comes free.
-    pub(super) fn next_change(&self, unsent: SequenceNumber) -> Option<UnixTime> {
+    /// When the first of the messages from `unsent` on is to be dead-lettered, or comes free.
+    pub(super) fn next_change(&self, unsent: SequenceNumber, limits: &Limits) -> Option<UnixTime> {
         let of_interest = self.messages.iter().filter(|message| message.sequence >= unsent);
-        of_interest.map(|message| message.lock.map_or(message.expiry, |lock| lock.until)).min()
+        let changes = of_interest.map(|message| match message.lock {
+            Some(lock) => lock.until,
+            None if message.is_spent(limits) => UnixTime::from_secs(0), // at once
+            None => message.expiry,
+        });
+        changes.min()
     }
+}
+
+/// What counts of a message: the body, the values of system properties, names and values of the application's own (IoT Hub
+/// messages: size).
+fn size(message: &CloudMessage) -> usize {
+    let CloudMessage { message_id, correlation_id, user_id, content_type, content_encoding, .. } = message;
+    let system = [message_id, correlation_id, user_id, content_type, content_encoding].into_iter().flatten();
+    let application =
+        message.properties.iter().flat_map(|(name, value)| [Some(name), value.as_ref()]).flatten();
+    system.chain(application).map(String::len).fold(message.payload.len(), usize::saturating_add)
 }
 
 /// `devices/{id}/messages/devicebound/` and the bag, in the order of the real hub: `$.mid`, `$.exp`, `$.to`, `$.cid`,
@@ -393,7 +495,11 @@ fn topic(device_id: &str, message: &CloudMessage) -> Result<String, EnqueueError
         ("iothub-ack", message.ack.map(FeedbackRequest::as_str)),
     ];
     let system = system.into_iter().filter(|(_, value)| value.is_some());
-    let application = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
+    // Azure's SDKs for devices cannot read a name without its `=`.
+    let application = message
+        .properties
+        .iter()
+        .map(|(name, value)| (name.as_str(), Some(value.as_deref().unwrap_or_default())));
     let mut topic = String::new();
     cloud_message_topic(device_id, system.chain(application), &mut topic);
     crate::packet::TopicName::new(&topic).map_err(EnqueueError::Properties)?;

@@ -68,11 +68,14 @@ pub use feedback::{Feedback, FeedbackRequest, Outcome};
 pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
 pub use link::Telemetry;
-pub use mailbox::{CloudMessage, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage};
+pub use mailbox::{
+    CloudMessage, DeadLetter, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage,
+};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
 pub use record::{Activity, DeviceRecord, Revision};
 pub use registry::Connection;
 pub use snapshot::SnapshotError;
+pub use throttle::Usage;
 pub use tier::{Operation, Scale, Tier, TierError};
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
 
@@ -181,6 +184,7 @@ impl Hub {
     ///
     /// CONNACK goes out once the commit is safe, if there is one. Nothing happens if no CONNECT is waiting.
     pub fn accept(&mut self, now: Instant, link: LinkId, grant: Grant) -> Option<Commit> {
+        let unsent = self.unsent(grant.device);
         let Some(device) = self.devices.get_mut(grant.device.0) else {
             self.end(link, CloseReason::Ended(Rule::DeviceRemoved));
             return None;
@@ -189,6 +193,7 @@ impl Hub {
         let State::Handshake(handshake) = &mut slot.state else { return None };
         let request = handshake.request.take()?;
         let limits = &self.config.limits;
+        device.record.mailbox.disconnect(unsent);
         let (mut opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
         let revision = device.record.revision;
         if let Some(previous) = device.link.replace(link) {
@@ -204,6 +209,7 @@ impl Hub {
             slot.state = State::Opening(opening);
         }
         self.make_ready(link);
+        self.schedule_mailbox(grant.device);
         changed.then_some(Commit { device: grant.device, revision, change: Change::Session })
     }
 
@@ -230,10 +236,8 @@ impl Hub {
         tx: &mut Vec<u8>,
     ) -> Result<Action<'i>, Close> {
         let result = self.dispatch(now, link, event, tx);
-        if let Err(close) = result
-            && let Some(slot) = self.links.get_mut(link.0)
-        {
-            slot.state.end(close);
+        if let Err(close) = result {
+            self.end_by(link, close);
         }
         result
     }
@@ -319,6 +323,7 @@ impl Hub {
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));
         }
+        self.schedule_mailbox(device);
         self.look_for_feedback(device);
     }
 
@@ -347,14 +352,7 @@ impl Hub {
             State::Ended { close, .. } => Err(*close),
             State::Live(live) => {
                 let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
-                Ok(live.transmit(
-                    device,
-                    &mut self.calls,
-                    now,
-                    &self.clock,
-                    self.config.limits.tx_high_water,
-                    tx,
-                ))
+                Ok(live.transmit(device, &mut self.calls, now, &self.clock, &self.config.limits, tx))
             }
             State::Handshake(_) | State::Opening(_) => Ok(Progress::Idle),
         }
@@ -418,9 +416,18 @@ impl Hub {
 
     /// Ends a link from this side; whoever drives it hears of it.
     fn end(&mut self, link: LinkId, reason: CloseReason) {
-        if let Some(slot) = self.links.get_mut(link.0) {
-            slot.state.end(Close::new(reason));
-            self.make_ready(link);
+        self.end_by(link, Close::new(reason));
+        self.make_ready(link);
+    }
+
+    /// Ends a link, and with it the deliveries that are under way over it.
+    #[cold]
+    fn end_by(&mut self, link: LinkId, close: Close) {
+        let ended = self.links.get_mut(link.0).and_then(|slot| slot.state.end(close));
+        if let Some((device, unsent)) = ended
+            && let Some(device) = self.devices.get_mut(device.0).filter(|device| device.link == Some(link))
+        {
+            device.record.mailbox.disconnect(unsent);
         }
     }
 }
@@ -441,19 +448,22 @@ impl State {
         Self::Ended { close, device: None, edition: None, will: None, heard: None }
     }
 
-    /// The first end counts.
-    fn end(&mut self, close: Close) {
+    /// The first end counts. Gives the device that the link was bound to, and the first message that it was not sent.
+    fn end(&mut self, close: Close) -> Option<(DeviceKey, SequenceNumber)> {
         let is_live = matches!(self, Self::Live(_));
-        let next = match self {
-            Self::Ended { .. } => return,
-            Self::Handshake(_) => Self::ended(close),
+        let (next, bound) = match self {
+            Self::Ended { .. } => return None,
+            Self::Handshake(_) => (Self::ended(close), None),
             Self::Opening(Opening { link, .. }) | Self::Live(link) => {
                 let heard = is_live.then_some(link.last_heard);
                 let will = if close.reason() == CloseReason::Disconnected { None } else { link.will.take() };
-                Self::Ended { close, device: Some(link.device), edition: link.edition, will, heard }
+                let device = Some(link.device);
+                let ended = Self::Ended { close, device, edition: link.edition, will, heard };
+                (ended, Some((link.device, link.unsent)))
             }
         };
         *self = next;
+        bound
     }
 }
 

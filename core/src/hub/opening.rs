@@ -38,7 +38,8 @@ impl Opening {
         }
         record.mailbox.reconnect();
         let next = Revision(record.revision.0.saturating_add(1));
-        let sends = subscriptions.get(Subscription::CloudMessages).is_some() && record.mailbox.attempt(next);
+        let sends =
+            subscriptions.get(Subscription::CloudMessages).is_some() && record.mailbox.attempt(next, limits);
         let changed = record.session != before || model || sends;
         if changed {
             record.change();

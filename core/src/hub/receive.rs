@@ -19,7 +19,7 @@ use super::{
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
 use crate::iothub::twin::error_body;
 use crate::iothub::{PropertyBag, Subscription, Subscriptions};
-use crate::limits::{MESSAGE_MAX, PACKET_MAX};
+use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX, PACKET_MAX};
 use crate::packet::{
     DecodeError, Decoded, Packet, PacketId, PacketType, Publish, PublishQoS, QoS, SubAckCode, Subscribe,
     Unsubscribe, decode, pingresp,
@@ -151,6 +151,9 @@ impl Link {
             Ok(FromDevice::TwinPatch { rid, if_version }) => {
                 Ok(self.twin_patch(context, device, rid, if_version, publish.payload, acknowledge))
             }
+            Ok(FromDevice::MethodResponse { .. }) if publish.payload.len() > METHOD_PAYLOAD_MAX => {
+                Err(violation(Rule::MethodSize))
+            }
             Ok(FromDevice::MethodResponse { status, rid }) => {
                 self.acknowledge(acknowledge, Until::Nothing);
                 Ok(self.method_response(context, device, status, rid, publish.payload))
@@ -168,7 +171,7 @@ impl Link {
         body: usize,
     ) -> Result<(), Close> {
         let (now, unix_time) = (context.now, context.unix_time());
-        let bytes = body.saturating_add(counted(bag));
+        let bytes = body.saturating_add(bag.message_size());
         match context.gate.telemetry(context.timers, now, unix_time, self.device, bag, bytes) {
             Ok(None) => Ok(()),
             Ok(Some(until)) => {
@@ -223,7 +226,7 @@ impl Link {
         match body {
             Ok(body) => {
                 self.answer_twin(until, 200, rid, None, &body);
-                Action::Done(PacketType::Publish)
+                Action::TwinRead
             }
             Err(error) => self.refuse_twin(until, false, rid, &error),
         }
@@ -368,7 +371,7 @@ impl Link {
             codes.push(SubAckCode::Granted(granted));
         }
         let had_methods = self.has_methods();
-        let commit = self.set_subscriptions(device, subscriptions);
+        let commit = self.set_subscriptions(device, subscriptions, context.limits);
         if !had_methods {
             self.queue_unsent_calls(device, context.calls);
         }
@@ -394,7 +397,7 @@ impl Link {
                 subscriptions.remove(subscription);
             }
         }
-        let commit = self.set_subscriptions(device, subscriptions);
+        let commit = self.set_subscriptions(device, subscriptions, context.limits);
         let until = Until::Committed(device.record.revision);
         self.pending.unsuback(until, unsubscribe.packet_id());
         Ok(commit.unwrap_or(Action::Done(PacketType::Unsubscribe)))
@@ -405,6 +408,7 @@ impl Link {
         &mut self,
         device: &mut DeviceSlot,
         subscriptions: Subscriptions,
+        limits: &Limits,
     ) -> Option<Action<'i>> {
         self.subscriptions = subscriptions;
         let record = &mut device.record;
@@ -413,7 +417,7 @@ impl Link {
         record.session = session;
         if self.takes_cloud_messages() {
             let next = Revision(record.revision.0.saturating_add(1));
-            changed |= record.mailbox.attempt(next);
+            changed |= record.mailbox.attempt(next, limits);
         }
         changed.then(|| {
             let revision = record.change();
@@ -455,15 +459,7 @@ fn violation_by(rule: Rule, part: &[u8], input: &[u8]) -> Close {
 fn is_small_enough(payload: &[u8], bag: PropertyBag<'_>) -> bool {
     // The bag as it stands is never shorter than what counts of it.
     payload.len().saturating_add(bag.encoded_len()) <= MESSAGE_MAX
-        || payload.len().saturating_add(counted(bag)) <= MESSAGE_MAX
-}
-
-/// What counts of the properties besides the body: names and values, decoded (IoT Hub messages: size).
-#[cold]
-fn counted(bag: PropertyBag<'_>) -> usize {
-    let sizes =
-        bag.iter().map(|(name, value)| name.len().saturating_add(value.map_or(0, |value| value.len())));
-    sizes.fold(0, usize::saturating_add)
+        || payload.len().saturating_add(bag.message_size()) <= MESSAGE_MAX
 }
 
 /// The answer to a twin request that is refused, and why it is.

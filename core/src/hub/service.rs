@@ -48,7 +48,7 @@ impl Hub {
                 self.links.get(link.0).map(|slot| &slot.state)
             && live.takes_cloud_messages()
         {
-            mailbox.attempt(next);
+            mailbox.attempt(next, &self.config.limits);
             self.make_ready(link);
         }
         let revision = self.devices.get_mut(device.0).map_or(next, |slot| slot.record.change());
@@ -86,7 +86,9 @@ impl Hub {
         let Some(slot) = self.devices.get_mut(device.0) else { return Ok(None) };
         let record = &mut slot.record;
         let next = Revision(record.revision.0.saturating_add(1));
-        let Some(token) = record.mailbox.lock(unix_time, unsent, next) else { return Ok(None) };
+        let Some(token) = record.mailbox.lock(unix_time, unsent, next, &self.config.limits) else {
+            return Ok(None);
+        };
         let revision = record.change();
         self.schedule_mailbox(device);
         Ok(Some((token, Commit { device, revision, change: Change::Locked(token.sequence()) })))
@@ -132,27 +134,21 @@ impl Hub {
         Ok(revision)
     }
 
-    /// The receiver gives the message back: it is delivered again, or dead-lettered where that was in vain
-    /// [`Limits::delivery_count`](super::Limits::delivery_count) times.
+    /// The receiver gives the message back: it is delivered again, or [dead-lettered](super::Expired::DeadLettered) where
+    /// that was in vain [`Limits::delivery_count`](super::Limits::delivery_count) times.
     ///
     /// # Errors
     /// [`LockLost`]; nothing has changed then.
     pub fn abandon(&mut self, now: Instant, device: DeviceKey, token: LockToken) -> Result<Commit, LockLost> {
         let unix_time = self.unix_time(now);
-        let most = self.config.limits.delivery_count;
         let slot = self.devices.get_mut(device.0).ok_or(LockLost)?;
-        let (revision, change) = match slot.record.mailbox.abandon(token, unix_time, most)? {
-            None => (slot.record.change(), Change::Locked(token.sequence())),
-            Some(message) => {
-                let outcome = Outcome::DeliveryCountExceeded;
-                (slot.record.settle(message, outcome, || unix_time), Change::DeadLettered)
-            }
-        };
+        slot.record.mailbox.abandon(token, unix_time)?;
+        let revision = slot.record.change();
         if let Some(link) = slot.link {
             self.make_ready(link);
         }
         self.schedule_mailbox(device);
-        Ok(Commit { device, revision, change })
+        Ok(Commit { device, revision, change: Change::Locked(token.sequence()) })
     }
 
     /// Calls a direct method. The answer comes as [`Action::Answered`](super::Action::Answered), its absence as

@@ -250,6 +250,7 @@ fn waiting_from_json(progress: &Value, entry: &[u8]) -> Result<Waiting, Snapshot
         attempted: member(progress, "attempted")?.as_bool().ok_or(SnapshotError::Member("attempted"))?,
         delivery_count: u32::try_from(number(progress, "deliveries")?)
             .map_err(|_| SnapshotError::Member("deliveries"))?,
+        under_way: false,
         lock: lock_from_json(member(progress, "lock")?)?,
         dup: false,
         since: Revision(0),

@@ -36,14 +36,21 @@ impl Bucket {
     }
 }
 
+/// What was used of a day's quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The day, in days since 1970 (UTC).
+    pub day: u64,
+    /// Messages, as the tier counts them: a large one counts for each block of it.
+    pub messages: u64,
+}
+
 /// The rates and the daily quota of a hub.
 #[derive(Debug)]
 pub(super) struct Throttles {
     scale: Scale,
     buckets: [Bucket; OPERATIONS],
-    /// The day that is counted, in days since 1970.
-    day: u64,
-    blocks: u64,
+    pub(super) used: Usage,
 }
 
 impl Throttles {
@@ -57,8 +64,7 @@ impl Throttles {
         Self {
             scale,
             buckets: operations.map(|operation| Bucket::new(scale.rate(operation))),
-            day: 0,
-            blocks: 0,
+            used: Usage::default(),
         }
     }
 
@@ -90,17 +96,17 @@ impl Throttles {
     /// Whether the day has messages left.
     pub(super) fn check_quota(&mut self, now: UnixTime) -> Result<(), TierError> {
         let day = now.as_secs() / 86_400;
-        if day != self.day {
-            (self.day, self.blocks) = (day, 0);
+        if day != self.used.day {
+            self.used = Usage { day, messages: 0 };
         }
-        if self.blocks >= self.scale.daily_quota() { Err(TierError::QuotaExceeded) } else { Ok(()) }
+        if self.used.messages >= self.scale.daily_quota() { Err(TierError::QuotaExceeded) } else { Ok(()) }
     }
 
     /// Counts a message of so many bytes; an empty one counts as well.
     pub(super) fn count(&mut self, now: UnixTime, bytes: usize) -> Result<(), TierError> {
         self.check_quota(now)?;
         let blocks = bytes.div_ceil(self.scale.block()).max(1);
-        self.blocks = self.blocks.saturating_add(u64::try_from(blocks).unwrap_or(u64::MAX));
+        self.used.messages = self.used.messages.saturating_add(u64::try_from(blocks).unwrap_or(u64::MAX));
         Ok(())
     }
 }

@@ -45,6 +45,17 @@ impl<'a> PropertyBag<'a> {
         self.0.as_bytes().len()
     }
 
+    /// What counts of the properties for the size of a message: the values, decoded, and the names of application
+    /// properties (IoT Hub messages: size). Never more than the bag has bytes in the topic.
+    #[must_use]
+    pub fn message_size(self) -> usize {
+        let size = |(name, value): (Cow<'_, str>, Option<Cow<'_, str>>)| {
+            let name = if SystemProperty::from_wire(&name).is_some() { 0 } else { name.len() };
+            name.saturating_add(value.map_or(0, |value| value.len()))
+        };
+        self.iter().map(size).fold(0, usize::saturating_add)
+    }
+
     /// Whether there are no properties.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -147,7 +147,7 @@ pub const FAULTS: [Fault; 28] = [
         passes: "the same result as whole",
         marks: &["fault: read split", "fault: short write"],
         scenarios: &[
-            ("sessions", "every_session_vector_holds_against_the_hub_machine"),
+            ("sessions/main", "every_session_vector_holds_against_the_hub_machine"),
             ("vectors_packets", "valid_bytes_decode_to_the_same_packets_however_they_are_cut"),
             ("hostile_device", "every_invalid_packet_closes_the_connection_unanswered_however_it_is_cut"),
         ],

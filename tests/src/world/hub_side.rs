@@ -10,6 +10,7 @@ use serde_json::Map;
 
 use super::application::{call_payload, parse_cloud, parse_name, status_of};
 use super::disk::Name;
+use super::model::Dropped;
 use super::thing::{Thing, client_id};
 use super::wire::Fact;
 use super::{Arrival, Breach, Canary, Connection, KnockKind, Wake, World, breach};
@@ -234,9 +235,14 @@ impl World<'_> {
                 }
                 Change::DeadLettered => {
                     let wall = self.hub.unix_time();
+                    let (revision, most) = (commit.revision, self.options.deliveries());
                     let Some(record) = self.hub.hub.record(commit.device) else { continue };
-                    let count = self.model.identities[identity].expired(record, commit.revision, wall)?;
-                    (0..count).for_each(|_| self.marks.mark("hub: cloud message expired"));
+                    for end in self.model.identities[identity].dropped(record, revision, wall, most)? {
+                        self.marks.mark(match end {
+                            Dropped::Expired => "hub: cloud message expired",
+                            Dropped::InVain => "hub: cloud message delivered in vain too often",
+                        });
+                    }
                 }
                 Change::Identity
                 | Change::Session
@@ -352,6 +358,7 @@ impl World<'_> {
         let identity = self.things[*thing].identity;
         let (model, marks, trace, now) =
             (&mut self.model.identities[identity], &mut self.marks, &mut self.trace, self.now);
+        let most = self.options.deliveries();
         down_tap.read(bytes, |packet, _| {
             let name = client_id(identity);
             trace.line(
@@ -375,7 +382,7 @@ impl World<'_> {
                     if whose != identity {
                         return breach(format!("a message for dev{whose} is sent to {name}"));
                     }
-                    marks.mark(match model.cloud_sent(message, dup)? {
+                    marks.mark(match model.cloud_sent(message, dup, most)? {
                         true => "wire: cloud message sent again with DUP",
                         false => "rule: cloud messages in order",
                     });

@@ -194,7 +194,13 @@ impl<'e> World<'e> {
     /// A hub with the devices of `options`, none of them connected yet.
     #[must_use]
     pub fn new(options: Options, entropy: impl Entropy + 'e) -> Self {
-        let limits = hub::Limits { tx_high_water: options.high_water, ..hub::Limits::default() };
+        let usual = hub::Limits::default();
+        let limits = hub::Limits {
+            tx_high_water: options.high_water,
+            delivery_count: options.deliveries().unwrap_or(usual.delivery_count),
+            every_delivery_counts: options.every_delivery_counts,
+            ..usual
+        };
         let config = HubConfig {
             host_names: vec![fixtures::HOST.to_owned()],
             tier: options.tier.map(|tier| hub::Scale { tier, units: 1 }),

@@ -121,12 +121,15 @@ struct Cloud {
     sequence: SequenceNumber,
     since: Revision,
     safe: bool,
-    sent: bool,
+    /// How many connections it was sent over.
+    sent: u32,
+    /// How often the hub started again from what was written down when it might just have been sent.
+    recovered: u32,
     /// The application is done with it.
     finished: bool,
     /// The hub has its PUBACK; the revision that says so is not safe yet.
     completed: Option<Revision>,
-    /// The hub has dropped it when its time was over; what was on its way then may come later.
+    /// The hub has dropped it; what was on its way then may come later.
     dropped: Option<Revision>,
     expires: UnixTime,
 }
@@ -135,6 +138,15 @@ struct Cloud {
 struct Desired {
     since: Revision,
     document: Map<String, Value>,
+}
+
+/// Why the hub has dropped a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Its time was over.
+    Expired,
+    /// It was delivered in vain too often.
+    InVain,
 }
 
 /// What the back end and the device's application know of one identity.
@@ -171,7 +183,8 @@ impl Identity {
             sequence,
             since,
             safe: false,
-            sent: false,
+            sent: 0,
+            recovered: 0,
             finished: false,
             completed: None,
             dropped: None,
@@ -181,8 +194,8 @@ impl Identity {
         self.next_cloud += 1;
     }
 
-    /// The hub sent it. True if it had before.
-    pub(super) fn cloud_sent(&mut self, number: u64, dup: bool) -> Result<bool, Breach> {
+    /// The hub sent it, over at `most` so many connections. True if it had before.
+    pub(super) fn cloud_sent(&mut self, number: u64, dup: bool, most: Option<u32>) -> Result<bool, Breach> {
         match self.cloud.get_mut(&number) {
             // It was on its way when its time was over.
             None if self.dropped.contains(number) => Ok(false),
@@ -192,21 +205,27 @@ impl Identity {
             Some(cloud) if cloud.completed.is_some() => {
                 breach(format!("cloud message {number} is sent again after its PUBACK"))
             }
-            Some(cloud) if cloud.sent && !dup => {
+            Some(cloud) if cloud.sent > 0 && !dup => {
                 breach(format!("cloud message {number} is sent again without DUP"))
             }
-            Some(cloud) if cloud.sent => Ok(true),
+            Some(cloud) if most.is_some_and(|most| cloud.sent >= most) => {
+                breach(format!("cloud message {number} was sent {} times and is again", cloud.sent))
+            }
+            Some(cloud) if cloud.sent > 0 => {
+                cloud.sent += 1;
+                Ok(true)
+            }
             Some(_) => self.cloud_sent_first(number).map(|()| false),
         }
     }
 
     /// The hub sent it for the first time: no older one waits for that.
     fn cloud_sent_first(&mut self, number: u64) -> Result<(), Breach> {
-        let waits = |cloud: &Cloud| !cloud.sent && cloud.completed.or(cloud.dropped).is_none();
+        let waits = |cloud: &Cloud| cloud.sent == 0 && cloud.completed.or(cloud.dropped).is_none();
         if let Some((older, _)) = self.cloud.range(..number).find(|(_, cloud)| waits(cloud)) {
             return breach(format!("cloud message {number} overtakes {older}"));
         }
-        self.cloud.entry(number).and_modify(|cloud| cloud.sent = true);
+        self.cloud.entry(number).and_modify(|cloud| cloud.sent = 1);
         Ok(())
     }
 
@@ -230,29 +249,35 @@ impl Identity {
         }
     }
 
-    /// The hub has, with this revision, dropped what had expired; gives how many there were.
-    pub(super) fn expired(
+    /// The hub has, with this revision, dropped what had expired, or was delivered in vain `most` times; gives why, for each.
+    pub(super) fn dropped(
         &mut self,
         record: &DeviceRecord,
         at: Revision,
         wall: UnixTime,
-    ) -> Result<usize, Breach> {
+        most: Option<u32>,
+    ) -> Result<Vec<Dropped>, Breach> {
         let waiting: Vec<_> = record.waiting().collect();
         let open = |cloud: &Cloud| cloud.completed.or(cloud.dropped).is_none();
-        let mut count = 0;
+        // The last may lie in the output of a connection that has just ended.
+        let delivered = |cloud: &Cloud| cloud.sent + cloud.recovered + 1;
+        let mut ends = Vec::new();
         for (number, cloud) in
             self.cloud.iter_mut().filter(|(_, cloud)| open(cloud) && !waiting.contains(&cloud.sequence))
         {
-            if cloud.expires > wall {
-                return breach(format!(
-                    "cloud message {number} is dropped at {wall}, before its time, {}",
-                    cloud.expires
-                ));
-            }
+            ends.push(match most {
+                _ if cloud.expires <= wall => Dropped::Expired,
+                Some(most) if delivered(cloud) >= most => Dropped::InVain,
+                _ => {
+                    return breach(format!(
+                        "cloud message {number} is dropped at {wall}, before its time, {}",
+                        cloud.expires
+                    ));
+                }
+            });
             cloud.dropped = Some(at);
-            count += 1;
         }
-        Ok(count)
+        Ok(ends)
     }
 
     /// The back end has, with this revision, emptied the queue.
@@ -305,6 +330,7 @@ impl Identity {
         }
         for cloud in self.cloud.values_mut() {
             cloud.safe = true;
+            cloud.recovered += 1;
             (cloud.completed, cloud.dropped) = (None, None);
         }
         let version = record.twin().desired_version();

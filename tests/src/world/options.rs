@@ -129,6 +129,8 @@ pub struct Options {
     pub follow: bool,
     /// The tier whose rates hold.
     pub tier: Option<Tier>,
+    /// Whether every delivery of a cloud message that comes to nothing counts, and [so many](Self::DELIVERIES) are too many.
+    pub every_delivery_counts: bool,
     /// One step in so many is a fault; 0: none.
     pub fault: u32,
     /// Which faults there are.
@@ -136,6 +138,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// Deliveries of a cloud message, where every one counts: few enough that most runs get there.
+    pub const DELIVERIES: u32 = 3;
+
+    /// How often a cloud message is delivered over connections that end, where that is bounded.
+    pub(super) fn deliveries(&self) -> Option<u32> {
+        self.every_delivery_counts.then_some(Self::DELIVERIES)
+    }
+
     /// Nothing takes time, nothing goes wrong.
     #[must_use]
     pub const fn calm(devices: usize) -> Self {
@@ -157,6 +167,7 @@ impl Options {
             requests: RequestPolicy::Fail,
             follow: false,
             tier: None,
+            every_delivery_counts: false,
             fault: 0,
             faults: Vec::new(),
         }
@@ -196,10 +207,12 @@ impl Options {
             requests: [RequestPolicy::Fail, RequestPolicy::Resend][usize::from(pick(&[0, 1]) == 1)],
             follow: pick(&[0, 1]) == 1,
             tier: [None, Some(Tier::S1)][usize::from(pick(&[0, 0, 1]) == 1)],
+            every_delivery_counts: false,
             fault: u32::try_from(pick(&[4, 2, 10, 30])).unwrap_or(4),
             faults: Vec::new(),
         };
         options.faults = Step::FAULTS.into_iter().filter(|_| entropy.one_in(2)).collect();
+        options.every_delivery_counts = entropy.one_in(3);
         options
     }
 }
@@ -216,6 +229,7 @@ impl fmt::Display for Options {
         write!(f, "keep alive {keep_alive} s, token {:?}, clean {}, ", self.token, self.clean)?;
         write!(f, "outbox {} {:?}, requests {:?}, ", self.outbox, self.outbox_policy, self.requests)?;
         write!(f, "follow {}, tier {:?}, ", self.follow, self.tier)?;
+        write!(f, "every delivery counts {}, ", self.every_delivery_counts)?;
         write!(f, "fault 1/{}: {:?}", self.fault, self.faults)
     }
 }

@@ -3,16 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{Args, ValueEnum};
-use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Scale, Tier};
+use clap::{Args, ValueEnum, value_parser};
+use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Limits, Scale, Tier};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
+use devicebound::limits::DELIVERY_COUNT;
 use serde_json::json;
 
 use super::log::{self, LogFormat};
+use super::quota::Quota;
 use super::sas::device_token;
 use crate::Failure;
 use crate::backlog::Change;
@@ -62,6 +65,13 @@ pub(super) struct HubArgs {
     /// The real service's tolerance: 300 s for clocks at CONNECT, 600 s until an expired token cuts a connection
     #[arg(long)]
     azure_timing: bool,
+    /// A cloud-to-device message that was delivered so often in vain is dead-lettered
+    #[arg(long, value_name = "N", default_value_t = DELIVERY_COUNT, value_parser = value_parser!(u32).range(1..=100))]
+    max_delivery_count: u32,
+    /// A delivery is in vain also when the connection ends before its PUBACK or the lock runs out, as Azure's older documents
+    /// have it; otherwise only when it is abandoned
+    #[arg(long)]
+    every_delivery_counts: bool,
     /// Where devices and telemetry are kept
     #[arg(long, value_enum, default_value_t = StoreKind::Disk)]
     store: StoreKind,
@@ -111,6 +121,8 @@ impl HubArgs {
             device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
+            max_delivery_count: DELIVERY_COUNT,
+            every_delivery_counts: false,
             store: StoreKind::Disk,
             retain_hours: Retention::default().age.as_secs() / 3600,
             retain_mb: Retention::default().bytes / MIB,
@@ -146,6 +158,16 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let Prepared { server, listeners, ready, state, lock: _lock } = prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
     view.banner(&ready.text(listeners.https_note.as_deref()), &ready.json());
+    let quota = match args.tier.filter(|_| args.store == StoreKind::Disk) {
+        Some(_) => Some(Quota::restore(Arc::clone(server.engine()), state.clone(), view).await?),
+        None => None,
+    };
+    let stop = async {
+        match quota {
+            Some(quota) => quota.keep_until(stop).await,
+            None => stop.await,
+        }
+    };
     server.run(listeners, stop).await?;
     state.remove("service.json");
     Ok(())
@@ -228,7 +250,11 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
         expiry_grace,
         fault_injection: true,
         tier: args.tier.map(|tier| Scale { tier, units: args.units.get() }),
-        ..HubConfig::default()
+        limits: Limits {
+            delivery_count: args.max_delivery_count,
+            every_delivery_counts: args.every_delivery_counts,
+            ..Limits::default()
+        },
     }
 }
 

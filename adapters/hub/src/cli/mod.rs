@@ -20,6 +20,7 @@ mod hub;
 mod log;
 mod messages;
 mod operations;
+mod quota;
 mod sas;
 mod telemetry;
 mod twin;

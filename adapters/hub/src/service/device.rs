@@ -48,17 +48,18 @@ pub(super) async fn send(
 ) -> Result<StatusCode, ApiError> {
     let client_id = client_id(&device_id, None)?;
     let bag = bag(&headers)?;
-    if body.len().saturating_add(bag.len()) > MESSAGE_MAX {
-        let message = format!("a message has at most {MESSAGE_MAX} bytes, its properties included");
-        return Err(ApiError::new(Code::MessageTooLarge, message));
-    }
     let id = client_id.clone();
     let sent = service.engine.at(&client_id, move |core, now| {
         let device = find(core, &id)?;
-        core.hub.admit(now, Operation::Telemetry, body.len())?;
-        let sender = core.hub.record(device).map(Sender::of).ok_or_else(ApiError::store_failed)?;
         let bag =
             PropertyBag::parse(&bag).map_err(|rule| ApiError::new(Code::ArgumentInvalid, rule.says()))?;
+        let size = body.len().saturating_add(bag.message_size());
+        if size > MESSAGE_MAX {
+            let message = format!("a message has at most {MESSAGE_MAX} bytes, its properties included");
+            return Err(ApiError::new(Code::MessageTooLarge, message));
+        }
+        core.hub.admit(now, Operation::Telemetry, size)?;
+        let sender = core.hub.record(device).map(Sender::of).ok_or_else(ApiError::store_failed)?;
         let telemetry =
             Telemetry { device, bag, payload: &body, receipt: None, retain_property: None, is_will: false };
         Ok::<_, ApiError>(core.telemetry_durably(&telemetry, &sender, unix_time()))

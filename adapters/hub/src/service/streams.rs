@@ -23,7 +23,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::{ApiError, Code, Shared, header};
-use crate::log::{Entry, EventLog};
+use crate::log::{Entry, EventLog, Follower};
 use crate::pages::Pages;
 
 /// So often something is sent on a quiet stream, so that both ends see that the other is there.
@@ -101,6 +101,8 @@ struct Reader {
     device_id: Option<String>,
     /// Ends behind this one: the newest when the client asked. `None` follows what comes.
     end: Option<u64>,
+    /// While this is there, the log knows that somebody follows it.
+    _follower: Option<Follower>,
 }
 
 impl Reader {
@@ -125,6 +127,10 @@ impl Reader {
             return Err(ApiError::new(Code::ArgumentInvalid, message));
         }
         let follow = query.get("follow").is_none_or(|follow| follow != "false");
+        let follower = match &source {
+            Source::Operations(log) if follow => Some(log.follow()),
+            Source::Operations(_) | Source::Telemetry(_) => None,
+        };
         Ok(Self {
             // Taken once, or a reader that is no faster than the devices would never come to the end.
             end: if follow { None } else { Some(newest) },
@@ -134,6 +140,7 @@ impl Reader {
             minds_gaps: cursor.is_some(),
             is_over: false,
             device_id: query.get("deviceId").cloned(),
+            _follower: follower,
         })
     }
 

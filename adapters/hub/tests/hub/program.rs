@@ -15,9 +15,14 @@ struct RunningHub {
 
 impl RunningHub {
     fn start(state: &Path) -> Self {
+        Self::start_with(state, &[])
+    }
+
+    fn start_with(state: &Path, arguments: &[&str]) -> Self {
         let mut child = devicebound()
             .args(["hub", "--json", "--listen", "127.0.0.1", "--port", "0", "--https-port", "0", "--state"])
             .arg(state)
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -298,6 +303,31 @@ fn what_happened_can_be_watched_and_explained() {
     }
     let wrong = complaint(&devicebound().args(["explain", "HUB-D2C"]).output().unwrap());
     assert!(wrong.contains("did you mean") && wrong.contains("HUB-D2C-SIZE"), "{wrong}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_used_of_the_daily_quota_outlives_the_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, file) = (folder.path(), folder.path().join("quota.json"));
+    let used = || serde_json::from_slice::<Value>(&std::fs::read(&file).unwrap()).unwrap();
+    for messages in [1, 2] {
+        let hub = RunningHub::start_with(state, &["--tier", "F1"]);
+        printed(&tool(state, &["c2d", "send", "demo", "hello"]));
+        hub.stop();
+        assert_eq!(used()["messages"], messages);
+    }
+    let mut all = used();
+    all["messages"] = 8000.into();
+    std::fs::write(&file, all.to_string()).unwrap();
+    let hub = RunningHub::start_with(state, &["--tier", "F1"]);
+    let refused = complaint(&tool(state, &["c2d", "send", "demo", "one more"]));
+    assert!(refused.contains("QuotaExceeded"), "{refused}");
+    hub.stop();
+
+    std::fs::write(&file, "[]").unwrap();
+    let damaged = complaint(&tool(state, &["hub", "--tier", "F1", "--port", "0", "--https-port", "0"]));
+    assert!(damaged.contains("quota.json holds no count") && damaged.contains("remove it"), "{damaged}");
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use devicebound::hub::{HubConfig, Limits};
 use devicebound::iothub::sas;
 use devicebound::packet::{Packet, Publish, PublishQoS, TopicName};
 use devicebound_hub::clock::unix_time;
+use devicebound_hub::view::View;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -125,6 +127,87 @@ async fn a_twin_request_that_is_refused_leaves_an_event_and_the_connection_goes_
     }
     device.send(PINGREQ).await;
     assert_eq!(device.receive().await.as_deref(), Some(PINGRESP));
+}
+
+#[tokio::test(flavor = "local")]
+async fn twins_that_devices_read_and_change_are_told_to_who_follows_and_to_nobody_else() {
+    let hub = Hub::start();
+    let mut device = hub.connected(&connect()).await;
+    let requests = [
+        publish_to("$iothub/twin/GET/?$rid=1", b""),
+        publish_to("$iothub/twin/PATCH/properties/reported/?$rid=2", b"{}"),
+    ];
+    let mut ask = async || {
+        for request in &requests {
+            device.send(request).await;
+        }
+        device.send(PINGREQ).await;
+        assert_eq!(device.receive().await.as_deref(), Some(PINGRESP));
+    };
+    ask().await;
+    assert_eq!(hub.engine.operations.log.newest(), 1, "nothing but the connection is told");
+    let follower = hub.engine.operations.log.follow();
+    ask().await;
+    drop(follower);
+    ask().await;
+    assert_eq!(hub.engine.operations.log.newest(), 3);
+    for (cursor, operation) in [(2, "read"), (3, "update")] {
+        let event = hub.operation(cursor).await;
+        for (name, value) in [
+            ("category", "D2CTwinOperations"),
+            ("operationName", operation),
+            ("level", "Information"),
+            ("deviceId", "demo"),
+        ] {
+            assert_eq!(event[name], value, "{event}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_reader_of_operations_counts_as_a_follower_until_it_hangs_up() {
+    let client = Client::start();
+    let log = &client.hub.engine.operations.log;
+    let ask = |query: &str| {
+        let expiry = unix_time().after(std::time::Duration::from_secs(60));
+        let token = sas::sign("localhost", &key(), expiry, Some("service"));
+        let request = Request::get(format!("/operations?{query}")).header("authorization", token);
+        client.router.clone().oneshot(request.body(Body::empty()).unwrap())
+    };
+    let response = ask("follow=true").await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(log.is_followed());
+    drop(response);
+    assert!(!log.is_followed());
+    let _response = ask("follow=false").await.unwrap();
+    assert!(!log.is_followed());
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_message_that_nobody_gets_any_more_leaves_an_event() {
+    let limits = Limits { delivery_count: 1, ..Limits::default() };
+    let config = HubConfig { limits, ..HubConfig::default() };
+    let client = Client::of(Hub::start_as(config, View::default(), 2));
+    let path = "/devices/demo/messages/deviceBound";
+    client.ask("POST", path, &[("iothub-messageid", "m1"), ("iothub-ack", "full")], json!("hi")).await;
+    let (status, headers, _) = client.exchange("device", "GET", path, &[], Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+    let lock = headers["etag"].to_str().unwrap().trim_matches('"');
+    let abandon = format!("{path}/{lock}/abandon");
+    let (status, _) = client.ask_as("device", "POST", &abandon, &[], Value::Null).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let event = client.hub.operation(2).await;
+    for (name, value) in [
+        ("category", "C2DCommands"),
+        ("operationName", "messageDeliveryCountExceeded"),
+        ("level", "Error"),
+        ("deviceId", "demo"),
+        ("messageId", "m1"),
+        ("deliveryAcknowledgement", "Full"),
+    ] {
+        assert_eq!(event[name], value, "{event}");
+    }
+    assert_eq!((event["deliveryCount"].as_u64(), event["messageSizeInBytes"].as_u64()), (Some(1), Some(4)));
 }
 
 /// A PUBLISH at QoS 0.
