@@ -67,7 +67,7 @@ pub use fault::Fault;
 pub use feedback::{Feedback, FeedbackRequest, Outcome};
 pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
-pub use link::Telemetry;
+pub use link::{Telemetry, hub_properties};
 pub use mailbox::{
     CloudMessage, DeadLetter, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage,
 };
@@ -366,7 +366,11 @@ impl Hub {
         let LinkSlot { state, timer, .. } = self.links.remove(link.0)?;
         if timer.is_some() {
             let links = &self.links;
-            self.timers.forget_link(|link, at| links.get(link.0).is_some_and(|slot| slot.timer == Some(at)));
+            self.timers.forget_link(|target, at| match target {
+                Target::Link(link) => links.get(link.0).is_some_and(|slot| slot.timer == Some(at)),
+                Target::Hold(link) => links.get(link.0).is_some(),
+                Target::Call(_) | Target::Mailbox(_) => true,
+            });
         }
         let State::Ended { device, edition, will, heard, .. } = state else { return None };
         let unix_time = self.unix_time(now);

@@ -244,13 +244,6 @@ fn find(core: &Core, client_id: &str) -> Result<DeviceKey, ApiError> {
     })
 }
 
-/// The record of an identity as answers show it.
-fn look_up<'c>(core: &'c Core, now: Instant, client_id: &str) -> Result<Seen<'c>, ApiError> {
-    let key = find(core, client_id)?;
-    let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
-    Ok(Seen { hub: &core.hub, now, key, record })
-}
-
 impl Service {
     /// Waits until what there is of an identity is safe, so that no answer rests on what may be taken back.
     async fn settled(&self, client_id: &str) -> Result<(), ApiError> {
@@ -261,6 +254,13 @@ impl Service {
 /// Waits until a change has become safe.
 async fn safe(change: oneshot::Receiver<bool>) -> Result<(), ApiError> {
     if change.await.unwrap_or(false) { Ok(()) } else { Err(ApiError::store_failed()) }
+}
+
+/// The record of an identity as answers show it.
+fn look_up<'c>(core: &'c Core, now: Instant, client_id: &str) -> Result<Seen<'c>, ApiError> {
+    let key = find(core, client_id)?;
+    let record = core.hub.record(key).ok_or_else(ApiError::store_failed)?;
+    Ok(Seen { hub: &core.hub, now, key, record })
 }
 
 /// A body that is JSON, whatever its Content-Type says.

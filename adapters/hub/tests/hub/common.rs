@@ -201,7 +201,17 @@ impl<S: tokio::io::AsyncRead + AsyncWrite + Unpin> Device<S> {
 
 /// A CONNECT of `client_id` with a token of its own.
 pub(crate) fn connect_as(client_id: &str, keep_alive: u16, will: Option<Will<'_>>) -> Vec<u8> {
-    let username = format!("localhost/{client_id}/?api-version=2021-04-12");
+    connect_with(client_id, "", keep_alive, will)
+}
+
+/// The same, with `params` at the end of the user name.
+pub(crate) fn connect_with(
+    client_id: &str,
+    params: &str,
+    keep_alive: u16,
+    will: Option<Will<'_>>,
+) -> Vec<u8> {
+    let username = format!("localhost/{client_id}/?api-version=2021-04-12{params}");
     let expiry = unix_time().after(std::time::Duration::from_secs(3600));
     let token = sas::sign(&format!("localhost/devices/{client_id}"), &key(), expiry, None);
     let credentials =

@@ -1,10 +1,15 @@
 //! What is answered for an identity when the store could not make a change of it, and cannot say what it has either.
 
 use axum::http::StatusCode;
+use devicebound::hub::{
+    Action, Authentication, DeviceIdentity, DeviceRecord, Event, Hub, HubConfig, Progress, Wait,
+};
+use devicebound::time::Instant;
+use devicebound_hub::clock::unix_time;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::common::connect;
+use crate::common::{ACCEPTED, connect, key};
 
 const OK: StatusCode = StatusCode::OK;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -54,4 +59,29 @@ async fn a_twin_whose_change_failed_is_not_shown_until_the_store_can_tell() {
     client.hub.store.recover();
     let (status, twin) = client.ask("GET", "/twins/demo", &[], json!({})).await;
     assert_eq!((status, &twin["properties"]["desired"]["interval"]), (OK, &json!(null)));
+}
+
+#[test]
+fn a_device_is_let_in_when_its_registration_is_safe_and_not_before() {
+    let now = Instant::from_secs(1);
+    let mut hub = Hub::new(HubConfig::default(), now, unix_time());
+    let authentication = Authentication::Sas { primary: key(), secondary: key() };
+    let identity = DeviceIdentity::new("demo", "1".to_owned(), authentication).unwrap();
+    let device = hub.register(DeviceRecord::new(identity)).unwrap();
+    let link = hub.open(now).unwrap();
+    let (connect, mut tx) = (connect(), Vec::new());
+    let Ok(Action::Authenticate(request)) =
+        hub.handle(now, link, Event::Received(&mut &connect[..]), &mut tx)
+    else {
+        panic!("a CONNECT is to be judged");
+    };
+    let grant = hub.authenticate(now, &request, None).unwrap();
+    assert_eq!(hub.accept(now, link, grant), None, "the session changes nothing");
+    let waits = hub.handle(now, link, Event::Received(&mut &[][..]), &mut tx);
+    assert!(matches!(waits, Ok(Action::Wait(Wait::Store))), "{waits:?}");
+    assert!(tx.is_empty());
+
+    hub.committed(device, hub.record(device).unwrap().revision());
+    assert_eq!(hub.poll_transmit(now, link, &mut tx), Ok(Progress::Idle));
+    assert_eq!(tx, ACCEPTED);
 }
