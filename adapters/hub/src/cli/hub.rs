@@ -17,6 +17,7 @@ use serde_json::json;
 use super::log::{self, LogFormat};
 use super::quota::Quota;
 use super::sas::device_token;
+use super::state_flag;
 use crate::Failure;
 use crate::backlog::Change;
 use crate::clock::unix_time;
@@ -24,7 +25,7 @@ use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
 use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
-use crate::snippets::{Facts, shell_quoted};
+use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::device_certs::DeviceAuthorities;
@@ -319,12 +320,7 @@ impl Ready {
             host: args.names.first().cloned().unwrap_or_else(|| "localhost".to_owned()),
             mqtt: address(&listeners.mqtt)?,
             https: address(&listeners.https)?,
-            state_flag: match ca.parent() {
-                Some(state) if state != StateDir::default_path() => {
-                    format!(" --state {}", shell_quoted(&state.display().to_string()))
-                }
-                _ => String::new(),
-            },
+            state_flag: ca.parent().map(state_flag).unwrap_or_default(),
             ca,
             demo_key,
             service_key,
