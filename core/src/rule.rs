@@ -102,7 +102,7 @@ rules! {
         says "topic names and filters have at least one character", mend "name the topic";
     TextLength = "MQTT-4.7.3-3", "MQTT 3.1.1 §4.7.3",
         says "text is at most 65535 bytes long", mend "shorten the text; topics carry the property bag, too";
-    PacketSize = "HUB-PACKET-SIZE", "IoT Hub quotas: 256 KB per message",
+    PacketSize = "HUB-PACKET-SIZE", "IoT Hub quotas: 256 KB per message; error 413001",
         says "a packet is not larger than the largest message and its topic", mend "send at most 256 KB of payload; use file upload for more";
 
     // MQTT 3.1.1: order of packets
@@ -110,7 +110,7 @@ rules! {
         says "the client's first packet is CONNECT", mend "send CONNECT first; check that the client speaks MQTT over TLS on this port";
     ConnectTwice = "MQTT-3.1.0-2", "MQTT 3.1.1 §3.1",
         says "a client sends CONNECT once", mend "open a new connection to connect again";
-    KeepAlive = "MQTT-3.1.2-24", "MQTT 3.1.1 §3.1.2.10; IoT Hub: at most 1767 s",
+    KeepAlive = "MQTT-3.1.2-24", "MQTT 3.1.1 §3.1.2.10; IoT Hub: at most 1767 s; error 404104",
         says "within one and a half times the keep alive, at most 1767 s, the device sends a packet", mend "send PINGREQ when nothing else was sent for one keep alive";
     ConnAckFirst = "MQTT-3.2.0-1", "MQTT 3.1.1 §3.2",
         says "the server's first packet is CONNACK", mend "check that the peer is an MQTT 3.1.1 server";
@@ -130,23 +130,23 @@ rules! {
     // The hub's dialect: connecting
     ConnectTime = "HUB-CONNECT-TIME", "IoT Hub MQTT 5 preview: 30 s",
         says "CONNECT arrives within 30 s", mend "send CONNECT as soon as TLS is up";
-    ClientId = "HUB-CLIENT-ID", "IoT Hub MQTT: ClientId",
+    ClientId = "HUB-CLIENT-ID", "IoT Hub MQTT: ClientId; error 401003",
         says "the client id is the device id, for a module device id/module id, and the same as in the user name", mend "set the client id to the id that the user name contains";
-    Username = "HUB-USERNAME", "IoT Hub MQTT: Username",
+    Username = "HUB-USERNAME", "IoT Hub MQTT: Username; error 401003",
         says "the user name is {host}/{device id}[/{module id}]/?api-version={version}", mend "set the user name to {host}/{device id}/?api-version=2021-04-12";
-    HostName = "HUB-HOST", "IoT Hub MQTT: Username",
+    HostName = "HUB-HOST", "IoT Hub MQTT: Username; error 401003",
         says "the host in the user name is a name of this hub, and the one that the token was made for", mend "use the same host name in user name and token; give other names of this hub with --name";
-    NoCredentials = "HUB-AUTH-NONE", "IoT Hub MQTT: Password",
+    NoCredentials = "HUB-AUTH-NONE", "IoT Hub MQTT: Password; error 401003",
         says "a device shows a SAS token as password, or a client certificate that its identity knows", mend "send a SAS token: devicebound sas {device id}";
-    SasMalformed = "HUB-SAS-FORM", "IoT Hub SAS tokens",
+    SasMalformed = "HUB-SAS-FORM", "IoT Hub SAS tokens; error 401003",
         says "the password is SharedAccessSignature sr={resource}&sig={signature}&se={expiry}", mend "make a token with: devicebound sas {device id}";
-    SasScope = "HUB-SAS-SCOPE", "IoT Hub SAS tokens",
+    SasScope = "HUB-SAS-SCOPE", "IoT Hub SAS tokens; error 401003",
         says "sr covers {host}/devices/{device id}", mend "make the token for this device and host: devicebound sas {device id}";
-    SasSignature = "HUB-SAS-SIG", "IoT Hub SAS tokens",
+    SasSignature = "HUB-SAS-SIG", "IoT Hub SAS tokens; error 401003",
         says "sig is the HMAC-SHA256 of sr as it stands in the token, a newline, and se, under a key of the identity", mend "use the device's primary or secondary key, decoded from base64, and sign the percent-encoded sr";
     SasExpired = "HUB-SAS-EXPIRED", "IoT Hub SAS tokens; error 401003",
         says "a token is good until se", mend "make a new token; if it is new, set the clock of the device";
-    SasPolicy = "HUB-SAS-POLICY", "IoT Hub access policies",
+    SasPolicy = "HUB-SAS-POLICY", "IoT Hub access policies; error 401003",
         says "the policy that skn names exists and has the right that is asked for", mend "use a policy with the right (iothubowner has all), or the device's own key without skn";
     SymmetricKey = "HUB-KEY", "IoT Hub SAS tokens",
         says "a symmetric key is base64 with its padding", mend "copy the whole key, the = at its end too";
@@ -158,11 +158,11 @@ rules! {
         says "the identity is enabled", mend "enable the device in the registry";
     DeviceRemoved = "HUB-DEVICE-REMOVED", "IoT Hub identity registry; error 404001",
         says "the identity exists as long as it is connected", mend "register the device again";
-    Certificate = "HUB-X509", "IoT Hub X.509",
+    Certificate = "HUB-X509", "IoT Hub X.509; error 401003",
         says "the client certificate is one whose thumbprint the identity holds", mend "register the certificate's SHA-256 or SHA-1 thumbprint with the device";
-    CertificateChain = "HUB-X509-CHAIN", "IoT Hub X.509: certificate authority",
+    CertificateChain = "HUB-X509-CHAIN", "IoT Hub X.509: certificate authority; error 401003",
         says "the client certificate is valid and leads to an authority that the hub trusts", mend "send the intermediate certificates, too, and let the hub trust the root: see devicebound cert";
-    CertificateName = "HUB-X509-NAME", "IoT Hub X.509: certificate authority",
+    CertificateName = "HUB-X509-NAME", "IoT Hub X.509: certificate authority; error 401003",
         says "the common name of a client certificate of an authority is the device id, for a module device id/module id", mend "make a certificate whose subject is CN={device id}: see devicebound cert";
     CredentialGone = "HUB-CREDENTIAL-GONE", "IoT Hub identity registry; error 401003",
         says "a connection lasts as long as the registry holds the key or certificate that it proved itself with", mend "give the device its new key or certificate; change the secondary one first, to do so without a break";
@@ -172,7 +172,7 @@ rules! {
         says "an identity has one connection; a new one ends the old one", mend "give each device an id of its own, and let only one program use it";
     TakeoverFight = "HUB-TAKEOVER-FIGHT", "IoT Hub MQTT: one connection per identity; error 400027",
         says "an identity has one connection; two clients that both come back throw each other out in turn", mend "two programs or devices use this id right now: stop one, or give it an id of its own";
-    ThrottledConnect = "HUB-BUSY", "IoT Hub throttling",
+    ThrottledConnect = "HUB-BUSY", "IoT Hub throttling; error 429001",
         says "the hub takes as many connections as it has room for, and as its tier and units allow in a second", mend "try again later, with growing delays";
 
     Throttled = "HUB-THROTTLED", "IoT Hub throttling; error 429001",
@@ -198,7 +198,7 @@ rules! {
         says "only the documented filters can be subscribed", mend "subscribe devices/{device id}/messages/devicebound/#, $iothub/twin/res/#, $iothub/twin/PATCH/properties/desired/# or $iothub/methods/POST/#";
     PropertyBag = "HUB-BAG", "IoT Hub MQTT: property bag",
         says "a property bag is name=value pairs joined by &, names and values percent-encoded UTF-8", mend "percent-encode all but letters, digits and - . _ ~ in names and values";
-    MessageSize = "HUB-D2C-SIZE", "IoT Hub quotas: 256 KB per message",
+    MessageSize = "HUB-D2C-SIZE", "IoT Hub quotas: 256 KB per message; error 413001",
         says "a message is at most 262144 bytes", mend "split the message, or use file upload";
     MethodSize = "HUB-METHOD-SIZE", "IoT Hub quotas: 128 KB per direct method",
         says "the body of a direct method and of its answer is at most 131072 bytes", mend "send less, and the rest as telemetry";
@@ -206,13 +206,13 @@ rules! {
         says "a request ends in ?$rid={request id}, the id of 1 to 1024 bytes", mend "add ?$rid= and a short request id of your own";
     TopicParameter = "HUB-TOPIC-PARAM", "IoT Hub MQTT: topics",
         says "a status is a decimal integer, $version a number of up to 63 bits", mend "write numbers in decimal digits";
-    TwinJson = "HUB-TWIN-JSON", "IoT Hub device twins: format",
+    TwinJson = "HUB-TWIN-JSON", "IoT Hub device twins: format; error 400004",
         says "a twin section and a patch of one are JSON objects", mend "send one JSON object, in UTF-8";
-    TwinName = "HUB-TWIN-NAME", "IoT Hub device twins: format",
+    TwinName = "HUB-TWIN-NAME", "IoT Hub device twins: format; error 400004",
         says "a name in a twin is 1 to 1024 bytes without control characters, dot, dollar and space", mend "rename the property; nest objects where the dot was";
-    TwinValue = "HUB-TWIN-VALUE", "IoT Hub device twins: format",
+    TwinValue = "HUB-TWIN-VALUE", "IoT Hub device twins: format; error 400004",
         says "a value in a twin is at most 4096 bytes of text, an integer within 2^52, and arrays contain no null", mend "split long text, send large numbers as text, leave null out of arrays";
-    TwinDepth = "HUB-TWIN-DEPTH", "IoT Hub device twins: format",
+    TwinDepth = "HUB-TWIN-DEPTH", "IoT Hub device twins: format; error 400004",
         says "a twin is nested at most 10 levels deep", mend "flatten the document";
     ApiVersion = "HUB-API-VERSION", "IoT Hub MQTT: Username; error 400004",
         says "a twin is asked for on a connection whose user name has an api-version", mend "set the user name to {host}/{device id}/?api-version=2021-04-12";
@@ -220,7 +220,7 @@ rules! {
         says "a patch with $version is for the version that the reported properties have", mend "read the twin again, and patch what it says then; or leave $version out";
     NotInTier = "HUB-TIER", "IoT Hub tiers; error 403010",
         says "a basic tier has no cloud-to-device messages, methods and twins", mend "run the hub with a standard tier: --tier S1";
-    TwinSize = "HUB-TWIN-SIZE", "IoT Hub device twins: size",
+    TwinSize = "HUB-TWIN-SIZE", "IoT Hub device twins: size; error 400004",
         says "a twin section is at most 32 KB, tags 8 KB", mend "keep large data elsewhere and its address in the twin";
     TooManyFilters = "HUB-FILTER-COUNT", "own limit, see Limits::filters_per_packet",
         says "a SUBSCRIBE or UNSUBSCRIBE carries a bounded number of filters", mend "subscribe the documented filters; there are fewer than ten";

@@ -212,6 +212,11 @@ fn telemetry_that_was_not_acknowledged_is_sent_again_with_its_packet_id_and_dup(
     station.cut(&mut hub);
     station.connect(&mut hub);
     assert_eq!(hub.telemetry.len(), 2, "at least once");
+    let marked = [("mqtt-dup".to_owned(), Some("true".to_owned()))];
+    assert_eq!(
+        (hub.telemetry[0].properties.as_slice(), hub.telemetry[1].properties.as_slice()),
+        (&[][..], &marked[..])
+    );
     assert_eq!(station.heard.last(), Some(&Heard::Acknowledged(ticket)));
     assert_eq!(station.heard.iter().filter(|heard| matches!(heard, Heard::Acknowledged(_))).count(), 1);
 }

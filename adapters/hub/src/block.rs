@@ -4,7 +4,7 @@
 //! block   = *( sender / message )
 //! sender  = 0x00 device-id module-id generation-id auth-type model-id     ; the next sender has the next number, from 0
 //! auth-type = [ scope "/" ] type                                          ; without a scope, it is the sender's own
-//! message = flags number enqueued [ retain-property ] bag body            ; flags: 1, | 2 a will, | 4 with retain-property
+//! message = flags number enqueued [ retain-property ] bag body            ; flags: 1, | 2 a will, | 4 with retain-property, | 8 DUP
 //! ```
 //! Texts and bodies have a length of four bytes in front; `number` has four bytes, `enqueued`, milliseconds since 1970,
 //! eight. All numbers are little-endian. A block explains itself, so that any of them can be dropped.
@@ -22,6 +22,7 @@ const SENDER: u8 = 0;
 const MESSAGE: u8 = 1;
 const WILL: u8 = 2;
 const RETAIN: u8 = 4;
+const DUP: u8 = 8;
 
 /// Messages in order of arrival.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +104,9 @@ impl Block {
         let bag = telemetry.bag.as_str();
         let will = if telemetry.is_will { WILL } else { 0 };
         let retain = if telemetry.retain_property.is_some() { RETAIN } else { 0 };
+        let dup = if telemetry.is_dup { DUP } else { 0 };
         self.bytes.reserve(21 + bag.len() + telemetry.payload.len());
-        self.bytes.push(MESSAGE | will | retain);
+        self.bytes.push(MESSAGE | will | retain | dup);
         self.bytes.extend_from_slice(&index.to_le_bytes());
         self.bytes.extend_from_slice(&enqueued.as_millis().to_le_bytes());
         telemetry.retain_property.into_iter().for_each(|name| put_text(name, &mut self.bytes));
@@ -133,7 +135,7 @@ impl<'b> Messages<'b> {
             self.senders.push(SenderFields::read(&mut self.reader)?);
             return Some(None);
         }
-        if flags & !(WILL | RETAIN) != MESSAGE {
+        if flags & !(WILL | RETAIN | DUP) != MESSAGE {
             return None;
         }
         let sender = usize::try_from(self.reader.number()?).ok().and_then(|index| self.senders.get(index))?;
@@ -143,6 +145,7 @@ impl<'b> Messages<'b> {
             sender: *sender,
             enqueued,
             retain_property,
+            is_dup: flags & DUP != 0,
             is_will: flags & WILL != 0,
             bag: PropertyBag::parse(self.reader.text()?).ok()?,
             body: self.reader.bytes()?,
@@ -234,12 +237,13 @@ mod tests {
             payload,
             receipt: None,
             retain_property: None,
+            is_dup: false,
             is_will: false,
         };
         let (a, b) = (Sender::of(&record("a")), Sender::of(&record("b/m")));
         let mut block = Block::default();
         block.push(1, &telemetry("x=1", b"one"), &a, UnixTime::from_millis(5));
-        let retained = Telemetry { retain_property: Some("mqtt-retain"), ..telemetry("", b"") };
+        let retained = Telemetry { retain_property: Some("mqtt-retain"), is_dup: true, ..telemetry("", b"") };
         block.push(1, &retained, &b, UnixTime::from_millis(6));
         let will = Telemetry { is_will: true, ..telemetry("", b"three") };
         block.push(1, &will, &a, UnixTime::from_millis(7));
@@ -257,8 +261,14 @@ mod tests {
             messages.iter().map(|message| (message.sender.device_id, message.sender.module_id)).collect();
         assert_eq!(senders, [("a", None), ("b", Some("m")), ("a", None)]);
         assert_eq!(messages[0].bag.as_str(), "x=1");
-        assert_eq!((messages[1].retain_property, messages[1].is_will), (Some("mqtt-retain"), false));
-        assert_eq!((messages[2].enqueued, messages[2].is_will), (UnixTime::from_millis(7), true));
+        let flags =
+            |message: &Message<'_>| (message.retain_property.is_some(), message.is_dup, message.is_will);
+        let flags: Vec<_> = messages.iter().map(flags).collect();
+        assert_eq!(flags, [(false, false, false), (true, true, false), (false, false, true)]);
+        assert_eq!(
+            (messages[1].retain_property, messages[2].enqueued),
+            (Some("mqtt-retain"), UnixTime::from_millis(7))
+        );
     }
 
     #[test]

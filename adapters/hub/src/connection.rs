@@ -69,7 +69,7 @@ pub(crate) async fn serve<T: Transport>(
 pub(crate) fn turn_away(engine: &Engine, peer: SocketAddr, reason: CloseReason) {
     let (who, close) = (Who { client_id: None, peer }, Close::new(reason));
     engine.metrics.closed(&close, false);
-    engine.operations.closed(who, None, &close, &[]);
+    engine.operations.closed(who, None, None, &close, &[]);
     engine.view.closed(who, &close, &[]);
 }
 
@@ -201,7 +201,7 @@ impl<T: Transport> Connection<T> {
         if !was_known && let Some(sender) = &link.sender {
             let client_id = sender.client_id();
             let who = Who { client_id: Some(&client_id), peer: *peer };
-            worker.engine.operations.connected(who, &sender.auth_method());
+            worker.engine.operations.connected(who, &sender.auth_method(), link.sdk_version.as_deref());
         }
         if watched {
             let client_id = link.client_id();
@@ -369,7 +369,13 @@ impl<T: Transport> Connection<T> {
         let engine = &self.worker.engine;
         engine.metrics.closed(close, self.link.is_known());
         let auth_type = self.link.sender.as_ref().map(|sender| sender.auth_method());
-        engine.operations.closed(who, auth_type.as_deref(), close, offending);
+        engine.operations.closed(
+            who,
+            auth_type.as_deref(),
+            self.link.sdk_version.as_deref(),
+            close,
+            offending,
+        );
         engine.view.closed(who, close, offending);
     }
 }

@@ -30,6 +30,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod operations;
+pub mod pages;
 pub mod policies;
 mod scan;
 pub mod server;

@@ -32,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) sender: Option<Box<Sender>>,
     /// Who the client said that it is, where it was refused.
     pub(crate) claimed: Option<Box<str>>,
+    /// What the client called its software in the user name of its CONNECT, cut to a bounded length.
+    pub(crate) sdk_version: Option<Box<str>>,
 }
 
 /// Why a connection's task was woken.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devicebound::hub::{Authentication, Credential, DeviceRecord};
+use devicebound::hub::{Authentication, Credential, DeviceRecord, hub_properties};
 use devicebound::iothub::{PropertyBag, SystemProperty};
 use devicebound::time::UnixTime;
 use serde_json::{Map, Value, json};
@@ -138,6 +138,8 @@ pub struct Message<'b> {
     pub bag: PropertyBag<'b>,
     /// The name of the property that stands for the RETAIN flag, if that was set.
     pub retain_property: Option<&'b str>,
+    /// The device sent it with DUP 1.
+    pub is_dup: bool,
     /// A will.
     pub is_will: bool,
     /// The body.
@@ -145,12 +147,10 @@ pub struct Message<'b> {
 }
 
 impl<'b> Message<'b> {
-    /// All properties: those of the bag in order, then the hub's own for a retained message and for a will.
+    /// All properties: those of the bag in order, then the hub's own.
     fn properties(&self) -> impl Iterator<Item = (Cow<'b, str>, Option<Cow<'b, str>>)> {
-        let own = |name: &'b str, value: &'static str| (Cow::Borrowed(name), Some(Cow::Borrowed(value)));
-        let retain = self.retain_property.map(|name| own(name, "true"));
-        let will = self.is_will.then(|| own("iothub-MessageType", "Will"));
-        self.bag.iter().chain(retain).chain(will)
+        let own = hub_properties(self.retain_property, self.is_dup, self.is_will);
+        self.bag.iter().chain(own.map(|(name, value)| (name.into(), Some(value.into()))))
     }
 
     /// The line of `GET /messages/events`, with the names of Event Hubs.
@@ -218,6 +218,7 @@ mod tests {
             enqueued: UnixTime::from_secs(1_700_000_000),
             bag: PropertyBag::parse(bag).unwrap(),
             retain_property: None,
+            is_dup: false,
             is_will: false,
             body: &[0, 255],
         };
@@ -281,6 +282,7 @@ mod tests {
                 enqueued: UnixTime::from_secs(0),
                 bag: PropertyBag::parse("dt-dataschema=claimed&iothub-message-source=claimed").unwrap(),
                 retain_property: None,
+                is_dup: false,
                 is_will: false,
                 body: &[],
             };

@@ -85,23 +85,31 @@ pub struct Request<'r> {
 }
 
 impl Operations {
-    /// A device is connected.
-    pub fn connected(&self, who: Who<'_>, auth_type: &str) {
+    /// A device is connected, with this software.
+    pub fn connected(&self, who: Who<'_>, auth_type: &str, sdk_version: Option<&str>) {
         tracing::info!(event = "connected", device = who.client_id, peer = %who.peer, "connected");
         Event::of_connection("Connections", "deviceConnect", who, Some(auth_type))
+            .of_sdk(sdk_version)
             .succeeded()
             .append(&self.log);
     }
 
     /// A connection is over: one that was never accepted has no `auth_type`, and a name only where its client said one.
-    pub fn closed(&self, who: Who<'_>, auth_type: Option<&str>, close: &Close, offending: &[u8]) {
+    pub fn closed(
+        &self,
+        who: Who<'_>,
+        auth_type: Option<&str>,
+        sdk_version: Option<&str>,
+        close: &Close,
+        offending: &[u8],
+    ) {
         let operation = if auth_type.is_some() { "deviceDisconnect" } else { "deviceConnect" };
         if is_about_telemetry(close.rule()) {
             Event::of_connection("DeviceTelemetry", "ingress", who, auth_type)
                 .failed(close, offending)
                 .append(&self.log);
         }
-        let event = Event::of_connection("Connections", operation, who, auth_type);
+        let event = Event::of_connection("Connections", operation, who, auth_type).of_sdk(sdk_version);
         let event = match close.reason() {
             CloseReason::Disconnected => event.succeeded(),
             _ => event.failed(close, offending),
@@ -226,6 +234,13 @@ impl Event {
         self.fields.insert(name.to_owned(), value.into());
     }
 
+    fn of_sdk(mut self, version: Option<&str>) -> Self {
+        if let Some(version) = version {
+            self.set("sdkVersion", version);
+        }
+        self
+    }
+
     fn succeeded(mut self) -> Self {
         self.set("level", "Information");
         self.set("statusCode", 200);
@@ -322,7 +337,7 @@ mod tests {
     /// The last event behind a close.
     fn closed(client_id: Option<&str>, reason: CloseReason, bytes: &[u8]) -> Value {
         let operations = Operations::default();
-        operations.closed(who(client_id), client_id.map(|_| AUTH_TYPE), &Close::new(reason), bytes);
+        operations.closed(who(client_id), client_id.map(|_| AUTH_TYPE), None, &Close::new(reason), bytes);
         event(&operations, operations.log.newest())
     }
 
@@ -352,7 +367,7 @@ mod tests {
     fn a_refused_connection_has_the_name_that_its_client_said_and_a_masked_address() {
         let operations = Operations::default();
         let refused = CloseReason::Refused(ConnectReturnCode::NotAuthorized, Rule::UnknownDevice);
-        operations.closed(who(Some("stranger")), None, &Close::new(refused), &[]);
+        operations.closed(who(Some("stranger")), None, None, &Close::new(refused), &[]);
         let event = event(&operations, 1);
         assert_eq!(event["operationName"], "deviceConnect");
         assert_eq!(
@@ -373,7 +388,7 @@ mod tests {
     fn a_message_that_breaks_a_rule_is_a_failure_of_telemetry_and_of_the_connection() {
         let operations = Operations::default();
         let close = Close::new(CloseReason::Violation(Rule::MessageSize));
-        operations.closed(who(Some("demo")), Some(AUTH_TYPE), &close, &[]);
+        operations.closed(who(Some("demo")), Some(AUTH_TYPE), None, &close, &[]);
         let [telemetry, connection] = [1, 2].map(|cursor| event(&operations, cursor));
         assert_eq!(
             (telemetry["category"].as_str(), telemetry["operationName"].as_str()),

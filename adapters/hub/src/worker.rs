@@ -28,7 +28,9 @@ use devicebound::hub::{
     Action, CallFailure, CallId, ClientCertificate, Commit, DeadLetter, DeviceRecord, Event, Expired, Full,
     Hub, LinkId, Progress, Telemetry, Wait,
 };
+use devicebound::iothub::Username;
 use devicebound::limits::ID_MAX;
+use devicebound::packet::Connect;
 use devicebound::session::{Close, CloseReason};
 use devicebound::time::{Instant, UnixTime};
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
@@ -260,7 +262,7 @@ impl Worker {
             Ok(id)
         })?;
         self.engine.link_opened();
-        Ok(Link { id, signal, began, certificate, sender: None, claimed: None })
+        Ok(Link { id, signal, began, certificate, sender: None, claimed: None, sdk_version: None })
     }
 
     /// Whether the store is not far behind; if it is, the task is woken when it has caught up.
@@ -417,17 +419,22 @@ impl Worker {
 }
 
 /// As much of what a stranger calls itself as an id may have.
-fn cut(client_id: &str) -> &str {
-    client_id
-        .char_indices()
-        .nth(ID_MAX)
-        .map_or(client_id, |(end, _)| client_id.get(..end).unwrap_or_default())
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(ID_MAX).map_or(text, |(end, _)| text.get(..end).unwrap_or_default())
+}
+
+/// What the client calls its software (`DeviceClientType`).
+fn sdk_version(connect: &Connect<'_>) -> Option<Box<str>> {
+    let username = connect.credentials?.username;
+    let username = Username::parse(username.as_str(), connect.client_id.as_str()).ok()?;
+    username.client_type().map(|text| cut(&text).into())
 }
 
 impl Core {
     fn act(&mut self, now: Instant, link: &mut Link, action: Action<'_>, tx: &mut Vec<u8>) {
         match action {
             Action::Authenticate(request) => {
+                link.sdk_version = sdk_version(&request.connect);
                 match self.hub.authenticate(now, &request, link.certificate.as_deref()) {
                     Ok(grant) => {
                         let commit = self.hub.accept(now, link.id, grant);
@@ -490,18 +497,36 @@ impl Core {
         self.backlog.bytes()
     }
 
-    /// Makes a change durable; the receiver hears whether it has become safe.
-    pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        match change {
-            Change::Record(device) if self.at_once => {
-                if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
-                    self.hub.committed(device, revision);
+    /// Makes changes durable; the receiver hears whether they have become safe.
+    pub(crate) fn change_durably(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> oneshot::Receiver<bool> {
+        for change in changes {
+            match change {
+                Change::Record(device) if self.at_once => {
+                    if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
+                        self.hub.committed(device, revision);
+                    }
                 }
+                Change::Removal(_) if self.at_once => {}
+                change => self.backlog.change(change),
             }
-            Change::Removal(_) if self.at_once => {}
-            change => self.backlog.change(change),
         }
         self.backlog.when_safe()
+    }
+
+    /// Whether the record of this client id is safe as it is, or safely gone.
+    pub(crate) fn is_settled(&self, client_id: &str) -> bool {
+        match self.hub.find(client_id) {
+            Some(device) => self.hub.is_safe(device),
+            None => !self.backlog.is_removing(client_id),
+        }
+    }
+
+    /// If it is not: the receiver hears whether all that was gathered so far has become safe.
+    pub(crate) fn when_settled(&mut self, client_id: &str) -> Option<oneshot::Receiver<bool>> {
+        (!self.is_settled(client_id)).then(|| self.backlog.when_safe())
     }
 
     /// Stores a message that came over HTTP; the receiver hears whether it has become safe.

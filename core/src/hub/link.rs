@@ -39,6 +39,8 @@ pub struct Telemetry<'i> {
     pub receipt: Option<Receipt>,
     /// The name of the property that stands for the RETAIN flag, if that was set: nothing is retained.
     pub retain_property: Option<&'static str>,
+    /// The device sent it with DUP 1: it may be stored already.
+    pub is_dup: bool,
     /// A will.
     pub is_will: bool,
 }
@@ -58,17 +60,29 @@ impl<'i> Telemetry<'i> {
             payload,
             receipt: None,
             retain_property: retain_property(edition, retain),
+            is_dup: false,
             is_will: true,
         }
     }
 
-    /// All properties: those of the bag in order, then the hub's own for a retained message and for a will.
+    /// All properties: those of the bag in order, then the hub's [own](hub_properties).
     pub fn properties(&self) -> impl Iterator<Item = (Cow<'i, str>, Option<Cow<'i, str>>)> {
-        let own = |name: &'static str, value: &'static str| (Cow::Borrowed(name), Some(Cow::Borrowed(value)));
-        let retain = self.retain_property.map(|name| own(name, "true"));
-        let will = self.is_will.then(|| own("iothub-MessageType", "Will"));
-        self.bag.iter().chain(retain).chain(will)
+        let own = hub_properties(self.retain_property, self.is_dup, self.is_will);
+        self.bag.iter().chain(own.map(|(name, value)| (name.into(), Some(value.into()))))
     }
+}
+
+/// The properties that the hub adds to those of a telemetry message, with their values: for the RETAIN flag by the name of
+/// the edition, for the DUP flag (Azure protocol gateway: `mqtt-dup`), and for a will.
+pub fn hub_properties(
+    retain_property: Option<&str>,
+    is_dup: bool,
+    is_will: bool,
+) -> impl Iterator<Item = (&str, &'static str)> {
+    let retain = retain_property.map(|name| (name, "true"));
+    let dup = is_dup.then_some(("mqtt-dup", "true"));
+    let will = is_will.then_some(("iothub-MessageType", "Will"));
+    [retain, dup, will].into_iter().flatten()
 }
 
 #[inline]

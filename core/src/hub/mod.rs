@@ -67,7 +67,7 @@ pub use fault::Fault;
 pub use feedback::{Feedback, FeedbackRequest, Outcome};
 pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
 pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
-pub use link::Telemetry;
+pub use link::{Telemetry, hub_properties};
 pub use mailbox::{
     CloudMessage, DeadLetter, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage,
 };

@@ -198,6 +198,7 @@ impl Link {
             payload: publish.payload,
             receipt,
             retain_property: retain_property(self.edition, publish.retain),
+            is_dup: publish.qos.dup(),
             is_will: false,
         }
     }

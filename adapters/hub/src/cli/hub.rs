@@ -265,7 +265,7 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
     if empty.into_iter().all(|empty| empty) {
         let failed = |cause: String| Failure::new(cause, "check the state folder and start again");
         let identity = new_identity(DEMO).map_err(|error| failed(error.to_string()))?;
-        let key = engine.at(DEMO, |core, _| core.hub.insert(DeviceRecord::new(identity)).ok()).await;
+        let key = engine.at(DEMO, |core, _| core.hub.register(DeviceRecord::new(identity)).ok()).await;
         let key = key.ok_or_else(|| failed(format!("{DEMO} is registered twice")))?;
         if !engine.durable(DEMO, Change::Record(key)).await {
             return Err(failed(format!("cannot store the device {DEMO}")));
@@ -412,6 +412,9 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
+        // Where files may not grow without end (`ulimit -f`), a write fails as on a full disk. Unless somebody listens, the
+        // signal ends the program.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed)?);
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         Ok(async move {

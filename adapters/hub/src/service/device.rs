@@ -60,8 +60,15 @@ pub(super) async fn send(
         }
         core.hub.admit(now, Operation::Telemetry, size)?;
         let sender = core.hub.record(device).map(Sender::of).ok_or_else(ApiError::store_failed)?;
-        let telemetry =
-            Telemetry { device, bag, payload: &body, receipt: None, retain_property: None, is_will: false };
+        let telemetry = Telemetry {
+            device,
+            bag,
+            payload: &body,
+            receipt: None,
+            retain_property: None,
+            is_dup: false,
+            is_will: false,
+        };
         Ok::<_, ApiError>(core.telemetry_durably(&telemetry, &sender, unix_time()))
     });
     if sent.await?.await.unwrap_or(false) {

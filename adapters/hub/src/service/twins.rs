@@ -72,6 +72,7 @@ pub(super) async fn replace_module(
 impl Service {
     async fn twin(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
+        self.settled(&client_id).await?;
         let shown = self
             .engine
             .at(&client_id, move |core, now| Ok(json_with_etag(to_json(look_up(core, now, &id)?))));
@@ -88,6 +89,7 @@ impl Service {
         let body = json_object(body)?;
         let update = update_of(&body, manner, header(headers, "if-match").and_then(if_match))?;
         let id = client_id.clone();
+        self.settled(&client_id).await?;
         let updated = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;
             let commit = core.hub.update_twin(now, key, update)?;

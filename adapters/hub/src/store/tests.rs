@@ -64,6 +64,7 @@ pub(crate) fn telemetry(bodies: &[&str]) -> Batch {
             payload: body.as_bytes(),
             receipt: None,
             retain_property: None,
+            is_dup: false,
             is_will: false,
         };
         block.push(1, &telemetry, &sender, unix_time());

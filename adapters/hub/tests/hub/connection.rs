@@ -1,11 +1,12 @@
 //! A connection between a transport and the machine, over pipes in memory.
 
 use crate::common::{
-    ACCEPTED, DISCONNECT, Device, Hub, PINGREQ, PINGRESP, connect, connect_as, connect_with_will, puback,
-    publish,
+    ACCEPTED, DISCONNECT, Device, Hub, PINGREQ, PINGRESP, REFUSED, connect, connect_as, connect_with,
+    connect_with_will, puback, publish,
 };
 use devicebound_hub::connection;
 use devicebound_hub::store::Store as _;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test(flavor = "local")]
@@ -132,7 +133,8 @@ async fn silence_ends_the_connection_after_one_and_a_half_times_the_keep_alive()
     let began = tokio::time::Instant::now();
     assert_eq!(device.receive().await, None);
     assert_eq!(began.elapsed().as_secs(), 15);
-    assert_eq!(hub.operation(2).await["rule"], "MQTT-3.1.2-24");
+    let event = hub.operation(2).await;
+    assert_eq!((&event["rule"], &event["statusType"]), (&json!("MQTT-3.1.2-24"), &json!("404104")));
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
@@ -192,6 +194,33 @@ async fn a_hub_that_stops_ends_every_connection_and_takes_no_new_one() {
     assert_eq!(hub.operation(2).await["rule"], "HUB-STOPPING");
     let mut late = Device::new(hub.transport(1024));
     assert_eq!(late.receive().await, None);
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_a_client_calls_its_software_stands_in_the_events_of_its_connections() {
+    for (id, told) in [("demo", None), ("stranger", Some("404001"))] {
+        let hub = Hub::start();
+        let mut device = Device::new(hub.transport(1024));
+        device.send(&connect_with(id, "&DeviceClientType=azsdk-c%2F1.0%20(x)", 60, None)).await;
+        device.receive().await.expect("CONNACK");
+        let event = hub.operation(1).await;
+        assert_eq!(event["sdkVersion"], "azsdk-c/1.0 (x)");
+        assert_eq!(event["statusType"].as_str(), told);
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn who_cannot_be_authenticated_is_told_with_the_number_of_the_real_service() {
+    let hub = Hub::start();
+    let mut wrong = connect();
+    let signed = wrong.windows(4).position(|part| part == b"sig=").unwrap() + 4;
+    wrong[signed] = if wrong[signed] == b'A' { b'B' } else { b'A' };
+    let mut device = Device::new(hub.transport(1024));
+    device.send(&wrong).await;
+    assert_eq!(device.receive().await.as_deref(), Some(REFUSED));
+    let event = hub.operation(1).await;
+    assert_eq!((&event["rule"], &event["statusCode"]), (&json!("HUB-SAS-SIG"), &json!(401)));
+    assert_eq!(event["statusType"], "401003");
 }
 
 #[tokio::test(flavor = "local")]
