@@ -319,6 +319,7 @@ impl Hub {
         // Revisions are not counted twice: what is said late of one that was lost must not be taken for a new one.
         let last = slot.record.revision.max(reloaded.revision);
         slot.record = DeviceRecord { revision: last, ..reloaded };
+        slot.record.mailbox.recover();
         slot.committed = last;
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));

@@ -30,10 +30,11 @@ impl Hub {
     /// # Errors
     /// The record comes back when there is one with its client id already.
     #[expect(clippy::result_large_err, reason = "the record was moved in, so it is moved out again")]
-    pub fn insert(&mut self, record: DeviceRecord) -> Result<DeviceKey, DeviceRecord> {
+    pub fn insert(&mut self, mut record: DeviceRecord) -> Result<DeviceKey, DeviceRecord> {
         if self.ids.contains_key(record.identity.client_id()) {
             return Err(record);
         }
+        record.mailbox.recover();
         let client_id = record.identity.client_id().into();
         let committed = record.revision;
         let slot = DeviceSlot { record, committed, link: None, calls: Vec::new(), mailbox_timer: None };
