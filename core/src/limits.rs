@@ -42,6 +42,9 @@ pub const CONNECT_TIME: Duration = Duration::from_secs(30);
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 /// Time to live of a cloud-to-device message without an expiry of its own (IoT Hub cloud-to-device guide).
 pub const CLOUD_MESSAGE_TTL: Duration = Duration::from_secs(3600);
+/// Shortest time to live that a hub gives cloud-to-device messages without an expiry of their own (IoT Hub cloud-to-device
+/// guide).
+pub const CLOUD_MESSAGE_TTL_MIN: Duration = Duration::from_secs(60);
 /// Longest time to live of a cloud-to-device message (IoT Hub cloud-to-device guide).
 pub const CLOUD_MESSAGE_TTL_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
 /// How long a receiver without MQTT holds a message that it was given (IoT Hub cloud-to-device guide).

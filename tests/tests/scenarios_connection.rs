@@ -60,6 +60,7 @@ fn every_form_of_user_name_in_the_wild_connects() {
 fn an_identity_that_is_not_shown_is_refused_with_5_and_the_log_names_the_rule() {
     let good_name = format!("{HOST}/dev/?api-version=2021-04-12");
     let good_token = token(&format!("{HOST}/devices/dev"));
+    let long = "x".repeat(129);
     let cases = [
         ("dev", good_name.as_str(), None, Rule::NoCredentials),
         ("dev", &good_name, Some(""), Rule::NoCredentials),
@@ -68,6 +69,8 @@ fn an_identity_that_is_not_shown_is_refused_with_5_and_the_log_names_the_rule() 
         ("dev", &good_name, Some(&*good_token.replace("sig=", "sig=A")), Rule::SasSignature),
         ("ghost", &format!("{HOST}/ghost/?api-version=2021-04-12"), Some(&good_token), Rule::UnknownDevice),
         ("other", &good_name, Some(&good_token), Rule::ClientId),
+        ("d ev", &format!("{HOST}/d ev/?api-version=2021-04-12"), Some(&good_token), Rule::ClientId),
+        (&long, &format!("{HOST}/{long}/?api-version=2021-04-12"), Some(&good_token), Rule::ClientId),
         ("dev", "dev", Some(&good_token), Rule::Username),
         ("dev", "another.hub.test/dev", Some(&good_token), Rule::HostName),
     ];

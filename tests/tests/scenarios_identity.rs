@@ -46,12 +46,16 @@ fn attempt(hub: &mut HubHost, client_id: &str, password: &str) -> Result<LinkId,
     hub.closed(link).map_or(Ok(link), |close| Err(close.rule()))
 }
 
-fn certificate_verdict(authentication: Authentication, shown: &ClientCertificate) -> Result<(), Rule> {
+fn certificate_verdict(
+    client_id: &str,
+    authentication: Authentication,
+    shown: &ClientCertificate,
+) -> Result<(), Rule> {
     let mut hub = hub(&[]);
-    let identity = DeviceIdentity::new("dev", "1".to_owned(), authentication).expect("it is an id");
+    let identity = DeviceIdentity::new(client_id, "1".to_owned(), authentication).expect("it is an id");
     hub.register(DeviceRecord::new(identity));
     let link = hub.hub.open(hub.now).expect("there is room");
-    let bytes = connect("dev", None);
+    let bytes = connect(client_id, None);
     let event = Event::Received(&mut bytes.as_slice());
     let Ok(Action::Authenticate(request)) = hub.hub.handle(hub.now, link, event, &mut Vec::new()) else {
         unreachable!("a CONNECT is to be judged");
@@ -175,7 +179,15 @@ fn a_certificate_opens_by_thumbprint_or_by_the_name_that_a_trusted_authority_gav
             Err(Rule::Certificate),
         ),
     ] {
-        assert_eq!(certificate_verdict(authentication.clone(), &certificate), verdict, "{authentication:?}");
+        let found = certificate_verdict("dev", authentication.clone(), &certificate);
+        assert_eq!(found, verdict, "{authentication:?}");
+    }
+    for (authentication, name, verdict) in [
+        (by_print("A1".repeat(20), None), "whatever", Ok(())),
+        (Authentication::CertificateAuthority, "dev/mod", Ok(())),
+        (Authentication::CertificateAuthority, "dev", Err(Rule::CertificateName)),
+    ] {
+        assert_eq!(certificate_verdict("dev/mod", authentication, &shown(name, true)), verdict, "{name}");
     }
 }
 

@@ -131,8 +131,8 @@ fn a_connection_without_a_will_is_lost_without_a_word() {
 #[test]
 fn a_will_is_sent_once_and_marked_if_and_only_if_it_was_to_be_retained() {
     let topic = TopicName::new(EVENTS).expect("it is a topic name");
-    for retain in [false, true] {
-        let (mut hub, link) = online(Some(Will { topic, message: b"gone", qos: QoS::AtLeastOnce, retain }));
+    for (retain, qos) in [(false, QoS::AtMostOnce), (true, QoS::AtLeastOnce), (false, QoS::ExactlyOnce)] {
+        let (mut hub, link) = online(Some(Will { topic, message: b"gone", qos, retain }));
         hub.hang_up(link);
         hub.advance(Duration::from_secs(3600));
         assert_eq!(hub.telemetry.len(), 1);

@@ -227,12 +227,12 @@ mod tests {
 
     #[test]
     fn system_properties_get_their_event_hubs_names() {
-        let line = line("$.mid=m1&alert=true&bare");
+        let line = line("$.mid=m1&alert=true&bare&%24.xyz=1");
         assert_eq!(line["cursor"], 7);
         assert_eq!(line["body"], "AP8=");
         assert_eq!(line["enqueuedTime"], "2023-11-14T22:13:20.000Z");
         assert_eq!(line["systemProperties"]["message-id"], "m1");
-        assert_eq!(line["properties"], json!({"alert": "true", "bare": null}));
+        assert_eq!(line["properties"], json!({"alert": "true", "bare": null, "$.xyz": "1"}));
         assert!(line.get("moduleId").is_none());
     }
 

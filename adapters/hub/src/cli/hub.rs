@@ -11,10 +11,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, ValueEnum, value_parser};
 use devicebound::hub::{Authentication, DeviceRecord, HubConfig, Limits, Scale, Tier};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
-use devicebound::limits::DELIVERY_COUNT;
+use devicebound::limits::{CLOUD_MESSAGE_TTL, CLOUD_MESSAGE_TTL_MAX, CLOUD_MESSAGE_TTL_MIN, DELIVERY_COUNT};
 use serde_json::json;
 
 use super::log::{self, LogFormat};
+use super::parse_duration;
 use super::quota::Quota;
 use super::sas::device_token;
 use super::state_flag;
@@ -66,6 +67,9 @@ pub(super) struct HubArgs {
     /// The real service's tolerance: 300 s for clocks at CONNECT, 600 s until an expired token cuts a connection
     #[arg(long)]
     azure_timing: bool,
+    /// How long a cloud-to-device message without an expiry of its own is good: 1m to 2d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_default_ttl)]
+    default_ttl: Duration,
     /// A cloud-to-device message that was delivered so often in vain is dead-lettered
     #[arg(long, value_name = "N", default_value_t = DELIVERY_COUNT, value_parser = value_parser!(u32).range(1..=100))]
     max_delivery_count: u32,
@@ -122,6 +126,7 @@ impl HubArgs {
             device_authorities: Vec::new(),
             names: Vec::new(),
             azure_timing: false,
+            default_ttl: CLOUD_MESSAGE_TTL,
             max_delivery_count: DELIVERY_COUNT,
             every_delivery_counts: false,
             store: StoreKind::Disk,
@@ -214,6 +219,12 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     Ok(Prepared { server, listeners, ready, state, lock })
 }
 
+fn parse_default_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text)?;
+    let is_possible = (CLOUD_MESSAGE_TTL_MIN..=CLOUD_MESSAGE_TTL_MAX).contains(&ttl);
+    if is_possible { Ok(ttl) } else { Err("a hub's messages are good for 1m to 2d".to_owned()) }
+}
+
 fn tier(name: String) -> Result<Tier, &'static str> {
     Tier::from_name(&name).ok_or("no tier has this name")
 }
@@ -252,6 +263,7 @@ fn config(args: &HubArgs, certificate_names: &[String], policies: &[Policy]) -> 
         fault_injection: true,
         tier: args.tier.map(|tier| Scale { tier, units: args.units.get() }),
         limits: Limits {
+            cloud_message_ttl: args.default_ttl,
             delivery_count: args.max_delivery_count,
             every_delivery_counts: args.every_delivery_counts,
             ..Limits::default()
@@ -429,5 +441,44 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
                 std::future::pending().await
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: HubArgs,
+    }
+
+    fn config_of(arguments: &[&str]) -> Option<HubConfig> {
+        let line = Line::try_parse_from(["hub"].iter().chain(arguments)).ok()?;
+        Some(config(&line.args, &[], &[]))
+    }
+
+    #[test]
+    fn clocks_are_sharp_unless_the_real_services_tolerance_is_asked_for() {
+        let times = |arguments| {
+            config_of(arguments).map(|config| (config.clock_skew.as_secs(), config.expiry_grace.as_secs()))
+        };
+        assert_eq!(times(&[]), Some((0, 0)));
+        assert_eq!(times(&["--azure-timing"]), Some((300, 600)));
+    }
+
+    #[test]
+    fn messages_are_good_for_an_hour_or_as_long_as_a_hub_may_be_told() {
+        let ttl =
+            |arguments: &[&str]| config_of(arguments).map(|config| config.limits.cloud_message_ttl.as_secs());
+        assert_eq!(ttl(&[]), Some(3600));
+        assert_eq!(ttl(&["--default-ttl", "1m"]), Some(60));
+        assert_eq!(ttl(&["--default-ttl", "2d"]), Some(172_800));
+        for wrong in ["59s", "49h", "soon"] {
+            assert_eq!(ttl(&["--default-ttl", wrong]), None, "{wrong}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use devicebound::hub::{DeviceKey, Feedback};
+use devicebound::hub::{DeviceKey, Feedback, Hub};
 use devicebound::time::UnixTime;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
@@ -144,7 +144,7 @@ impl Service {
         let id = device_id.to_owned();
         let found = self.engine.at(device_id, move |core, _| {
             let Some(key) = core.hub.find(&id) else { return Vec::new() };
-            drop_old(core, key, unix_time());
+            drop_old(&mut core.hub, key, unix_time());
             core.hub.feedback(key).take(most).collect()
         });
         found.await
@@ -170,9 +170,9 @@ impl Service {
 
 /// Drops what has waited too long, so that a back end which asks for feedback and never reads it can go on sending. It goes
 /// to the store with the next change of the record.
-pub(super) fn drop_old(core: &mut Core, key: DeviceKey, now: UnixTime) {
-    let old = core.hub.feedback(key).take_while(|report| report.at.after(RETENTION) <= now).count();
-    let _ = core.hub.take_feedback(key, old);
+pub(super) fn drop_old(hub: &mut Hub, key: DeviceKey, now: UnixTime) {
+    let old = hub.feedback(key).take_while(|report| report.at.after(RETENTION) <= now).count();
+    let _ = hub.take_feedback(key, old);
 }
 
 fn devices_with_feedback(core: &mut Core) -> Vec<String> {
@@ -193,4 +193,37 @@ fn to_json(report: &Feedback) -> Value {
         "deviceId": report.device_id,
         "deviceGenerationId": report.generation_id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use devicebound::hub::{
+        Authentication, CloudMessage, DeviceIdentity, DeviceRecord, FeedbackRequest, HubConfig,
+    };
+    use devicebound::iothub::sas::SymmetricKey;
+    use devicebound::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_report_that_nobody_reads_for_an_hour_is_dropped_and_a_younger_one_stays() {
+        let (begin, start) = (Instant::from_secs(1), UnixTime::from_secs(1_700_000_000));
+        let mut hub = Hub::new(HubConfig::default(), begin, start);
+        let key = || SymmetricKey::from_bytes(&[7; 32]);
+        let authentication = Authentication::Sas { primary: key(), secondary: key() };
+        let identity = DeviceIdentity::new("d", "1".to_owned(), authentication).unwrap();
+        let device = hub.insert(DeviceRecord::new(identity)).unwrap();
+        for minutes in [0, 1] {
+            let now = begin.after(Duration::from_secs(60 * minutes));
+            let message = CloudMessage { ack: Some(FeedbackRequest::Full), ..CloudMessage::default() };
+            assert!(hub.enqueue(now, device, message).is_ok());
+            let (_, commit) = hub.purge(now, device).unwrap();
+            hub.committed(device, commit.revision);
+        }
+        let mut left = |seconds| {
+            drop_old(&mut hub, device, start.after(Duration::from_secs(seconds)));
+            hub.feedback(device).count()
+        };
+        assert_eq!([left(3599), left(3600), left(3659), left(3660)], [2, 1, 1, 0]);
+    }
 }

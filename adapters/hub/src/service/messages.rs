@@ -33,7 +33,7 @@ pub(super) async fn send(
     let id = client_id.clone();
     let enqueued = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
-        drop_old(core, key, unix_time());
+        drop_old(&mut core.hub, key, unix_time());
         let (_, commit) = core.hub.enqueue(now, key, message)?;
         Ok::<_, ApiError>(core.change_durably([Change::Record(commit.device)]))
     });

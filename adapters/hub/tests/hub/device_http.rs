@@ -189,3 +189,20 @@ async fn a_certificate_is_as_good_as_a_token() {
     assert_eq!(with(shown(&print, "demo", false)).await, StatusCode::UNAUTHORIZED);
     assert_eq!(with(shown(&print, "other", true)).await, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test(flavor = "local")]
+async fn a_message_is_as_large_over_http_as_over_mqtt() {
+    let client = Client::start();
+    for (id, length, status) in [
+        ("abcd", 262_140, StatusCode::NO_CONTENT),
+        ("abcd", 262_141, StatusCode::PAYLOAD_TOO_LARGE),
+        // What counts is the value as it is meant, not as it is written in a topic.
+        ("&&&&", 262_140, StatusCode::NO_CONTENT),
+    ] {
+        let headers = [("iothub-messageid", id)];
+        let path = "/devices/demo/messages/events";
+        let body = json!("x".repeat(length - 2));
+        let (found, _, answer) = client.exchange("device", "POST", path, &headers, body).await;
+        assert_eq!(found, status, "{length}: {answer}");
+    }
+}
