@@ -107,6 +107,7 @@ fn stored(hub: &Hub, awaited: &[String]) -> Vec<String> {
 fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     let mut hub = Hub::on_free_ports(site!());
     let mut sensor = Sensor::new(&hub, &hub.register("sensor"), |config| config);
+    let _ = hub.register("other");
     sensor.send("before");
     sensor.until_acknowledged();
 
@@ -128,6 +129,13 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     let refused = hub.service().ask(Method::PATCH, "/twins/sensor", &[], patch.to_string().as_bytes());
     let status = refused.expect("the hub answers").status();
     assert!(status.is_server_error(), "a twin was changed on a full disk: {status}");
+    // Nor is anybody registered or removed, and nobody is told so until it is known.
+    for (method, path) in [(Method::PUT, "/devices/late"), (Method::DELETE, "/devices/other")] {
+        let refused = hub.service().ask(method, path, &[], b"{}").expect("the hub answers").status();
+        assert!(refused.is_server_error(), "{path} on a full disk: {refused}");
+        let shown = hub.service().ask(Method::GET, path, &[], b"").expect("the hub answers").status();
+        assert!(shown.is_server_error(), "{path} was told of before it was known: {shown}");
+    }
     sensor.turn(Duration::from_millis(300));
     assert_eq!(sensor.acknowledged.len(), before, "acknowledged on a full disk");
 
@@ -136,6 +144,10 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
     hub.service().patch("/twins/sensor", &patch);
     sensor.send("after");
     sensor.until_acknowledged();
+    let late = hub.service().ask(Method::GET, "/devices/late", &[], b"").expect("the hub answers").status();
+    assert_eq!(late, 404);
+    assert_eq!(hub.service().get("/devices/other")["deviceId"], "other");
+    let _ = hub.register("late");
 
     hub.stop();
     hub.start_again();
@@ -176,6 +188,88 @@ fn a_hub_without_descriptors_serves_whom_it_has_and_lets_nobody_in_unchecked() {
     next.send("let in");
     next.until_acknowledged();
     assert_eq!(hub.service().stored_telemetry().len(), 52);
+}
+
+/// E4. Where no thread can be had any more, nothing needs one: all are started with the hub.
+#[test]
+fn a_hub_has_all_its_threads_when_it_is_ready() {
+    let mut hub = Hub::on_free_ports(site!());
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", hub.pid())).expect("the hub runs");
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.expect("it runs").path().join("comm")).expect("it has a name")
+        };
+        let mut names: Vec<String> = tasks.map(name).collect();
+        names.sort();
+        names
+    };
+    let ready = threads();
+    let mut sensor = Sensor::new(&hub, &hub.register("sensor"), |config| config);
+    let streams: Vec<_> = (0..8).map(|_| hub.service().telemetry()).collect();
+    for number in 0..20 {
+        sensor.send(&number.to_string());
+        sensor.until_acknowledged();
+        let read: Vec<_> = streams.iter().map(|stream| stream.next_message().text().to_owned()).collect();
+        assert_eq!(read, vec![number.to_string(); streams.len()]);
+    }
+    hub.service().patch("/twins/sensor", &json!({"properties": {"desired": {"interval": 60}}}));
+    assert_eq!(threads(), ready);
+    drop(streams);
+    hub.stop();
+}
+
+/// E4. A program that the system has no memory for is ended by its allocator, as by a crash: nothing that it acknowledged
+/// is missing when its supervisor starts it again, and nobody gets in who has no right to.
+#[test]
+fn a_hub_that_memory_ran_out_for_has_lost_nothing_when_it_runs_again() {
+    const ROOM: u64 = 32 * 1024 * 1024;
+    let mut hub = Hub::on_free_ports(site!());
+    let device = hub.register("sensor");
+    let mut sensor = Sensor::new(&hub, &device, |config| config);
+    sensor.send("before");
+    sensor.until_acknowledged();
+
+    let status = std::fs::read_to_string(format!("/proc/{}/status", hub.pid())).expect("the hub runs");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    let size: u64 = size.and_then(|size| size.trim().parse().ok()).expect("a process has a size");
+    limit(&hub, Resource::As, Some(size * 1024 + ROOM));
+    let body = "x".repeat(60_000);
+    let mut queued: BTreeMap<String, usize> = BTreeMap::new();
+    'full: for number in 0.. {
+        assert!(number < 100, "300 MB of messages wait in a hub that may have 32 MB");
+        let id = format!("receiver-{number}");
+        let put = hub.service().ask(Method::PUT, &format!("/devices/{id}"), &[], b"{}");
+        if !put.is_ok_and(|answer| answer.status().is_success()) {
+            break;
+        }
+        queued.insert(id.clone(), 0);
+        let path = format!("/devices/{id}/messages/deviceBound");
+        for _ in 0..50 {
+            match hub.service().try_post(&path, body.as_bytes()) {
+                Ok((status, _)) if status < 300 => *queued.entry(id.clone()).or_default() += 1,
+                _ => break 'full,
+            }
+        }
+    }
+    hub.expect_text("memory allocation of");
+    hub.has_crashed();
+
+    hub.start_again();
+    for (id, count) in &queued {
+        let waiting = &hub.service().get(&format!("/devices/{id}"))["cloudToDeviceMessageCount"];
+        // One more may have been stored whose answer did not come.
+        let waiting = waiting.as_u64().expect("it is a number") as usize;
+        assert!((*count..=count + 1).contains(&waiting), "{id}: {waiting} of {count} messages");
+    }
+    let mut sensor = Sensor::new(&hub, &device, |config| config);
+    sensor.send("after");
+    sensor.until_acknowledged();
+    let thief = hub::Device { key: hub.register("other").key, ..device };
+    let mut thief = Sensor::new(&hub, &thief, |config| config);
+    thief.until("refused", |thief| !thief.losses.is_empty());
+    assert_eq!(thief.connections, 0);
+    let bodies: Vec<_> = hub.service().stored_telemetry().iter().map(|sent| sent.text().to_owned()).collect();
+    assert_eq!(bodies, ["before", "after"]);
 }
 
 /// E7.

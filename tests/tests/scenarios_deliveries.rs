@@ -166,6 +166,22 @@ fn a_crash_of_the_hub_is_the_end_of_a_connection_and_counts_once() {
 }
 
 #[test]
+fn a_record_that_starts_again_from_what_was_safe_keeps_its_count() {
+    let mut hub = counting();
+    let mut station = subscribed(&mut hub);
+    send(&mut hub, "m");
+    station.talk(&mut hub);
+    let safe = hub.record("dev").clone();
+    let device = hub.device("dev");
+    hub.hub.rejected(device, safe);
+    hub.settle();
+    assert_eq!(counts(&hub), [1]);
+    Station::new(config("dev")).connect(&mut hub);
+    hub.restart();
+    assert_eq!(counts(&hub), [2]);
+}
+
+#[test]
 fn nothing_is_sent_before_its_count_is_safe_and_no_end_is_told_before_it_is() {
     let mut hub = counting();
     let mut station = subscribed(&mut hub);

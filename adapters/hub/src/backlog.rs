@@ -30,6 +30,8 @@ pub(crate) struct Backlog {
     changed: BTreeSet<DeviceKey>,
     /// Client ids whose records are gone.
     removed: Vec<String>,
+    /// Those of the hand-over that the writer has.
+    removing: Vec<String>,
     /// Who wants to hear whether the batch is safe.
     waiting: Vec<oneshot::Sender<bool>>,
     /// The writer has the hand-over before; the next one waits for that, and grows.
@@ -38,6 +40,10 @@ pub(crate) struct Backlog {
     ledger: Ledger,
     /// Devices of which the store could not say what is safe: asked for with the next hand-over.
     unknown: Vec<DeviceKey>,
+    /// Client ids of which it could not say whether they are gone.
+    unknown_removed: Vec<String>,
+    /// Those of them that are asked for with the next hand-over.
+    asked: Vec<String>,
 }
 
 /// A block of so many bytes costs as little for each message as a larger one.
@@ -62,13 +68,16 @@ pub(crate) struct HandOver {
     owed_since: Option<Instant>,
     records: Vec<(DeviceKey, RecordChange)>,
     removed: Vec<String>,
+    /// Client ids of which the store could not say before whether they are gone.
+    asked: Vec<String>,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
-/// A record that was not written.
+/// A change of a record that was not made.
 #[derive(Debug)]
 pub(crate) struct Unwritten {
-    pub(crate) device: DeviceKey,
+    /// Whose record was to be written; `None`: it was to be gone.
+    pub(crate) device: Option<DeviceKey>,
     client_id: String,
     /// What is safe of it.
     pub(crate) safe: Safe,
@@ -111,10 +120,13 @@ impl Default for Backlog {
             owed_since: None,
             changed: BTreeSet::new(),
             removed: Vec::new(),
+            removing: Vec::new(),
             waiting: Vec::new(),
             is_handing_over: false,
             ledger: Ledger::default(),
             unknown: Vec::new(),
+            unknown_removed: Vec::new(),
+            asked: Vec::new(),
         }
     }
 }
@@ -190,13 +202,24 @@ impl Backlog {
     }
 
     fn is_empty(&self) -> bool {
-        self.block.is_empty() && self.changed.is_empty() && self.removed.is_empty() && self.waiting.is_empty()
+        self.block.is_empty()
+            && self.changed.is_empty()
+            && self.removed.is_empty()
+            && self.asked.is_empty()
+            && self.waiting.is_empty()
     }
 
     /// The store is to be asked again what it could not say before. Called now and then, so that those records do not wait
     /// for others to change.
     pub(crate) fn ask_again(&mut self) {
         self.changed.extend(self.unknown.drain(..));
+        self.asked.append(&mut self.unknown_removed);
+    }
+
+    /// Whether it is not safe yet that this record is gone.
+    pub(crate) fn is_removing(&self, client_id: &str) -> bool {
+        let removals = [&self.removed, &self.removing, &self.unknown_removed, &self.asked];
+        removals.into_iter().flatten().any(|removed| removed == client_id)
     }
 
     /// What to hand over now, with the records as they are now.
@@ -212,6 +235,7 @@ impl Backlog {
         // The next ones will be about as large.
         let next = Vec::with_capacity(self.receipts.len());
         let next_block = self.block.with_the_same_room();
+        self.removing = [&self.removed[..], &self.asked].concat();
         Some(HandOver {
             worker,
             block: mem::replace(&mut self.block, next_block),
@@ -219,6 +243,7 @@ impl Backlog {
             owed_since: self.owed_since.take(),
             records: mem::take(&mut self.changed).into_iter().filter_map(record).collect(),
             removed: mem::take(&mut self.removed),
+            asked: mem::take(&mut self.asked),
             waiting: mem::take(&mut self.waiting),
         })
     }
@@ -226,12 +251,14 @@ impl Backlog {
     /// The writer is done with what was handed over.
     pub(crate) fn handed_over(&mut self, unwritten: &[Unwritten]) {
         self.is_handing_over = false;
+        self.removing.clear();
         for Unwritten { device, client_id, safe } in unwritten {
-            match safe {
-                Safe::Record(record) => self.ledger.holds(record),
-                Safe::Nothing => self.ledger.forget(client_id),
+            match (safe, device) {
+                (Safe::Record(record), _) => self.ledger.holds(record),
+                (Safe::Nothing, _) => self.ledger.forget(client_id),
                 // Its next change is refused, and the store is asked again.
-                Safe::Unknown => self.unknown.push(*device),
+                (Safe::Unknown, Some(device)) => self.unknown.push(*device),
+                (Safe::Unknown, None) => self.unknown_removed.push(client_id.clone()),
             }
         }
     }
@@ -248,24 +275,24 @@ impl HandOver {
 pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &View) -> Vec<(usize, Written)> {
     let mut batch = Batch::default();
     let mut parts = Vec::with_capacity(handed_over.len());
-    for HandOver { worker, block, receipts, owed_since, records, removed, waiting } in handed_over {
+    for HandOver { worker, block, receipts, owed_since, records, removed, asked, waiting } in handed_over {
         if !block.is_empty() {
             batch.blocks.push(block);
         }
-        batch.removed.extend(removed);
+        batch.removed.extend_from_slice(&removed);
         let ids: Vec<_> = records
             .iter()
             .map(|(device, change)| (*device, change.client_id.clone(), change.revision))
             .collect();
         batch.records.extend(records.into_iter().map(|(_, change)| change));
-        parts.push((worker, receipts, owed_since, waiting, ids));
+        parts.push((worker, receipts, owed_since, waiting, ids, removed, asked));
     }
     let result = store.commit(batch);
     if let Err(error) = &result {
         view.note("storeFailed", &format!("cannot store: {error}; {}", Rule::StoreFailed.mend()));
     }
     let mut told = Vec::with_capacity(parts.len());
-    for (worker, receipts, owed_since, waiting, ids) in parts {
+    for (worker, receipts, owed_since, waiting, ids, removed, mut asked) in parts {
         let mut written = Written {
             receipts,
             owed_since,
@@ -279,9 +306,16 @@ pub(crate) fn write(handed_over: Vec<HandOver>, store: &mut dyn Store, view: &Vi
                 written.revisions.push((device, revision));
             } else {
                 let safe = reload(&client_id, store, view);
-                written.unwritten.push(Unwritten { device, client_id, safe });
+                written.unwritten.push(Unwritten { device: Some(device), client_id, safe });
             }
         }
+        if result.is_err() {
+            asked.extend(removed);
+        }
+        written.unwritten.extend(asked.into_iter().map(|client_id| {
+            let safe = reload(&client_id, store, view);
+            Unwritten { device: None, client_id, safe }
+        }));
         told.push((worker, written));
     }
     told

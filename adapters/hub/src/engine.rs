@@ -132,8 +132,20 @@ impl Engine {
 
     /// Makes a change of what is kept of this client id durable before it is answered for; false if that failed.
     pub async fn durable(&self, client_id: &str, change: Change) -> bool {
-        let safe = self.at(client_id, |core, _| core.change_durably(change)).await;
+        let safe = self.at(client_id, |core, _| core.change_durably([change])).await;
         safe.await.unwrap_or(false)
+    }
+
+    /// Waits until what there is of this client id is safe, that there is nothing included; false if the store cannot say.
+    pub async fn settled(&self, client_id: &str) -> bool {
+        let id = client_id.to_owned();
+        let Some(safe) = self.at(client_id, move |core, _| core.when_settled(&id)).await else { return true };
+        if safe.await.unwrap_or(false) {
+            return true;
+        }
+        // What failed was taken back, unless the store could not say.
+        let id = client_id.to_owned();
+        self.at(client_id, move |core, _| core.is_settled(&id)).await
     }
 
     /// Brings to the store what nobody waits for: whoever reads telemetry from now on sees all that was acknowledged before.

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod aside;
 pub mod backlog;
 pub mod block;
 pub(crate) mod buffers;
@@ -30,6 +31,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod operations;
+pub mod pages;
 pub mod policies;
 mod scan;
 pub mod server;

@@ -1,8 +1,9 @@
 //! The hub on its sockets.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, mpsc as answers};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 
@@ -25,6 +27,7 @@ use crate::Failure;
 use crate::connection;
 use crate::engine::Engine;
 use crate::listen::Listeners;
+use crate::pages::Pages;
 use crate::service::{self, Peer, Readers, Service};
 use crate::store::Store;
 use crate::transport::device_certs::DeviceAuthorities;
@@ -42,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Server {
     engine: Arc<Engine>,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Threads,
     router: Router,
     tls: Tls,
 }
@@ -69,14 +72,14 @@ impl Server {
         workers: usize,
     ) -> Result<Self, Failure> {
         let host_names = config.host_names.clone();
-        let telemetry = store.telemetry();
+        let telemetry = Pages::of(store.telemetry()).map_err(no_thread)?;
         let (engine, parts) = Engine::start(config, store, view, workers)?;
-        let mut threads = Vec::new();
+        let threads = Threads::new();
         for worker in parts.workers {
-            threads.push(start_worker(worker)?);
+            start_worker(&threads, worker)?;
         }
         if let Some(writer) = parts.writer {
-            threads.push(start_thread("writer", move || writer.run())?);
+            threads.start("writer", move || writer.run())?;
         }
         let service = Service {
             engine: Arc::clone(&engine),
@@ -127,10 +130,7 @@ impl Server {
         let _ = tokio::time::timeout(STOP_TIME, self.engine.all_closed()).await;
         tasks.shutdown().await;
         self.engine.end();
-        let threads = self.threads;
-        let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(|it| it.join()));
-        // A thread that panicked has said so.
-        let _ = ended.await;
+        self.threads.all_ended().await;
         Ok(())
     }
 }
@@ -139,13 +139,40 @@ fn no_thread(error: std::io::Error) -> Failure {
     Failure::new(format!("cannot start threads: {error}"), "see the limits of this system")
 }
 
-fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, Failure> {
-    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(no_thread)
+/// Threads whose end can be waited for without another one.
+#[derive(Debug)]
+struct Threads {
+    running: mpsc::Sender<Infallible>,
+    ended: mpsc::Receiver<Infallible>,
+}
+
+impl Threads {
+    fn new() -> Self {
+        let (running, ended) = mpsc::channel(1);
+        Self { running, ended }
+    }
+
+    fn start(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+        let running = self.running.clone();
+        let run = move || {
+            run();
+            drop(running);
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(no_thread)
+    }
+
+    /// Waits until all have ended. One that panicked has said so.
+    async fn all_ended(self) {
+        let Self { running, mut ended } = self;
+        drop(running);
+        // Nothing is ever sent: it completes when the last sender is gone.
+        let _ = ended.recv().await;
+    }
 }
 
 /// A worker on its thread, whose runtime has nothing but what belongs to it.
-fn start_worker(worker: Seed) -> Result<thread::JoinHandle<()>, Failure> {
-    let (started, has_started) = mpsc::sync_channel(1);
+fn start_worker(threads: &Threads, worker: Seed) -> Result<(), Failure> {
+    let (started, has_started) = answers::sync_channel(1);
     let run = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => {
             // Whoever started it waits for that.
@@ -154,9 +181,9 @@ fn start_worker(worker: Seed) -> Result<thread::JoinHandle<()>, Failure> {
         }
         Err(error) => drop(started.send(Err(error))),
     };
-    let thread = start_thread("worker", run)?;
+    threads.start("worker", run)?;
     let started = has_started.recv().unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    started.map(|()| thread).map_err(no_thread)
+    started.map_err(no_thread)
 }
 
 /// Has every worker accept from the same socket: whoever has time takes the next connection.

@@ -497,18 +497,36 @@ impl Core {
         self.backlog.bytes()
     }
 
-    /// Makes a change durable; the receiver hears whether it has become safe.
-    pub(crate) fn change_durably(&mut self, change: Change) -> oneshot::Receiver<bool> {
-        match change {
-            Change::Record(device) if self.at_once => {
-                if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
-                    self.hub.committed(device, revision);
+    /// Makes changes durable; the receiver hears whether they have become safe.
+    pub(crate) fn change_durably(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> oneshot::Receiver<bool> {
+        for change in changes {
+            match change {
+                Change::Record(device) if self.at_once => {
+                    if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
+                        self.hub.committed(device, revision);
+                    }
                 }
+                Change::Removal(_) if self.at_once => {}
+                change => self.backlog.change(change),
             }
-            Change::Removal(_) if self.at_once => {}
-            change => self.backlog.change(change),
         }
         self.backlog.when_safe()
+    }
+
+    /// Whether the record of this client id is safe as it is, or safely gone.
+    pub(crate) fn is_settled(&self, client_id: &str) -> bool {
+        match self.hub.find(client_id) {
+            Some(device) => self.hub.is_safe(device),
+            None => !self.backlog.is_removing(client_id),
+        }
+    }
+
+    /// If it is not: the receiver hears whether all that was gathered so far has become safe.
+    pub(crate) fn when_settled(&mut self, client_id: &str) -> Option<oneshot::Receiver<bool>> {
+        (!self.is_settled(client_id)).then(|| self.backlog.when_safe())
     }
 
     /// Stores a message that came over HTTP; the receiver hears whether it has become safe.

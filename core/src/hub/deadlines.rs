@@ -7,7 +7,7 @@ use super::timers::Target;
 use super::{CallId, Change, Commit, DeviceKey, DeviceSlot, Expired, Hub, LinkId, SequenceNumber, State};
 use crate::rule::Rule;
 use crate::session::CloseReason;
-use crate::time::{Deadline, Instant, UnixTime};
+use crate::time::{Deadline, Instant, Timer, UnixTime};
 
 impl Hub {
     /// Sets the wall clock. Only tokens, time stamps and expiry of messages follow it; timers do not.
@@ -45,11 +45,14 @@ impl Hub {
     /// When to call [`expire`](Self::expire).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        self.timers.next().map(|(at, why)| Deadline { at, why })
+        let timer = self.timers.next().map(|(at, why)| Deadline { at, why });
+        let fault = self.gate.next_fault().map(|at| Deadline { at, why: Timer::Fault });
+        timer.into_iter().chain(fault).min_by_key(|deadline| deadline.at)
     }
 
     /// The next thing whose time has come. Call it until `None`.
     pub fn expire(&mut self, now: Instant) -> Option<Expired> {
+        self.turn_faults(now);
         while let Some((at, target)) = self.timers.take_due(now) {
             let expired = match target {
                 Target::Link(link) => self.expire_link(now, link, at),
@@ -57,10 +60,6 @@ impl Hub {
                 Target::Mailbox(device) => self.expire_mailbox(now, device, at),
                 Target::Hold(link) => {
                     self.make_ready(link);
-                    None
-                }
-                Target::Fault(device) => {
-                    self.turn_fault(now, device);
                     None
                 }
             };

@@ -4,11 +4,10 @@
 //! ([`HubConfig::fault_injection`](super::HubConfig)), or the owner of the hub calls [`Hub::inject`]. Either way there is
 //! one fault at a time per identity: after a delay it begins, and it lasts for a while.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
-use super::timers::{Target, Timers};
-use super::{DeviceKey, Hub, State};
+use super::{DeviceKey, Hub, LinkId, State};
 use crate::iothub::PropertyBag;
 use crate::limits::FAULT_TIME_MAX;
 use crate::rule::Rule;
@@ -83,15 +82,25 @@ pub(super) struct Window {
     begun: bool,
 }
 
-/// The fault of each identity that has one.
+impl Window {
+    /// When it begins, or ends if it has begun.
+    const fn next(&self) -> Instant {
+        if self.begun { self.ends } else { self.begins }
+    }
+}
+
+/// The fault of each identity that has one. They are not among the [timers](super::timers), where what a device asks for
+/// again and again would pile up.
 #[derive(Debug)]
 pub(super) struct Faults {
     windows: BTreeMap<DeviceKey, Window>,
+    /// The next moment of each window.
+    moments: BTreeSet<(Instant, DeviceKey)>,
 }
 
 impl Faults {
     pub(super) const fn new() -> Self {
-        Self { windows: BTreeMap::new() }
+        Self { windows: BTreeMap::new(), moments: BTreeSet::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -107,7 +116,6 @@ impl Faults {
     /// A fault will be there; it takes the place of an earlier one.
     pub(super) fn plan(
         &mut self,
-        timers: &mut Timers,
         now: Instant,
         device: DeviceKey,
         fault: Fault,
@@ -116,18 +124,14 @@ impl Faults {
     ) {
         let begins = now.after(delay.min(FAULT_TIME_MAX));
         let ends = begins.after(duration.min(FAULT_TIME_MAX));
-        self.windows.insert(device, Window { fault, begins, ends, begun: false });
-        timers.schedule(begins, Target::Fault(device));
+        if let Some(earlier) = self.windows.insert(device, Window { fault, begins, ends, begun: false }) {
+            self.moments.remove(&(earlier.next(), device));
+        }
+        self.moments.insert((begins, device));
     }
 
     /// A message of the device asks for a fault, perhaps.
-    pub(super) fn plan_by_message(
-        &mut self,
-        timers: &mut Timers,
-        now: Instant,
-        device: DeviceKey,
-        bag: PropertyBag<'_>,
-    ) {
+    pub(super) fn plan_by_message(&mut self, now: Instant, device: DeviceKey, bag: PropertyBag<'_>) {
         if bag.encoded_len() < OPERATION.len() {
             return;
         }
@@ -141,21 +145,30 @@ impl Faults {
         if let Some(fault) = value(OPERATION).and_then(|operation| Fault::from_operation(&operation)) {
             let (delay, duration) =
                 (seconds(DELAY).unwrap_or_default(), seconds(DURATION).unwrap_or_default());
-            self.plan(timers, now, device, fault, delay, duration);
+            self.plan(now, device, fault, delay, duration);
         }
     }
 
-    /// A moment of the identity's fault has come: gives the fault if it is its beginning.
-    pub(super) fn turn(&mut self, timers: &mut Timers, now: Instant, device: DeviceKey) -> Option<Window> {
-        let window = self.windows.get_mut(&device).filter(|window| window.begins <= now)?;
+    /// When a fault begins or ends next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.moments.first().map(|(at, _)| *at)
+    }
+
+    /// The next identity whose fault has begun or ended by now; gives the fault if it has begun.
+    pub(super) fn turn(&mut self, now: Instant) -> Option<(DeviceKey, Option<Window>)> {
+        if self.next()? > now {
+            return None;
+        }
+        let (_, device) = self.moments.pop_first()?;
+        let window = self.windows.get_mut(&device)?;
         let begins = !core::mem::replace(&mut window.begun, true);
         let window = *window;
         if window.ends <= now {
             self.windows.remove(&device);
         } else {
-            timers.schedule(window.ends, Target::Fault(device));
+            self.moments.insert((window.ends, device));
         }
-        begins.then_some(window)
+        Some((device, begins.then_some(window)))
     }
 }
 
@@ -172,15 +185,21 @@ impl Hub {
         duration: Duration,
     ) {
         if self.devices.get(device.0).is_some() {
-            self.gate.plan_fault(&mut self.timers, now, device, fault, delay, duration);
+            self.gate.plan_fault(now, device, fault, delay, duration);
         }
     }
 
-    /// A fault begins, or ends.
-    pub(super) fn turn_fault(&mut self, now: Instant, device: DeviceKey) {
-        let begins = self.gate.turn_fault(&mut self.timers, now, device);
-        let link = self.devices.get(device.0).and_then(|slot| slot.link);
-        let (Some(Window { fault, ends, .. }), Some(link)) = (begins, link) else { return };
+    /// Faults begin, or end.
+    pub(super) fn turn_faults(&mut self, now: Instant) {
+        while let Some((device, begins)) = self.gate.turn_fault(now) {
+            let link = self.devices.get(device.0).and_then(|slot| slot.link);
+            if let (Some(window), Some(link)) = (begins, link) {
+                self.begin_fault(window, link);
+            }
+        }
+    }
+
+    fn begin_fault(&mut self, Window { fault, ends, .. }: Window, link: LinkId) {
         match fault {
             Fault::KillTcp => self.end(link, CloseReason::Ended(Rule::InjectedFault)),
             Fault::ExpireSas => self.end(link, CloseReason::Ended(Rule::SasExpired)),
@@ -194,5 +213,30 @@ impl Hub {
             }
             Fault::Throttle | Fault::Quota => {} // they show when the device does something
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::Slab;
+    use super::*;
+
+    #[test]
+    fn a_device_that_asks_again_and_again_has_one_fault_at_the_time_that_it_said_last() {
+        let mut faults = Faults::new();
+        let device = DeviceKey(Slab::new().insert(()).expect("there is room"));
+        let second = Instant::from_secs;
+        for (asked, delay) in (0..1000).map(|asked| (asked, 86_400 - asked * 2)) {
+            let bag = alloc::format!("{OPERATION}=KillTcp&{DELAY}={delay}&{DURATION}=5");
+            let bag = PropertyBag::parse(&bag).expect("it is a property bag");
+            faults.plan_by_message(second(asked), device, bag);
+        }
+        let begins = 86_400 - 999;
+        assert_eq!((faults.moments.len(), faults.next()), (1, Some(second(begins))));
+        assert!(faults.turn(second(begins - 1)).is_none());
+        assert!(faults.turn(second(begins)).is_some_and(|(_, begins)| begins.is_some()));
+        assert_eq!(faults.next(), Some(second(begins + 5)));
+        assert!(faults.turn(second(begins + 5)).is_some_and(|(_, begins)| begins.is_none()));
+        assert!(faults.is_empty() && faults.moments.is_empty());
     }
 }

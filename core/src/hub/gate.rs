@@ -9,7 +9,6 @@ use core::time::Duration;
 use super::fault::{Fault, Faults, Window};
 use super::handshake::Refusal;
 use super::throttle::{Throttles, Usage};
-use super::timers::Timers;
 use super::{DeviceKey, Hub, HubConfig, Operation, TierError};
 use crate::iothub::PropertyBag;
 use crate::limits::{METER, THROTTLE_DELAY_MAX};
@@ -51,26 +50,26 @@ impl Gate {
 
     pub(super) fn plan_fault(
         &mut self,
-        timers: &mut Timers,
         now: Instant,
         device: DeviceKey,
         fault: Fault,
         delay: Duration,
         duration: Duration,
     ) {
-        self.faults.plan(timers, now, device, fault, delay, duration);
+        self.faults.plan(now, device, fault, delay, duration);
         self.look();
     }
 
-    pub(super) fn turn_fault(
-        &mut self,
-        timers: &mut Timers,
-        now: Instant,
-        device: DeviceKey,
-    ) -> Option<Window> {
-        let begins = self.faults.turn(timers, now, device);
+    /// The next identity whose fault has begun or ended by now; gives the fault if it has begun.
+    pub(super) fn turn_fault(&mut self, now: Instant) -> Option<(DeviceKey, Option<Window>)> {
+        let turned = self.faults.turn(now)?;
         self.look();
-        begins
+        Some(turned)
+    }
+
+    /// When a fault begins or ends next.
+    pub(super) fn next_fault(&self) -> Option<Instant> {
+        self.faults.next()
     }
 
     /// Until when nothing goes over the device's connection.
@@ -105,7 +104,6 @@ impl Gate {
     /// A telemetry message, of so many bytes: until when its PUBACK has to wait, if so. The error ends the connection.
     pub(super) fn telemetry(
         &mut self,
-        timers: &mut Timers,
         now: Instant,
         unix_time: UnixTime,
         device: DeviceKey,
@@ -114,7 +112,7 @@ impl Gate {
     ) -> Result<Option<Instant>, Rule> {
         let fault = self.faults.of(device, now);
         if self.takes_faults {
-            self.faults.plan_by_message(timers, now, device, bag);
+            self.faults.plan_by_message(now, device, bag);
             self.look();
         }
         let of_fault = match fault {

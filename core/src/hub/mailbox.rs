@@ -345,6 +345,13 @@ impl Mailbox {
         }
     }
 
+    /// The queue is as it was written down, perhaps while a connection lived: nobody can say what that was sent.
+    pub(super) fn recover(&mut self) {
+        for message in &mut self.messages {
+            message.under_way = false;
+        }
+    }
+
     /// A new connection: what was attempted before is a redelivery now.
     pub(super) fn reconnect(&mut self) {
         for message in &mut self.messages {

@@ -319,6 +319,7 @@ impl Hub {
         // Revisions are not counted twice: what is said late of one that was lost must not be taken for a new one.
         let last = slot.record.revision.max(reloaded.revision);
         slot.record = DeviceRecord { revision: last, ..reloaded };
+        slot.record.mailbox.recover();
         slot.committed = last;
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));
@@ -366,7 +367,11 @@ impl Hub {
         let LinkSlot { state, timer, .. } = self.links.remove(link.0)?;
         if timer.is_some() {
             let links = &self.links;
-            self.timers.forget_link(|link, at| links.get(link.0).is_some_and(|slot| slot.timer == Some(at)));
+            self.timers.forget_link(|target, at| match target {
+                Target::Link(link) => links.get(link.0).is_some_and(|slot| slot.timer == Some(at)),
+                Target::Hold(link) => links.get(link.0).is_some(),
+                Target::Call(_) | Target::Mailbox(_) => true,
+            });
         }
         let State::Ended { device, edition, will, heard, .. } = state else { return None };
         let unix_time = self.unix_time(now);

@@ -172,7 +172,7 @@ impl Link {
     ) -> Result<(), Close> {
         let (now, unix_time) = (context.now, context.unix_time());
         let bytes = body.saturating_add(bag.message_size());
-        match context.gate.telemetry(context.timers, now, unix_time, self.device, bag, bytes) {
+        match context.gate.telemetry(now, unix_time, self.device, bag, bytes) {
             Ok(None) => Ok(()),
             Ok(Some(until)) => {
                 self.hold(context.timers, context.id, until);

@@ -7,7 +7,7 @@ use core::ops::Bound;
 use super::opening::Opening;
 use super::{
     Activity, Change, Commit, Credential, DeviceIdentity, DeviceKey, DeviceRecord, DeviceSlot, Hub, LinkId,
-    State,
+    Revision, State,
 };
 use crate::rule::Rule;
 use crate::session::CloseReason;
@@ -25,15 +25,16 @@ pub struct Connection {
 }
 
 impl Hub {
-    /// Takes a record: one that was loaded from the store, or a new one, which is then to be made durable.
+    /// Takes a record that is safe: one that was loaded from the store.
     ///
     /// # Errors
     /// The record comes back when there is one with its client id already.
     #[expect(clippy::result_large_err, reason = "the record was moved in, so it is moved out again")]
-    pub fn insert(&mut self, record: DeviceRecord) -> Result<DeviceKey, DeviceRecord> {
+    pub fn insert(&mut self, mut record: DeviceRecord) -> Result<DeviceKey, DeviceRecord> {
         if self.ids.contains_key(record.identity.client_id()) {
             return Err(record);
         }
+        record.mailbox.recover();
         let client_id = record.identity.client_id().into();
         let committed = record.revision;
         let slot = DeviceSlot { record, committed, link: None, calls: Vec::new(), mailbox_timer: None };
@@ -42,6 +43,25 @@ impl Hub {
         self.schedule_mailbox(key);
         self.look_for_feedback(key);
         Ok(key)
+    }
+
+    /// Adds a record, which is to be made durable: nobody is let in before [`committed`](Self::committed) was said of it.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[expect(clippy::result_large_err, reason = "the record was moved in, so it is moved out again")]
+    pub fn register(&mut self, record: DeviceRecord) -> Result<DeviceKey, DeviceRecord> {
+        let key = self.insert(record)?;
+        if let Some(slot) = self.devices.get_mut(key.0) {
+            slot.committed = Revision::default();
+        }
+        Ok(key)
+    }
+
+    /// Whether the record is safe as it is, and nothing of it waits for the store.
+    #[must_use]
+    pub fn is_safe(&self, device: DeviceKey) -> bool {
+        self.devices.get(device.0).is_some_and(|slot| slot.record.revision <= slot.committed)
     }
 
     /// The record of a client id: device id, for a module device id, slash, module id.

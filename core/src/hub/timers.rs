@@ -21,8 +21,6 @@ pub(super) enum Target {
     Mailbox(DeviceKey),
     /// The end of a time in which nothing goes over a connection.
     Hold(LinkId),
-    /// A fault begins or ends.
-    Fault(DeviceKey),
 }
 
 impl Target {
@@ -32,7 +30,6 @@ impl Target {
             Self::Call(_) => Timer::MethodCall,
             Self::Mailbox(_) => Timer::MessageExpiry,
             Self::Hold(_) => Timer::Throttle,
-            Self::Fault(_) => Timer::Fault,
         }
     }
 }
@@ -66,14 +63,12 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// A connection has ended that has an entry. `lives` tells the entries that are still good.
-    pub(super) fn forget_link(&mut self, lives: impl Fn(LinkId, Instant) -> bool) {
-        self.stale = self.stale.saturating_add(1);
+    /// A connection has ended that has an entry, and perhaps another for the end of a hold. `lives` tells the entries that are
+    /// still good.
+    pub(super) fn forget_link(&mut self, lives: impl Fn(Target, Instant) -> bool) {
+        self.stale = self.stale.saturating_add(2);
         if self.stale > (self.heap.len() / 2).max(SWEEP_MIN) {
-            self.heap.retain(|Reverse((at, target))| match target {
-                Target::Link(link) => lives(*link, *at),
-                Target::Call(_) | Target::Mailbox(_) | Target::Hold(_) | Target::Fault(_) => true,
-            });
+            self.heap.retain(|Reverse((at, target))| lives(*target, *at));
             self.stale = 0;
         }
     }
@@ -81,5 +76,23 @@ impl Timers {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.heap.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::Slab;
+    use super::*;
+
+    #[test]
+    fn connections_that_end_while_they_are_held_leave_no_entries_behind() {
+        let mut timers = Timers::new();
+        let link = LinkId(Slab::new().insert(()).expect("there is room"));
+        for second in 0..10_000 {
+            timers.schedule(Instant::from_secs(second), Target::Link(link));
+            timers.schedule(Instant::from_secs(86_400 + second), Target::Hold(link));
+            timers.forget_link(|_, _| false);
+        }
+        assert!(timers.len() < 2 * SWEEP_MIN, "{}", timers.len());
     }
 }

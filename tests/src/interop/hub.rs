@@ -28,9 +28,8 @@ const ALLOW_443: &str = "sudo sysctl net.ipv4.ip_unprivileged_port_start=443";
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Runs the program until its standard input ends, which it does with the test process, however that ends; then asks it
-/// to stop (SIGTERM) and passes its exit code on. Its lines end with it: the shell lets go of both outputs. A file that may
-/// not grow is an error as a full disk is, not a signal.
-const SUPERVISOR: &str = r#"trap '' INT XFSZ; "$@" & exec >/dev/null 2>&1; cat; kill $!; wait $!"#;
+/// to stop (SIGTERM) and passes its exit code on. Its lines end with it: the shell lets go of both outputs.
+const SUPERVISOR: &str = r#"trap '' INT; "$@" & exec >/dev/null 2>&1; cat; kill $!; wait $!"#;
 
 /// A hub that runs.
 #[derive(Debug)]
@@ -142,7 +141,24 @@ impl Hub {
         self.program.0.succeed();
     }
 
-    /// Starts it again on the same state, after [`stop`](Self::stop).
+    /// Waits until it prints a line with this text; other lines pass by.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn expect_text(&mut self, text: &str) -> String {
+        self.program.0.expect_text(text)
+    }
+
+    /// Waits until it has ended by itself, and checks that it did not end well.
+    ///
+    /// # Panics
+    /// When it goes on, or says that all was well.
+    pub fn has_crashed(&mut self) {
+        let status = self.program.0.finish();
+        assert!(!status.success(), "it was to be ended, and ended well");
+    }
+
+    /// Starts it again on the same state, after [`stop`](Self::stop) or [a crash](Self::has_crashed).
     ///
     /// # Panics
     /// When it does not start.

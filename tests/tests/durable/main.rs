@@ -4,6 +4,7 @@
 
 #![allow(clippy::panic, reason = "these are parts of tests: a panic is the failure itself")]
 
+mod damage;
 mod sim_disk;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,6 @@ use devicebound_hub::block::Block;
 use devicebound_hub::store::{Batch, Committed, DiskStore, Ledger, Retention, Store as _};
 use devicebound_tests::fixtures::record;
 use devicebound_tests::world::{Entropy as _, Seeded};
-use redb::ReadableDatabase as _;
 use serde_json::json;
 use sim_disk::SimDisk;
 
@@ -254,106 +254,4 @@ fn a_full_disk_refuses_what_is_new_and_the_store_goes_on_when_there_is_room_agai
     assert_eq!(store.commit(telemetry()).expect("there is room"), Committed::default());
     let found = shown(&mut store).expect("nothing is damaged");
     assert_eq!(found, (work.shown().0, stored + 5000));
-}
-
-#[test]
-fn a_damaged_byte_is_named_or_changes_nothing() {
-    let (bytes, before) = used();
-    for seed in seeds(1) {
-        println!("seed {seed}: {} bytes", bytes.len());
-        let mut entropy = Seeded::new(seed);
-        let mut at = 0;
-        while at < bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1 << entropy.below(8);
-            look(damaged, &before, &format!("seed {seed}, byte {at}"));
-            // Bytes of the header and of what is used; pages that were never written, here and there.
-            let is_dense = at < 1024 || bytes[at..bytes.len().min(at + 8)].iter().any(|byte| *byte != 0);
-            at += if is_dense { 1 + entropy.below(64) as usize } else { 2048 };
-        }
-    }
-}
-
-#[test]
-fn a_file_that_is_cut_short_is_refused() {
-    let (bytes, before) = used();
-    let mut length = 0;
-    while length < bytes.len() {
-        let failure = look(bytes[..length].to_vec(), &before, &format!("length {length}"));
-        assert!(failure.is_some(), "a file of {length} of {} bytes was taken", bytes.len());
-        length += if length < 1024 { 37 } else { 4099 };
-    }
-}
-
-/// A small file after a clean end, and what is in it.
-fn used() -> (Vec<u8>, Shown) {
-    let disk = formatted();
-    let mut store = open(&disk).expect("the disk works");
-    let mut work = Work::new(7);
-    for number in 0..4 {
-        let batch = work.batch(number);
-        assert_eq!(store.commit(batch).expect("the disk works"), Committed::default());
-    }
-    drop(store);
-    (disk.bytes(), work.shown())
-}
-
-/// Opens a damaged file: it is refused by name, or all of it is there.
-fn look(damaged: Vec<u8>, before: &Shown, what: &str) -> Option<devicebound_hub::Failure> {
-    let disk = SimDisk::holding(damaged);
-    let opened = std::panic::catch_unwind(|| open(&disk).and_then(|mut store| shown(&mut store)));
-    assert!(opened.is_ok(), "{what}: opening it panics");
-    match opened.expect("it was just looked at") {
-        Err(failure) => {
-            assert!(failure.cause().contains("the simulated disk"), "{what}: {failure}");
-            Some(failure)
-        }
-        Ok(found) => {
-            assert_eq!(found, *before, "{what} changed what is there");
-            None
-        }
-    }
-}
-
-#[test]
-fn a_file_of_another_version_is_refused_by_that_name() {
-    let (bytes, before) = used();
-    let disk = SimDisk::holding(bytes);
-    let database =
-        redb::Database::builder().create_with_backend(Delegated(disk.handle())).expect("it is one");
-    let table = redb::TableDefinition::<&str, &[u8]>::new("meta");
-    let transaction = database.begin_write().expect("nobody else writes");
-    transaction.open_table(table).expect("it is there").insert("layout", &b"2"[..]).expect("the disk works");
-    transaction.commit().expect("the disk works");
-    assert!(database.begin_read().is_ok());
-    drop(database);
-    let failure = look(disk.bytes(), &before, "layout 2").expect("it is refused");
-    assert!(failure.cause().contains("its layout is `2`"), "{failure}");
-    assert!(failure.next().contains("the version that wrote"), "{failure}");
-}
-
-/// The library wants a type.
-#[derive(Debug)]
-struct Delegated(Box<dyn redb::StorageBackend>);
-
-impl redb::StorageBackend for Delegated {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, length: u64) -> std::io::Result<()> {
-        self.0.set_len(length)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
 }

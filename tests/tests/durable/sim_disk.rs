@@ -34,6 +34,8 @@ struct State {
     /// The file cannot become longer than this.
     capacity: Option<u64>,
     opened: u64,
+    /// Which bytes were asked for of what it held in the beginning.
+    read: Vec<bool>,
     /// A file was written to or synced again after a sync of it had failed.
     was_trusted_again: bool,
 }
@@ -55,8 +57,11 @@ impl SimDisk {
     /// A disk with this on it.
     pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         let disk = Self::default();
-        disk.lock().durable.clone_from(&bytes);
-        disk.lock().cached = bytes;
+        let mut state = disk.lock();
+        state.durable.clone_from(&bytes);
+        state.read = vec![false; bytes.len()];
+        state.cached = bytes;
+        drop(state);
         disk
     }
 
@@ -72,6 +77,11 @@ impl SimDisk {
     /// What is on it.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lock().durable.clone()
+    }
+
+    /// Which bytes were asked for of what it [held](Self::holding) in the beginning.
+    pub(crate) fn read(&self) -> Vec<bool> {
+        self.lock().read.clone()
     }
 
     pub(crate) fn syncs(&self) -> u64 {
@@ -139,6 +149,10 @@ impl State {
         }
     }
 
+    fn note_read(&mut self, start: usize, length: usize) {
+        self.read.iter_mut().skip(start).take(length).for_each(|is_read| *is_read = true);
+    }
+
     fn begin(&mut self) -> io::Result<()> {
         self.is_off |= self.cut_at == Some(self.operations);
         if self.is_off {
@@ -179,10 +193,11 @@ impl StorageBackend for Handle {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.lock();
+        let mut state = self.disk.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let bytes = start.checked_add(out.len()).and_then(|end| state.cached.get(start..end));
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        state.note_read(start, out.len());
         Ok(())
     }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use devicebound::iothub::Identity;
 
-use super::{parse_duration, say};
+use super::{parse_duration, say, state_flag};
 use crate::Failure;
+use crate::snippets::shell_quoted;
 use crate::state::StateDir;
 use crate::transport::device_certs::{self, DeviceCertificate};
 
@@ -33,8 +34,12 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    fn path(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(StateDir::default_path)
+    }
+
     fn open(&self) -> Result<StateDir, Failure> {
-        StateDir::open(&self.state.clone().unwrap_or_else(StateDir::default_path))
+        StateDir::open(&self.path())
     }
 }
 
@@ -82,10 +87,11 @@ fn make(args: &DeviceArgs) -> Result<(), Failure> {
     };
     let (certificate_path, key_path) = write(args, &certificate)?;
     let (sha1, sha256) = &certificate.thumbprints;
+    let add = format!("devicebound device add{} {}", state_flag(&args.folder.path()), shell_quoted(&args.id));
     let register = if args.self_signed {
-        format!("devicebound device add {} --thumbprint {sha256}", args.id)
+        format!("{add} --thumbprint {sha256}")
     } else {
-        format!("devicebound device add {} --certificate-authority", args.id)
+        format!("{add} --certificate-authority")
     };
     let module = identity.module_id().map(|module| format!("ModuleId={module};")).unwrap_or_default();
     say(format_args!("certificate        {}", certificate_path.display()));

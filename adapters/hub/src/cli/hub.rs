@@ -18,6 +18,7 @@ use super::log::{self, LogFormat};
 use super::parse_duration;
 use super::quota::Quota;
 use super::sas::device_token;
+use super::state_flag;
 use crate::Failure;
 use crate::backlog::Change;
 use crate::clock::unix_time;
@@ -25,7 +26,7 @@ use crate::listen::{self, HTTPS_PORT, Listeners, MQTT_PORT, Ports};
 use crate::policies;
 use crate::server::Server;
 use crate::service::new_identity;
-use crate::snippets::{Facts, shell_quoted};
+use crate::snippets::Facts;
 use crate::state::{Lock, Secrecy, StateDir};
 use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::device_certs::DeviceAuthorities;
@@ -277,7 +278,7 @@ async fn demo_key(server: &Server) -> Result<Option<SymmetricKey>, Failure> {
     if empty.into_iter().all(|empty| empty) {
         let failed = |cause: String| Failure::new(cause, "check the state folder and start again");
         let identity = new_identity(DEMO).map_err(|error| failed(error.to_string()))?;
-        let key = engine.at(DEMO, |core, _| core.hub.insert(DeviceRecord::new(identity)).ok()).await;
+        let key = engine.at(DEMO, |core, _| core.hub.register(DeviceRecord::new(identity)).ok()).await;
         let key = key.ok_or_else(|| failed(format!("{DEMO} is registered twice")))?;
         if !engine.durable(DEMO, Change::Record(key)).await {
             return Err(failed(format!("cannot store the device {DEMO}")));
@@ -331,12 +332,7 @@ impl Ready {
             host: args.names.first().cloned().unwrap_or_else(|| "localhost".to_owned()),
             mqtt: address(&listeners.mqtt)?,
             https: address(&listeners.https)?,
-            state_flag: match ca.parent() {
-                Some(state) if state != StateDir::default_path() => {
-                    format!(" --state {}", shell_quoted(&state.display().to_string()))
-                }
-                _ => String::new(),
-            },
+            state_flag: ca.parent().map(state_flag).unwrap_or_default(),
             ca,
             demo_key,
             service_key,
@@ -424,6 +420,9 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
+        // Where files may not grow without end (`ulimit -f`), a write fails as on a full disk. Unless somebody listens, the
+        // signal ends the program.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed)?);
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         Ok(async move {

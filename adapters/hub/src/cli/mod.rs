@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::Failure;
+use crate::snippets::shell_quoted;
 use crate::state::StateDir;
 
 mod cert;
@@ -123,6 +124,14 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
+/// What a line to paste needs behind a command, so that it finds this state folder; nothing where it is the usual one.
+fn state_flag(state: &Path) -> String {
+    if state == StateDir::default_path() {
+        return String::new();
+    }
+    format!(" --state {}", shell_quoted(&state.display().to_string()))
+}
+
 /// The JSON of an argument.
 fn json_argument(what: &str, text: &str) -> Result<serde_json::Value, Failure> {
     serde_json::from_str(text).map_err(|error| {
@@ -167,6 +176,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_line_to_paste_names_the_state_folder_unless_it_is_the_usual_one() {
+        assert_eq!(state_flag(&StateDir::default_path()), "");
+        assert_eq!(state_flag(Path::new("/a b")), " --state '/a b'");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use devicebound::hub::Usage;
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::aside::Aside;
 use crate::engine::Engine;
 use crate::state::{Secrecy, StateDir};
 use crate::view::View;
@@ -24,6 +25,7 @@ const PACE: Duration = Duration::from_secs(1);
 pub(super) struct Quota {
     engine: Arc<Engine>,
     state: StateDir,
+    writer: Aside,
     view: View,
     written: Option<Usage>,
     has_failed: bool,
@@ -47,7 +49,10 @@ impl Quota {
         if let Some(usage) = written {
             engine.everywhere(move |core, _| core.hub.set_usage(usage)).await;
         }
-        Ok(Self { engine, state, view, written, has_failed: false })
+        let no_thread =
+            |error| Failure::new(format!("cannot start threads: {error}"), "see the limits of this system");
+        let writer = Aside::start("quota").map_err(no_thread)?;
+        Ok(Self { engine, state, writer, view, written, has_failed: false })
     }
 
     /// Writes the count down whenever it has grown, until `stop`.
@@ -76,7 +81,7 @@ impl Quota {
         let text = json!({"day": used.day, "messages": used.messages}).to_string();
         let state = self.state.clone();
         let write = move || state.write(FILE, text.as_bytes(), Secrecy::Open);
-        let failed = match tokio::task::spawn_blocking(write).await {
+        let failed = match self.writer.run(write).await {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure.to_string()),
             Err(error) => Some(error.to_string()),

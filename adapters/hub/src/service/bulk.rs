@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::identity::{Wish, text};
 use super::registry::{change, register, unregister};
 use super::twins::{Manner, if_match, update_of};
-use super::{ApiError, Code, Service, Shared, client_id, find, json_body};
+use super::{ApiError, Code, Service, Shared, client_id, find, json_body, safe};
 use crate::backlog::Change;
 use crate::worker::Core;
 
@@ -69,13 +69,12 @@ impl Service {
             })
         };
         let id = client_id.clone();
-        let acted = self.engine.at(&client_id, move |core, now| act.on(core, now, &id)).await;
-        for change in acted.map_err(|error| failed(&error))? {
-            if !self.engine.durable(&client_id, change).await {
-                return Err(failed(&ApiError::store_failed()));
-            }
-        }
-        Ok(())
+        self.settled(&client_id).await.map_err(|error| failed(&error))?;
+        let acted = self.engine.at(&client_id, move |core, now| {
+            let changes = act.on(core, now, &id)?;
+            Ok(core.change_durably(changes))
+        });
+        safe(acted.await.map_err(|error: ApiError| failed(&error))?).await.map_err(|error| failed(&error))
     }
 }
 

@@ -124,11 +124,20 @@ impl ApiError {
         self.code.name_and_number().0
     }
 
-    /// The store could not make it safe: nothing has changed.
+    /// A change could not be made safe. It was not made; or the store cannot even say that, and until it can, the identity
+    /// is [in doubt](Self::in_doubt).
     #[must_use]
     pub fn store_failed() -> Self {
         let rule = devicebound::Rule::StoreFailed;
         Self::new(Code::ServiceUnavailable, format!("the hub could not store the change; {}", rule.mend()))
+    }
+
+    /// A change of this identity failed, and the store cannot say yet whether it was made.
+    #[must_use]
+    pub fn in_doubt() -> Self {
+        let rule = devicebound::Rule::StoreFailed;
+        let what = "the store cannot say yet what became of the last change of this identity";
+        Self::new(Code::ServiceUnavailable, format!("{what}; {}", rule.mend()))
     }
 }
 

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::feedback::drop_old;
-use super::{ApiError, Code, Shared, client_id, find, header};
+use super::{ApiError, Code, Shared, client_id, find, header, safe};
 use crate::backlog::Change;
 use crate::clock::unix_time;
 
@@ -35,12 +35,9 @@ pub(super) async fn send(
         let key = find(core, &id)?;
         drop_old(&mut core.hub, key, unix_time());
         let (_, commit) = core.hub.enqueue(now, key, message)?;
-        Ok::<_, ApiError>(commit.device)
+        Ok::<_, ApiError>(core.change_durably([Change::Record(commit.device)]))
     });
-    let key = enqueued.await?;
-    if !service.engine.durable(&client_id, Change::Record(key)).await {
-        return Err(ApiError::store_failed());
-    }
+    safe(enqueued.await?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -53,12 +50,10 @@ pub(super) async fn purge(
     let purged = service.engine.at(&client_id, move |core, now| {
         let key = find(core, &id)?;
         let (purged, commit) = core.hub.purge(now, key).ok_or_else(ApiError::store_failed)?;
-        Ok::<_, ApiError>((commit.device, purged))
+        Ok::<_, ApiError>((core.change_durably([Change::Record(commit.device)]), purged))
     });
-    let (key, purged) = purged.await?;
-    if !service.engine.durable(&client_id, Change::Record(key)).await {
-        return Err(ApiError::store_failed());
-    }
+    let (change, purged) = purged.await?;
+    safe(change).await?;
     Ok(Json(json!({"deviceId": device_id, "moduleId": null, "totalMessagesPurged": purged})))
 }
 

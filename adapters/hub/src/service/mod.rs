@@ -32,11 +32,12 @@ use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use devicebound::time::Instant;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::connection;
 use crate::engine::Engine;
+use crate::pages::Pages;
 use crate::scan::Seen;
-use crate::store::TelemetryLog;
 use crate::transport::websocket;
 use crate::worker::Core;
 
@@ -73,7 +74,7 @@ pub struct Service {
     /// The hub.
     pub engine: Arc<Engine>,
     /// What devices sent.
-    pub telemetry: Arc<TelemetryLog>,
+    pub telemetry: Pages,
     /// Who may ask.
     pub policies: Vec<Policy>,
     /// Names that a token may be made for; empty: any.
@@ -241,6 +242,18 @@ fn find(core: &Core, client_id: &str) -> Result<DeviceKey, ApiError> {
             format!("there is no `{client_id}`; register it first: devicebound device add {client_id}"),
         )
     })
+}
+
+impl Service {
+    /// Waits until what there is of an identity is safe, so that no answer rests on what may be taken back.
+    async fn settled(&self, client_id: &str) -> Result<(), ApiError> {
+        if self.engine.settled(client_id).await { Ok(()) } else { Err(ApiError::in_doubt()) }
+    }
+}
+
+/// Waits until a change has become safe.
+async fn safe(change: oneshot::Receiver<bool>) -> Result<(), ApiError> {
+    if change.await.unwrap_or(false) { Ok(()) } else { Err(ApiError::store_failed()) }
 }
 
 /// The record of an identity as answers show it.

@@ -13,7 +13,9 @@ use devicebound::time::Instant;
 use serde_json::Value;
 
 use super::identity::{Wish, check_etag, text, to_json};
-use super::{ApiError, Code, Service, Shared, client_id, find, header, json_object, json_with_etag, look_up};
+use super::{
+    ApiError, Code, Service, Shared, client_id, find, header, json_object, json_with_etag, look_up, safe,
+};
 use crate::backlog::Change;
 use crate::scan::Seen;
 use crate::worker::Core;
@@ -102,6 +104,7 @@ pub(super) async fn remove_module(
 impl Service {
     async fn identity(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
+        self.settled(&client_id).await?;
         let shown = self
             .engine
             .at(&client_id, move |core, now| Ok(json_with_etag(to_json(look_up(core, now, &id)?))));
@@ -129,26 +132,27 @@ impl Service {
         let wish = Wish::read(&body)?;
         let if_match = header(headers, "if-match").map(str::to_owned);
         let id = client_id.clone();
-        let put = self.engine.at(&client_id, move |core, now| match if_match {
-            None => register(core, &id, wish),
-            Some(etag) => change(core, now, &id, &etag, wish),
+        self.settled(&client_id).await?;
+        let put = self.engine.at(&client_id, move |core, now| {
+            let key = match if_match {
+                None => register(core, &id, wish)?,
+                Some(etag) => change(core, now, &id, &etag, wish)?,
+            };
+            Ok::<_, ApiError>(core.change_durably([Change::Record(key)]))
         });
-        let key = put.await?;
-        if !self.engine.durable(&client_id, Change::Record(key)).await {
-            return Err(ApiError::store_failed());
-        }
+        safe(put.await?).await?;
         self.identity(client_id).await
     }
 
     async fn remove_identity(&self, client_id: String, headers: &HeaderMap) -> Result<StatusCode, ApiError> {
         let etag = header(headers, "if-match").unwrap_or("*").to_owned();
         let id = client_id.clone();
-        let removal = self.engine.at(&client_id, move |core, _| unregister(core, &id, &etag));
-        for gone in removal.await? {
-            if !self.engine.durable(&client_id, Change::Removal(gone)).await {
-                return Err(ApiError::store_failed());
-            }
-        }
+        self.settled(&client_id).await?;
+        let removal = self.engine.at(&client_id, move |core, _| {
+            let gone = unregister(core, &id, &etag)?;
+            Ok::<_, ApiError>(core.change_durably(gone.into_iter().map(Change::Removal)))
+        });
+        safe(removal.await?).await?;
         Ok(StatusCode::NO_CONTENT)
     }
 }
@@ -160,7 +164,7 @@ pub(super) fn register(core: &mut Core, client_id: &str, wish: Wish) -> Result<D
         find(core, device_id)?;
     }
     let identity = wish.make(client_id)?;
-    core.hub.insert(DeviceRecord::new(identity)).map_err(|_| {
+    core.hub.register(DeviceRecord::new(identity)).map_err(|_| {
         let code = if is_module.is_some() { Code::ModuleAlreadyExists } else { Code::DeviceAlreadyExists };
         ApiError::new(code, format!("`{client_id}` is registered; send If-Match to change it"))
     })

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::{ApiError, Code, Shared, header};
 use crate::log::{Entry, EventLog, Follower};
-use crate::store::TelemetryLog;
+use crate::pages::Pages;
 
 /// So often something is sent on a quiet stream, so that both ends see that the other is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -39,7 +39,7 @@ pub(super) async fn telemetry(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     service.engine.bring_telemetry().await;
-    Ok(Reader::new(Source::Telemetry(Arc::clone(&service.telemetry)), &query, &headers)?.into_response())
+    Ok(Reader::new(Source::Telemetry(service.telemetry.clone()), &query, &headers)?.into_response())
 }
 
 pub(super) async fn operations(
@@ -59,14 +59,14 @@ enum Format {
 
 #[derive(Clone, Debug)]
 enum Source {
-    Telemetry(Arc<TelemetryLog>),
+    Telemetry(Pages),
     Operations(Arc<EventLog>),
 }
 
 impl Source {
     fn newest(&self) -> u64 {
         match self {
-            Self::Telemetry(log) => log.newest(),
+            Self::Telemetry(pages) => pages.newest(),
             Self::Operations(log) => log.newest(),
         }
     }
@@ -74,12 +74,7 @@ impl Source {
     /// The next lines behind `cursor`; none when there are no more.
     async fn page(&self, cursor: u64) -> io::Result<Vec<Entry>> {
         match self {
-            // A read waits for the disk.
-            Self::Telemetry(log) if log.newest() > cursor => {
-                let log = Arc::clone(log);
-                let page = tokio::task::spawn_blocking(move || log.page(cursor));
-                page.await.map_err(io::Error::other)?
-            }
+            Self::Telemetry(pages) if pages.newest() > cursor => pages.page(cursor).await,
             Self::Telemetry(_) => Ok(Vec::new()),
             Self::Operations(log) => Ok(log.after(cursor).into_iter().collect()),
         }
@@ -87,7 +82,7 @@ impl Source {
 
     async fn wait_behind(&self, cursor: u64) {
         match self {
-            Self::Telemetry(log) => log.wait_behind(cursor).await,
+            Self::Telemetry(pages) => pages.wait_behind(cursor).await,
             Self::Operations(log) => drop(log.wait_after(cursor).await),
         }
     }
@@ -292,8 +287,12 @@ mod tests {
         for _ in 0..messages {
             let _ = store.commit(batch(&["dev"])).unwrap();
         }
-        let source = Source::Telemetry(store.telemetry());
+        let source = source(&store);
         (store, source)
+    }
+
+    fn source(store: &MemoryStore) -> Source {
+        Source::Telemetry(Pages::of(store.telemetry()).unwrap())
     }
 
     fn from(source: &Source, query: &[(&str, &str)]) -> Reader {
@@ -333,7 +332,7 @@ mod tests {
     async fn whoever_asks_for_what_is_kept_gets_no_more_than_that() {
         let mut store = MemoryStore::default();
         let _ = store.commit(batch(&["a", "b"])).unwrap();
-        let reader = from(&Source::Telemetry(store.telemetry()), &[("follow", "false")]);
+        let reader = from(&source(&store), &[("follow", "false")]);
         let _ = store.commit(batch(&["c"])).unwrap();
         assert_eq!(all(reader).await.lines().count(), 2);
     }

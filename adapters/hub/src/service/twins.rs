@@ -8,7 +8,9 @@ use devicebound::hub::{Authentication, Section, TwinUpdate};
 use serde_json::{Map, Value, json};
 
 use super::identity::{Moments, kind_of, status};
-use super::{ApiError, Code, Service, Shared, client_id, find, header, json_object, json_with_etag, look_up};
+use super::{
+    ApiError, Code, Service, Shared, client_id, find, header, json_object, json_with_etag, look_up, safe,
+};
 use crate::backlog::Change;
 use crate::scan::Seen;
 
@@ -72,6 +74,7 @@ pub(super) async fn replace_module(
 impl Service {
     async fn twin(&self, client_id: String) -> Result<Response, ApiError> {
         let id = client_id.clone();
+        self.settled(&client_id).await?;
         let shown = self
             .engine
             .at(&client_id, move |core, now| Ok(json_with_etag(to_json(look_up(core, now, &id)?))));
@@ -88,15 +91,13 @@ impl Service {
         let body = json_object(body)?;
         let update = update_of(&body, manner, header(headers, "if-match").and_then(if_match))?;
         let id = client_id.clone();
+        self.settled(&client_id).await?;
         let updated = self.engine.at(&client_id, move |core, now| {
             let key = find(core, &id)?;
             let commit = core.hub.update_twin(now, key, update)?;
-            Ok::<_, ApiError>(commit.device)
+            Ok::<_, ApiError>(core.change_durably([Change::Record(commit.device)]))
         });
-        let key = updated.await?;
-        if !self.engine.durable(&client_id, Change::Record(key)).await {
-            return Err(ApiError::store_failed());
-        }
+        safe(updated.await?).await?;
         self.twin(client_id).await
     }
 }

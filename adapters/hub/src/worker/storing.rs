@@ -96,10 +96,12 @@ impl Worker {
             core.backlog.handed_over(&unwritten);
             revisions.into_iter().for_each(|(device, revision)| core.hub.committed(device, revision));
             for Unwritten { device, safe, .. } in unwritten {
-                match safe {
-                    Safe::Record(record) => core.hub.rejected(device, *record),
-                    Safe::Nothing => drop(core.hub.remove(device)),
-                    Safe::Unknown => {}
+                match (device, safe) {
+                    (Some(device), Safe::Record(record)) => core.hub.rejected(device, *record),
+                    (Some(device), Safe::Nothing) => drop(core.hub.remove(device)),
+                    // It is there still, unless somebody has registered it anew.
+                    (None, Safe::Record(record)) => drop(core.hub.insert(*record)),
+                    (None, Safe::Nothing) | (_, Safe::Unknown) => {}
                 }
             }
             if is_committed {

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
 use devicebound_hub::clock::unix_time;
+use devicebound_hub::pages::Pages;
 use devicebound_hub::service::{Readers, Service, router};
 use devicebound_hub::store::Store as _;
 use serde_json::Value;
@@ -31,7 +32,7 @@ impl Client {
             .to_vec();
         let service = Service {
             engine: Arc::clone(&hub.engine),
-            telemetry: hub.store.telemetry(),
+            telemetry: Pages::of(hub.store.telemetry()).unwrap(),
             policies,
             host_names: Vec::new(),
             feedback: Readers::default(),

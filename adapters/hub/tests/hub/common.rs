@@ -31,6 +31,7 @@ pub(crate) struct TestStore {
     inner: Arc<Mutex<MemoryStore>>,
     closed: Arc<(Mutex<bool>, Condvar)>,
     failing: Arc<AtomicBool>,
+    unreadable: Arc<AtomicBool>,
 }
 
 impl TestStore {
@@ -47,6 +48,17 @@ impl TestStore {
     /// From now on every commit fails.
     pub(crate) fn fail(&self) {
         self.failing.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on every commit fails, and nothing can be read back either, until [`recover`](Self::recover).
+    pub(crate) fn break_down(&self) {
+        self.fail();
+        self.unreadable.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn recover(&self) {
+        self.failing.store(false, Ordering::SeqCst);
+        self.unreadable.store(false, Ordering::SeqCst);
     }
 
     /// A record that the hub finds at its start.
@@ -91,6 +103,9 @@ impl Store for TestStore {
     }
 
     fn reload(&mut self, client_id: &str) -> io::Result<Option<DeviceRecord>> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.lock().unwrap().reload(client_id)
     }
 

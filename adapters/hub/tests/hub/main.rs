@@ -6,6 +6,7 @@ mod client;
 mod common;
 mod connection;
 mod device_http;
+mod doubt;
 mod feedback;
 mod program;
 mod registry;

@@ -1,7 +1,6 @@
 //! What the file holds: made, opened and checked, read as a whole.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,11 +12,13 @@ use redb::{
 };
 
 use super::Disk;
+use super::guard::unless_it_panics;
+use super::sealed::Sealed;
 use crate::Failure;
 use crate::block::Block;
 
 /// The layout that this version writes and reads.
-const LAYOUT: &[u8] = b"1";
+const LAYOUT: &[u8] = b"2";
 /// Pages that are kept in memory: the upper ones of the trees. The system's own cache has the rest.
 const CACHE: usize = 16 * 1024 * 1024;
 
@@ -94,39 +95,9 @@ from_parts_of_redb!(
     DatabaseError
 );
 
-/// Delegates, because the library wants a type and a disk gives a trait object. Without locks: the state folder has one.
-#[derive(Debug)]
-struct Opened(Box<dyn StorageBackend>);
-
-impl StorageBackend for Opened {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
-}
-
 /// Makes an empty store.
 pub(super) fn make(backend: Box<dyn StorageBackend>) -> Result<(), Error> {
-    let database = Database::builder().set_cache_size(CACHE).create_with_backend(Opened(backend))?;
+    let database = Database::builder().set_cache_size(CACHE).create_with_backend(Sealed::make(backend))?;
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
     transaction.open_table(META)?.insert("layout", LAYOUT)?;
@@ -145,25 +116,15 @@ pub(super) fn open(disk: &dyn Disk) -> Result<Database, Error> {
     unless_it_panics(|| open_and_check(disk))
 }
 
-/// The library panics on some of the bytes that no crash leaves behind, but damage does. Nothing that it worked on is
-/// used afterwards.
-pub(super) fn unless_it_panics<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let damaged = |_| Error::Damaged("its pages are not those that were written".to_owned());
-    catch_unwind(AssertUnwindSafe(read)).map_err(damaged).flatten()
-}
-
 fn open_and_check(disk: &dyn Disk) -> Result<Database, Error> {
-    let backend = disk.open().map_err(Error::Io)?;
-    // The library would make a new file of it.
-    if backend.len().map_err(Error::Io)? == 0 {
-        return Err(Error::Damaged("it is empty".to_owned()));
-    }
+    // Of an empty file the library would make a new one; this makes none.
+    let file = Sealed::check(disk.open().map_err(Error::Io)?)?;
     let was_repaired = Arc::new(AtomicBool::new(false));
     let repaired = Arc::clone(&was_repaired);
     let mut database = Database::builder()
         .set_cache_size(CACHE)
         .set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed))
-        .create_with_backend(Opened(backend))?;
+        .create_with_backend(file)?;
     // A repair, after a crash, compares all checksums, too.
     if !was_repaired.load(Ordering::Relaxed) && !database.check_integrity()? {
         return Err(Error::Damaged("its pages are not those that were written".to_owned()));

@@ -19,10 +19,13 @@
 //!   that failed the kernel still shows pages that the disk does not have, checksums and all.
 //! * *An error is a loss.* After any error the file is closed; what the disk really has is read anew before anything
 //!   else is said about it, and nothing is shown from it before a commit of its own has succeeded.
-//! * *Damage is named.* Each start reads the whole file and compares all checksums: about a second for each GiB.
+//! * *Damage is named.* Each start reads the whole file and compares all checksums: about a second for each GiB. redb has
+//!   one for each page and for each of the last two commits; which of these counts is [sealed](Sealed).
 
 mod file;
 mod format;
+mod guard;
+mod sealed;
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,6 +36,8 @@ use redb::{Database, Durability, ReadableDatabase as _, StorageBackend};
 
 pub use file::FILE;
 use format::{BLOCKS, HEADS, MESSAGES, META, Tally};
+use guard::unless_it_panics;
+pub use sealed::Sealed;
 
 use super::{Batch, Blocks, Committed, RecordChange, Retention, Store, TelemetryLog};
 use crate::Failure;
@@ -84,7 +89,7 @@ impl DiskStore {
     /// When it is damaged, of another version or cannot be opened.
     pub fn open(disk: Box<dyn Disk>, retention: Retention) -> Result<Self, Failure> {
         let opened = format::open(&*disk).and_then(|database| {
-            let tally = format::unless_it_panics(|| Tally::begin(&database))?;
+            let tally = unless_it_panics(|| Tally::begin(&database))?;
             Ok((database, tally))
         });
         let (database, tally) = opened.map_err(|error| error.failure(&disk.name()))?;
@@ -127,11 +132,18 @@ impl DiskStore {
     }
 }
 
+/// The file is closed with the store, whoever still reads telemetry.
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        *self.shared.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 impl Store for DiskStore {
     fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure> {
         let guard = self.shared.0.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(format::Error::Io(closed()));
-        let records = database.and_then(|database| format::unless_it_panics(|| format::load(database)));
+        let records = database.and_then(|database| unless_it_panics(|| format::load(database)));
         records.map_err(|error| error.failure(&self.disk.name()))
     }
 
