@@ -197,7 +197,7 @@ rules! {
     UnknownFilter = "HUB-FILTER-UNKNOWN", "IoT Hub MQTT: topic filters",
         says "only the documented filters can be subscribed", mend "subscribe devices/{device id}/messages/devicebound/#, $iothub/twin/res/#, $iothub/twin/PATCH/properties/desired/# or $iothub/methods/POST/#";
     PropertyBag = "HUB-BAG", "IoT Hub MQTT: property bag",
-        says "a property bag is name=value pairs joined by &, names and values percent-encoded UTF-8", mend "percent-encode all but letters, digits and - . _ ~ in names and values";
+        says "a property bag is name=value pairs joined by &, names and values percent-encoded UTF-8", mend "percent-encode all but letters, digits and - . _ ~ in names and values: = is %3D, & is %26";
     MessageSize = "HUB-D2C-SIZE", "IoT Hub quotas: 256 KB per message; error 413001",
         says "a message is at most 262144 bytes", mend "split the message, or use file upload";
     MethodSize = "HUB-METHOD-SIZE", "IoT Hub quotas: 128 KB per direct method",

@@ -154,13 +154,14 @@ fn what_a_device_may_not_publish_closes_and_is_not_stored() {
     let packet_id = devicebound::packet::PacketId::MIN;
     let own = "devices/dev/messages/events/";
     let big = vec![b'x'; 262_145];
-    let cases: [(PublishQoS, &str, &[u8], Rule); 6] = [
+    let cases: [(PublishQoS, &str, &[u8], Rule); 7] = [
         (PublishQoS::ExactlyOnce { packet_id, dup: false }, own, b"", Rule::PublishQos2),
         (qos1(1), "devices/other/messages/events/", b"", Rule::ForeignIdentity),
         (qos1(1), "devices/DEV/messages/events/", b"", Rule::ForeignIdentity),
         (qos1(1), "some/topic", b"", Rule::UnknownTopic),
         (qos1(1), "$iothub/other", b"", Rule::UnknownTopic),
         (qos1(1), own, &big, Rule::MessageSize),
+        (qos1(1), "devices/dev/messages/events/key=YWJj==", b"", Rule::PropertyBag),
     ];
     for (qos, topic, payload, rule) in cases {
         let (hub, close) = publish(qos, topic, false, payload);

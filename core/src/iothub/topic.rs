@@ -147,9 +147,24 @@ impl<'a> FromDevice<'a> {
 #[inline(always)]
 fn telemetry<'a>(path: &'a [u8], identity: Identity<'_>) -> Result<PropertyBag<'a>, TopicError> {
     match own(path, identity).and_then(|rest| strip(rest, EVENTS)).and_then(level) {
+        Some(end) if has_second_equals(end) => Err(TopicError::Malformed(Rule::PropertyBag)),
         Some(end) => PropertyBag::from_topic(end).map_err(TopicError::Malformed),
         None => Err(no_telemetry(path)),
     }
+}
+
+/// Whether there is a `=` in a value of the bag: the real hub closes the connection for it (azure-iot-sdk-c issue 1695).
+#[inline]
+fn has_second_equals(bag: &[u8]) -> bool {
+    let mut in_value = false;
+    bag.iter().any(|byte| match byte {
+        b'=' => core::mem::replace(&mut in_value, true),
+        b'&' => {
+            in_value = false;
+            false
+        }
+        _ => false,
+    })
 }
 
 /// What stands behind the device or module `identity`, and the slash behind that.
@@ -442,6 +457,9 @@ mod tests {
             ("devices/d/modules/m/messages/events/a=1", "d/m", Ok(())),
             ("devices/modules/messages/events/", "modules", Ok(())),
             ("devices/d%20/messages/events/", "d%20", Ok(())),
+            ("devices/d/messages/events/a=b%3D&c&=d/", "d", Ok(())),
+            ("devices/d/messages/events/a=b=", "d", Err(TopicError::Malformed(Rule::PropertyBag))),
+            ("devices/d/messages/events/a&b=c=d&e", "d", Err(TopicError::Malformed(Rule::PropertyBag))),
             ("devices/d%20/messages/events/", "d%2520", Err(TopicError::ForeignIdentity)),
             ("devices/d/messages/events/", "d/m", Err(TopicError::ForeignIdentity)),
             ("devices/d/modules/m/messages/events/", "d", Err(TopicError::ForeignIdentity)),
