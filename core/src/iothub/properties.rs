@@ -8,8 +8,8 @@ use crate::rule::Rule;
 
 /// The properties of a message as they stand in its topic: `name=value` pairs joined by `&`, percent-encoded.
 ///
-/// Empty pairs are skipped. A pair is cut at its first `=`; a hub takes no second one. A leading `?` is part of the first name: it is no part of the
-/// syntax, although one page shows it. Parsing allocates nothing.
+/// Empty pairs are skipped. A pair is cut at its first `=`; a hub takes no second one. A leading `?` is part of the first
+/// name: it is no part of the syntax, although one page shows it. Parsing allocates nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PropertyBag<'a>(Encoded<'a>);
 
