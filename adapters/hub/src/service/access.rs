@@ -1,4 +1,5 @@
-//! Who may ask for what: every request shows a SAS token, or the certificate of a device, and names the version of the API that it means.
+//! Who may ask for what: every request shows a SAS token, or the certificate of a device, and names the version of the
+//! API that it means.
 
 use std::time::Duration;
 

@@ -4,7 +4,8 @@
 //!  text ─▶ lexer ─▶ parse ─▶ Query ─┬▶ every place where records live: condition, row ─┬▶ one page, in the order of ids
 //!                                   └▶ …                                              ─┘
 //! ```
-//! However many records are looked at for a page, devices are served meanwhile. A page ends with a continuation token, which holds the last client id; so pages stay right while devices come and go.
+//! However many records are looked at for a page, devices are served meanwhile. A page ends with a continuation token,
+//! which holds the last client id; so pages stay right while devices come and go.
 
 use std::collections::BTreeMap;
 use std::fmt;
