@@ -160,8 +160,8 @@ fn a_full_disk_acknowledges_nothing_and_serves_again_when_there_is_space() {
 
 /// E4.
 #[test]
-fn a_hub_without_descriptors_serves_whom_it_has_and_lets_nobody_in_unchecked() {
-    let hub = Hub::on_free_ports(site!());
+fn a_hub_without_descriptors_serves_whom_it_has_says_so_and_lets_nobody_in_unchecked() {
+    let mut hub = Hub::on_free_ports(site!());
     let device = hub.register("sensor");
     let mut sensor = Sensor::new(&hub, &device, |config| config);
     sensor.send("before");
@@ -177,6 +177,7 @@ fn a_hub_without_descriptors_serves_whom_it_has_and_lets_nobody_in_unchecked() {
         sensor.until_acknowledged();
     }
     assert_eq!((sensor.connections, &sensor.losses[..]), (1, &[][..]));
+    hub.expect_text("acceptPaused");
 
     drop(idle);
     let thief = hub::Device { key: hub.register("other").key, ..device };
