@@ -8,8 +8,8 @@ use devicebound::limits::{IN_FLIGHT_MAX, PACKET_MAX};
 use devicebound::packet::{Decoded, Packet, decode, puback};
 use devicebound_benches::workloads::{self, Workload};
 use devicebound_benches::{criterion, time_part_per_packet, time_per_packet};
-use devicebound_tests::hub_host::StoreMode;
-use devicebound_tests::live::{LiveDevice, LiveHub};
+use devicebound_testkit::live::{LiveDevice, LiveHub};
+use devicebound_world::hub_host::StoreMode;
 
 /// PUBLISH in, its topic read, its message handed out with a receipt, the receipt handed back, PUBACK out: stored at once,
 /// and stored when 16 messages wait. The least that this can cost is to decode and to append a PUBACK, with no machine.

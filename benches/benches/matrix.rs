@@ -1,6 +1,6 @@
 //! What we and the peers take and refuse, beside what MQTT 3.1.1 says.
 //!
-//! `cargo bench -p devicebound-benches --bench matrix`
+//! `cargo bench -p devicebound-benches --features peers --bench matrix`
 
 #![allow(dead_code, reason = "the codecs are shared with the bench `peers`, which asks more of them")]
 
@@ -10,7 +10,7 @@ mod codecs;
 use std::panic::{self, AssertUnwindSafe};
 
 use codecs::{DECODERS, Decoder, Kind, NewDecoder, Progress};
-use devicebound_tests::matrix::{Case, Expectation, cases};
+use devicebound_testkit::matrix::{Case, Expectation, cases};
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::GenericEvent;
 use mqtt_protocol_core::mqtt::packet::{Qos, v3_1_1};

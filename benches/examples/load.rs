@@ -1,8 +1,8 @@
 //! Load for one MQTT 3.1.1 server, on Linux:
 //!
 //! ```sh
-//! cargo run --release -p devicebound-benches --example load -- --port 1883 publish
-//! cargo run --release -p devicebound-benches --example load -- --port 8883 --state DIR --server-pid PID publish --rate 20000
+//! cargo run --release -p devicebound-benches --features load --example load -- --port 1883 publish
+//! cargo run --release -p devicebound-benches --features load --example load -- --port 8883 --state DIR --server-pid PID publish --rate 20000
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -8,7 +8,7 @@ use devicebound::packet::{
     Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, SubAck, SubAckCode, Subscribe,
     Text, TopicFilter, TopicName, Will, decode, pingreq, puback,
 };
-use devicebound_tests::live::{DEVICE_ID, TELEMETRY_TOPIC, publish};
+use devicebound_testkit::live::{DEVICE_ID, TELEMETRY_TOPIC, publish};
 
 /// A batch of packets, one behind the other.
 #[derive(Debug)]

@@ -23,6 +23,7 @@ pub struct Explained<'p> {
     packet: &'p Packet<'p>,
     sender: Sender,
     identity: Option<Identity<'p>>,
+    answers_nothing: bool,
 }
 
 /// Says what `packet` means. Without an identity, which CONNECT brings, topics are printed as they stand.
@@ -32,11 +33,13 @@ pub const fn explain<'p>(
     sender: Sender,
     identity: Option<Identity<'p>>,
 ) -> Explained<'p> {
-    Explained { packet, sender, identity }
+    Explained { packet, sender, identity, answers_nothing: false }
 }
 
-/// Longest part of a body that is printed, in bytes.
+/// The longest body that is printed, in bytes.
 const PREVIEW: usize = 160;
+/// The longest body of a refusal that is printed: the reason stands in it.
+const REASON: usize = 1024;
 
 impl fmt::Display for Explained<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,6 +54,9 @@ impl fmt::Display for Explained<'_> {
             }
             Packet::Publish(publish) => self.publish(f, publish),
             Packet::PubAck(id) => match self.sender {
+                Sender::Device if self.answers_nothing => {
+                    write!(f, "PUBACK, id {id}: for no message that was sent")
+                }
                 Sender::Device => write!(f, "PUBACK, id {id}: cloud message completed"),
                 Sender::Hub => write!(f, "PUBACK, id {id}: stored"),
             },
@@ -93,13 +99,22 @@ fn connection(f: &mut fmt::Formatter<'_>, connect: &Connect<'_>) -> fmt::Result 
         None => f.write_str(", without user name")?,
     }
     match connect.will {
-        Some(will) => write!(f, ", will to {} ({})", will.topic, Body(will.message)),
+        Some(will) => {
+            write!(f, ", will to {} ({})", will.topic, Body { bytes: will.message, preview: PREVIEW })
+        }
         None => Ok(()),
     }
 }
 
 impl Explained<'_> {
+    /// The same of an acknowledgement that, as the hub knows, is for nothing that was sent.
+    #[must_use]
+    pub const fn answering_nothing(self) -> Self {
+        Self { answers_nothing: true, ..self }
+    }
+
     fn publish(&self, f: &mut fmt::Formatter<'_>, publish: &Publish<'_>) -> fmt::Result {
+        let mut preview = PREVIEW;
         let known = match (self.sender, self.identity) {
             (_, None) => false,
             (Sender::Device, Some(identity)) => match FromDevice::parse(publish.topic, identity) {
@@ -107,7 +122,12 @@ impl Explained<'_> {
                 Err(_) => false,
             },
             (Sender::Hub, Some(identity)) => match FromHub::parse(publish.topic, identity) {
-                Ok(message) => from_hub(f, message).map(|()| true)?,
+                Ok(message) => {
+                    if matches!(message, FromHub::TwinResponse { status: 400.., .. }) {
+                        preview = REASON;
+                    }
+                    from_hub(f, message, publish.topic.as_str()).map(|()| true)?
+                }
                 Err(_) => false,
             },
         };
@@ -123,7 +143,7 @@ impl Explained<'_> {
         if publish.retain {
             f.write_str(", retain")?;
         }
-        write!(f, ", {}", Body(publish.payload))
+        write!(f, ", {}", Body { bytes: publish.payload, preview })
     }
 
     fn filter<'f>(&self, filter: TopicFilter<'f>) -> FilterName<'f> {
@@ -141,10 +161,16 @@ fn from_device(f: &mut fmt::Formatter<'_>, message: FromDevice<'_>) -> fmt::Resu
             write!(f, "twin PATCH of reported, rid {rid}, if at version {version}")
         }
         FromDevice::MethodResponse { status, rid } => write!(f, "method answer {status}, rid {rid}"),
+        FromDevice::IssueCertificate { rid } => write!(f, "certificate request, rid {rid}"),
     }
 }
 
-fn from_hub(f: &mut fmt::Formatter<'_>, message: FromHub<'_>) -> fmt::Result {
+/// The name of the method in the topic of a call, as it stands.
+fn method_as_sent(topic: &str) -> Option<&str> {
+    topic.strip_prefix("$iothub/methods/POST/")?.split('/').next()
+}
+
+fn from_hub(f: &mut fmt::Formatter<'_>, message: FromHub<'_>, topic: &str) -> fmt::Result {
     match message {
         FromHub::CloudMessage(bag) => write!(f, "cloud message{}", Properties(bag)),
         FromHub::ModuleInput { input, properties } => {
@@ -155,7 +181,11 @@ fn from_hub(f: &mut fmt::Formatter<'_>, message: FromHub<'_>) -> fmt::Result {
             write!(f, "twin answer {status}, rid {rid}, version {version}")
         }
         FromHub::DesiredPatch { version } => write!(f, "desired properties, version {version}"),
-        FromHub::MethodRequest { method, rid } => write!(f, "method {method}, rid {rid}"),
+        FromHub::MethodRequest { method, rid } => {
+            // As it went out: what encodes more than its peer decodes would not be seen otherwise.
+            write!(f, "method {}, rid {rid}", Visible(method_as_sent(topic).unwrap_or(&method)))
+        }
+        FromHub::CredentialResponse { status, rid } => write!(f, "certificate answer {status}, rid {rid}"),
     }
 }
 
@@ -184,14 +214,17 @@ impl fmt::Display for Properties<'_> {
     }
 }
 
-struct Body<'a>(&'a [u8]);
+struct Body<'a> {
+    bytes: &'a [u8],
+    preview: usize,
+}
 
 impl fmt::Display for Body<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(bytes) = self;
+        let Self { bytes, preview } = self;
         match core::str::from_utf8(bytes) {
             Ok("") => f.write_str("no body"),
-            Ok(text) if text.len() <= PREVIEW => write!(f, "{}", Visible(text)),
+            Ok(text) if text.len() <= *preview => write!(f, "{}", Visible(text)),
             _ => write!(f, "{} bytes", bytes.len()),
         }
     }

@@ -18,6 +18,7 @@
 //! | [`session`] | what both roles share: which packet is legal when, and why a connection ends |
 //! | [`device`] | the device's machine |
 //! | [`hub`] | the hub's machine |
+//! | [`provisioning`] | the machines of the Device Provisioning Service: the device's, and the service's for a connection |
 //! | [`explain`] | one packet in words, for logs |
 //!
 //! # The loop
@@ -69,6 +70,7 @@
 //! |---|---|
 //! | `device` | [`device`] |
 //! | `hub` | [`hub`], and `twin` |
+//! | `provisioning` | [`provisioning`] for each side that is there, `iothub::provisioning`, certificates that are issued and renewed; needs serde_json and x509-cert |
 //! | `twin` | `iothub::twin`, and a document of desired properties that the device keeps; needs serde_json |
 //!
 //! # Limits
@@ -101,6 +103,8 @@ pub mod hub;
 pub mod iothub;
 pub mod limits;
 pub mod packet;
+#[cfg(all(feature = "provisioning", any(feature = "device", feature = "hub")))]
+pub mod provisioning;
 mod rule;
 pub mod session;
 pub mod time;

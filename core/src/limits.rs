@@ -16,6 +16,12 @@ pub const PACKET_MAX: usize = MESSAGE_MAX + TEXT_MAX + 4;
 pub const CONNECT_MAX: usize = 2 * (TEXT_MAX + 2) + 13_312;
 /// Longest device or module id (IoT Hub identity registry).
 pub const ID_MAX: usize = 128;
+/// Largest body of a register: 96 KB (IoT Hub DPS limits).
+pub const DPS_MESSAGE_MAX: usize = 98_304;
+/// Largest certificate request, as base64: 8 KB (IoT Hub: certificate renewal).
+pub const CSR_MAX: usize = 8192;
+/// Lengths of an id by which a request for a certificate is replaced (IoT Hub: certificate renewal).
+pub const REPLACE_ID: core::ops::RangeInclusive<usize> = 4..=36;
 /// Longest `$rid`, in bytes (own limit: the documents name none, SDKs send 36 at most; the topic of an answer repeats it,
 /// and has to be no longer than [`TEXT_MAX`]).
 pub const REQUEST_ID_MAX: usize = 1024;
@@ -38,6 +44,9 @@ pub const TWIN_STRING_MAX: usize = 4096;
 pub const METHOD_PAYLOAD_MAX: usize = 131_072;
 /// Time from accept to a complete CONNECT (IoT Hub MQTT 5 preview).
 pub const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// How long the end of a connection waits for the store, so that what came before it is acknowledged (own limit: a store
+/// that is slower has failed).
+pub const LAST_WORDS_TIME: Duration = Duration::from_secs(5);
 /// Longest silence, whatever keep alive the device asks for (IoT Hub MQTT: 29.45 minutes).
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(1767);
 /// Time to live of a cloud-to-device message without an expiry of its own (IoT Hub cloud-to-device guide).

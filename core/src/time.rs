@@ -155,6 +155,12 @@ pub enum Timer {
     Request,
     /// Device: time to connect again.
     Reconnect,
+    /// Device: time to renew its certificate, or the answer to a request for one.
+    CertificateRenewal,
+    /// Device: the PUBACK of telemetry.
+    PubAck,
+    /// Device: time to say that the application's SAS token expires.
+    TokenWarning,
     /// Device: time to renew the SAS token.
     TokenRenewal,
 }

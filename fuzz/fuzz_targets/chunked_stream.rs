@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_tests::fuzz::chunked_stream(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_testkit::fuzz::chunked_stream(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_tests::fuzz::connection_string(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_testkit::fuzz::connection_string(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_tests::fuzz::packet_decode(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_testkit::fuzz::packet_decode(data));

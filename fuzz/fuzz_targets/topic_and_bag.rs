@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_tests::fuzz::topic_and_bag(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| devicebound_testkit::fuzz::topic_and_bag(data));

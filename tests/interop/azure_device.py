@@ -1,6 +1,6 @@
 """Azure's device SDK under remote control.
 
-The argument says as JSON how to connect, `{"ca", "transport", "identity"}`, and the identity who does: `connectionString` of
+The argument says as JSON how to connect, `{"ca", "host", "transport", "identity"}`, and the identity who does: `connectionString` of
 a device or a module and perhaps `tokenSeconds`, or `deviceId` with `certificate` and `key`. Then it reads one command per line from stdin, `{"do": NAME, ...}`, and answers each with
 `{"event": "done", "result": ...}` or `{"event": "failed", "error": CLASS, "text": ...}`. What the hub sends is told as it
 comes. The end of stdin shuts the client down; DISCONNECT is sent then.
@@ -27,7 +27,7 @@ def make_client(config):
     identity = config["identity"]
     if "certificate" in identity:
         x509 = X509(cert_file=identity["certificate"], key_file=identity["key"])
-        return IoTHubDeviceClient.create_from_x509_certificate(x509, "localhost", identity["deviceId"], **options)
+        return IoTHubDeviceClient.create_from_x509_certificate(x509, config["host"], identity["deviceId"], **options)
     connection_string = identity["connectionString"]
     kind = IoTHubModuleClient if "ModuleId=" in connection_string else IoTHubDeviceClient
     return kind.create_from_connection_string(connection_string, sastoken_ttl=identity.get("tokenSeconds", 3600), **options)

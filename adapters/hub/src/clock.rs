@@ -31,6 +31,29 @@ impl Clock {
     }
 }
 
+/// Time that ages are measured in: wall-clock time when it was made, and from then on the time that has really passed, however
+/// the wall clock is set meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct AgeClock {
+    base: UnixTime,
+    start: std::time::Instant,
+}
+
+impl AgeClock {
+    /// A clock that goes on after `newest`, the latest of its times that was written down: also where that was written
+    /// while the wall clock was ahead.
+    #[must_use]
+    pub fn after(newest: UnixTime) -> Self {
+        Self { base: newest.max(unix_time()), start: std::time::Instant::now() }
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        self.base.after(self.start.elapsed())
+    }
+}
+
 /// Wall-clock time.
 #[must_use]
 pub fn unix_time() -> UnixTime {

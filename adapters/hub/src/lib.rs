@@ -5,43 +5,31 @@
 //! ```text
 //!  TLS 8883 ────────────┐                ┌───────── worker, one per core ─────────┐
 //!                       ├─▶ connection ─▶│ one Hub, the links and calls of its    │─▶ writer ─▶ store
-//!  HTTPS 443 /$iothub ──┘    one task    │ devices, their timers, their backlog   │   (one fsync for all)
+//!  HTTPS 443 /$iothub ──┘    one task    │ devices, their timers, their unsaved   │   (one fsync for all)
 //!            /devices … ─▶ service ─────▶└────────────────────────────────────────┘─▶ live view, operations
 //! ```
 //!
-//! [`worker`] is the only place where an action of the machine becomes an effect, and [`connection`] the only place that
+//! [`engine::worker`] is the only place where an action of the machine becomes an effect, and [`server::connection`] the only place that
 //! moves bytes between a socket and the machine. [`engine`] knows which worker has a device.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod aside;
-pub mod backlog;
-pub mod block;
-pub(crate) mod buffers;
+pub mod amqp;
+pub mod backend;
+pub(crate) mod blocking_thread;
 pub mod capture;
 pub mod cli;
 pub mod clock;
-pub mod connection;
 pub mod engine;
 mod failure;
-mod lines;
-pub(crate) mod link;
-pub mod listen;
-pub mod log;
-pub mod message;
-pub mod metrics;
-pub mod operations;
-pub mod pages;
-pub mod policies;
-mod scan;
+pub mod observe;
+pub mod provisioning;
 pub mod server;
 pub mod service;
-pub mod snippets;
 pub mod state;
 pub mod store;
+pub mod telemetry;
 pub mod transport;
-pub mod view;
-pub mod worker;
-pub mod writer;
+pub mod web;
 
 pub use failure::Failure;

@@ -12,7 +12,12 @@
 //!     let mut minute = interval(Duration::from_secs(60));
 //!     loop {
 //!         tokio::select! {
-//!             _ = minute.tick() => drop(client.device().telemetry(Message::new(b"21.5"))?),
+//!             _ = minute.tick() => {
+//!                 // After hours offline the outbox is full; OutboxPolicy::DropOldest would keep the newest instead.
+//!                 if let Err(full) = client.device().telemetry(Message::new(b"21.5")) {
+//!                     eprintln!("{full}");
+//!                 }
+//!             }
 //!             _ = client.wait() => {
 //!                 let (device, mut incoming) = client.split();
 //!                 while let Some(next) = incoming.next(device) {
@@ -36,7 +41,7 @@
 //! opening of a connection included, so that no byte is lost and no handshake starts over. There is no task, no channel
 //! and no lock; only a host name is resolved by tokio's own pool.
 //!
-//! What has no socket in it comes from `devicebound-blocking`: the device with its clock ([`Machine`]), the receive buffer,
+//! What has no socket in it comes from `devicebound-client`: the device with its clock ([`Machine`]), the receive buffer,
 //! [`Tls`] and the transport.
 
 #![forbid(unsafe_code)]
@@ -50,14 +55,17 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use devicebound::Device;
-use devicebound_blocking::{Received, Step};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use devicebound::device::Action;
+use devicebound_client::{Outgoing, Received, Step};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+mod provision;
 mod socket;
 
-pub use devicebound_blocking::{
-    Incoming, MQTT_PORT, Machine, Offline, ProxyError, Tls, TlsError, WEBSOCKET_PORT,
+pub use devicebound_client::{
+    Incoming, MQTT_PORT, Machine, Offline, ProvisionError, ProxyError, Tls, TlsError, TransportError,
+    WEBSOCKET_PORT,
 };
 pub use socket::TlsSocket;
 
@@ -98,6 +106,12 @@ impl Client<TlsSocket> {
     pub fn new(device: Device, tls: Tls) -> Self {
         Self::over(device, move |host| Box::pin(TlsSocket::connect(host.to_owned(), tls.clone())))
     }
+
+    /// Connects in another way from the next connection on: with a newer certificate, for example. The connection that
+    /// there is ends when nothing is in flight, after [`Machine::replace_credential`].
+    pub fn replace_tls(&mut self, tls: Tls) {
+        self.connect = Box::new(move |host| Box::pin(TlsSocket::connect(host.to_owned(), tls.clone())));
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
@@ -120,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
     /// Writes, reads, connects and watches the time, until there may be something to take; at once where something was
     /// not taken yet.
     ///
-    /// False when the application has disconnected, and there is nothing more to wait for.
+    /// False when the application has disconnected, and there is nothing more to wait for until [`Machine::connect`].
     pub async fn wait(&mut self) -> bool {
         loop {
             match self.machine.step() {
@@ -139,11 +153,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
         false
     }
 
-    /// Disconnects: writes what is left and closes the connection, within two seconds. What was not acknowledged stays in
-    /// the outbox.
+    /// Goes on until the hub has acknowledged all telemetry and answered all requests, at most for `time`; whether it has.
+    /// What is received meanwhile is given to `hear`, as in a loop over [`split`](Self::split).
+    pub async fn flush(
+        &mut self,
+        time: Duration,
+        mut hear: impl FnMut(&mut Machine, Result<Action<'_>, Offline>),
+    ) -> bool {
+        let mut end = pin!(sleep(time));
+        loop {
+            let (machine, mut incoming) = self.split();
+            while let Some(next) = incoming.next(machine) {
+                hear(machine, next);
+            }
+            drop(incoming);
+            if self.machine.is_flushed() {
+                return true;
+            }
+            let mut wait = pin!(self.wait());
+            let goes_on = poll_fn(|cx| match end.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(false),
+                Poll::Pending => wait.as_mut().poll(cx),
+            });
+            if !goes_on.await {
+                return false;
+            }
+        }
+    }
+
+    /// Disconnects: writes what is left and closes the connection, within two seconds. PUBACKs that come meanwhile count;
+    /// they can be taken by [`split`](Self::split). What was not acknowledged stays in the outbox: [`flush`](Self::flush) first
+    /// where it shall not. The client can connect again: [`Machine::connect`].
     pub async fn close(&mut self) {
         self.machine.disconnect();
         self.part().await;
+    }
+
+    /// The device, for another client: with other certificates, or another kind of socket. [`close`](Self::close) and take
+    /// what is left first, or the connection is lost, and with it what was not taken.
+    #[must_use]
+    pub fn into_device(self) -> Device {
+        self.machine.into_device()
     }
 
     async fn open(&mut self, at: Instant) {
@@ -170,10 +220,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
         let Self { machine, rx, link: Link::Open(socket), .. } = self else { return self.lose(None) };
         let mut alarm = pin!(sleep_until(deadline));
         let exchanged = poll_fn(|cx| {
-            let written = poll_write(socket, machine, cx);
-            if machine.step() == Step::Pull {
-                return Poll::Ready(Ok(()));
-            }
+            let written = loop {
+                let written = poll_write(socket, machine, cx);
+                if machine.step() == Step::Pull {
+                    return Poll::Ready(Ok(()));
+                }
+                // The machine may have had more than it writes at a time.
+                if !matches!(written, Poll::Ready(Ok(()))) || machine.outgoing().is_empty() {
+                    break written;
+                }
+            };
             match poll_read(socket, rx.room(), cx)? {
                 Poll::Ready(length) => {
                     rx.fill(length);
@@ -204,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Client<S> {
         };
         if let Link::Parting(socket, end) = &mut self.link {
             // The connection is over: nothing depends on how the transport ends.
-            let _ = timeout_at(*end, part(socket, &mut self.machine)).await;
+            let _ = timeout_at(*end, part(socket, &mut self.machine, &mut self.rx)).await;
         }
         self.lose(None);
     }
@@ -225,7 +281,7 @@ impl<S> fmt::Debug for Client<S> {
 /// Writes what waits; ready when that was all.
 fn poll_write<S: AsyncWrite + Unpin>(
     socket: &mut S,
-    machine: &mut Machine,
+    machine: &mut impl Outgoing,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     while !machine.outgoing().is_empty() {
@@ -252,9 +308,23 @@ fn poll_read<S: AsyncRead + Unpin>(
 
 /// Writes what is left and says that it was all, then waits for the peer's end: a socket that is closed with bytes unread
 /// is reset, and what was written last is lost with it.
-async fn part<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S, machine: &mut Machine) -> io::Result<()> {
-    poll_fn(|cx| poll_write(socket, machine, cx)).await?;
-    socket.shutdown().await?;
-    while socket.read(&mut [0; 1024]).await? > 0 {}
-    Ok(())
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut S,
+    machine: &mut Machine,
+    rx: &mut Received,
+) -> io::Result<()> {
+    machine.received_last(rx);
+    let mut is_shut_down = false;
+    poll_fn(|cx| {
+        if !is_shut_down && poll_write(socket, machine, cx)?.is_ready() {
+            is_shut_down = Pin::new(&mut *socket).poll_shutdown(cx)?.is_ready();
+        }
+        // A peer that does not read may wait for being read. Its end is an error, and ends this.
+        loop {
+            let length = ready!(poll_read(socket, rx.room(), cx))?;
+            rx.fill(length);
+            machine.received_last(rx);
+        }
+    })
+    .await
 }

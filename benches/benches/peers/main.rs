@@ -14,7 +14,7 @@ use std::hint::black_box;
 use codecs::{DECODERS, ENCODERS, Kind, NewDecoder, NewEncoder};
 use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound_benches::workloads::{self, Workload};
-use devicebound_tests::allocations::Counting;
+use devicebound_world::allocations::Counting;
 use machines::Telemetry;
 use measure::{Contender, Cost, Plan, sample};
 use table::Table;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use devicebound_tests::allocations::allocations;
+use devicebound_world::allocations::allocations;
 
 /// What one batch cost.
 #[derive(Clone, Copy, Debug)]

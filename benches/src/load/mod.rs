@@ -14,7 +14,8 @@ mod traffic;
 pub use devices::Registry;
 pub use line::{Peer, Tls};
 pub use process::{Process, pin_to, raise_file_limit};
-pub use run::{Connected, Idle, Published, Publishing, connect, idle, publish};
+pub use run::{Connected, Idle, Published, connect, idle, publish};
+pub use traffic::Publishing;
 
 /// Whatever went wrong, in words. Load that does not run as asked is no measurement, so the first error ends it.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

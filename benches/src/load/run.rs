@@ -3,26 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::swarm::{Swarm, accepted_in};
-use super::traffic::{LATENCY_MAX, Pace, Traffic, latencies, nanoseconds};
+use super::traffic::{LATENCY_MAX, Pace, Publishing, Traffic, latencies, nanoseconds};
 use super::{Client, Failure, Peer, Process};
 
 /// How often a run without traffic looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// How messages are published, at QoS 1.
-#[derive(Clone, Copy, Debug)]
-pub struct Publishing {
-    /// The bytes of a message's body.
-    pub payload: usize,
-    /// How many messages of one client wait for their PUBACK at most; 1 to 65 535.
-    pub window: u16,
-    /// Messages per second of all clients together, evenly spaced; as fast as they are acknowledged without.
-    pub rate: Option<u32>,
-    /// What comes before and is not counted.
-    pub warm_up: Duration,
-    /// What is counted.
-    pub duration: Duration,
-}
 
 /// What came of publishing.
 #[derive(Clone, Copy, Debug)]

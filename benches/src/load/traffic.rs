@@ -7,7 +7,22 @@ use devicebound::packet::{Packet, PacketId, Publish, PublishQoS, TopicName};
 use hdrhistogram::Histogram;
 
 use super::swarm::Swarm;
-use super::{Client, Failure, Publishing};
+use super::{Client, Failure};
+
+/// How messages are published, at QoS 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Publishing {
+    /// The bytes of a message's body.
+    pub payload: usize,
+    /// How many messages of one client wait for their PUBACK at most; 1 to 65 535.
+    pub window: u16,
+    /// Messages per second of all clients together, evenly spaced; as fast as they are acknowledged without.
+    pub rate: Option<u32>,
+    /// What comes before and is not counted.
+    pub warm_up: Duration,
+    /// What is counted.
+    pub duration: Duration,
+}
 
 /// How long what is in flight may take at the end of a run, and how often to look.
 const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -71,11 +71,47 @@ pub enum Action<'i> {
     Failed(RequestId, RequestFailure),
     /// The hub has this telemetry message; the device keeps it no longer.
     Acknowledged(Ticket),
+    /// It is time to renew the device's certificate, as planned with `Device::plan_certificate_renewal`.
+    #[cfg(feature = "provisioning")]
+    CertificateDue,
+    /// The hub has issued the certificate that was asked for; the one that the device has stays good, too.
+    #[cfg(feature = "provisioning")]
+    CertificateIssued(alloc::boxed::Box<crate::iothub::CertificateChain>),
+    /// There is no newer certificate.
+    #[cfg(feature = "provisioning")]
+    CertificateFailed(CertificateFailure),
+    /// The SAS token that the application gave ends after this time: give another by
+    /// [`Device::replace_credential`](super::Device::replace_credential). Told once for each connection,
+    /// [`Timing::token_warning`](super::Timing::token_warning) before; the tokens that the machine makes are renewed by it.
+    TokenExpires {
+        /// Time that is left; zero where there is none.
+        after: Duration,
+    },
     /// This telemetry message was given up. The hub may have it, where it was sent on an earlier connection.
     Dropped(Ticket, DropReason),
 }
 
 /// In words, for logs: sizes of payloads, not what is in them.
+/// Why there is no newer certificate. The one that the device has stays good.
+#[cfg(feature = "provisioning")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFailure {
+    /// The hub refused: the request, or that there is one already, or it was busy.
+    #[error("the hub refused the certificate with {status}, error {}: {}", .error.code, .error.message)]
+    Refused {
+        /// As in HTTP; 429 and 503 may do better later.
+        status: u16,
+        /// What the body said.
+        error: crate::iothub::provisioning::ErrorBody,
+    },
+    /// The last answer did not come in time.
+    #[error("the hub did not issue the certificate in time; ask again")]
+    TimedOut,
+    /// What was issued is no certificate.
+    #[error("the hub's answer holds no certificates")]
+    Malformed,
+}
+
 impl fmt::Display for Action<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,7 +154,18 @@ impl fmt::Display for Action<'_> {
                 write!(f, "request {request} answered with {status} and {} bytes", body.len())
             }
             Self::Failed(request, failure) => write!(f, "request {request} failed: {failure}"),
+            #[cfg(feature = "provisioning")]
+            Self::CertificateDue => f.write_str("the certificate is to be renewed"),
+            #[cfg(feature = "provisioning")]
+            Self::CertificateIssued(chain) => {
+                write!(f, "certificate issued, good until {}", chain.not_after())
+            }
+            #[cfg(feature = "provisioning")]
+            Self::CertificateFailed(failure) => write!(f, "no newer certificate: {failure}"),
             Self::Acknowledged(ticket) => write!(f, "telemetry message {ticket} acknowledged"),
+            Self::TokenExpires { after } => {
+                write!(f, "the SAS token expires in {} s; replace it", after.as_secs())
+            }
             Self::Dropped(ticket, reason) => write!(f, "telemetry message {ticket} dropped: {reason}"),
         }
     }
@@ -141,8 +188,8 @@ pub enum Wait {
         /// How long to wait; zero means now.
         after: Duration,
     },
-    /// [`Device::disconnect`](super::Device::disconnect) was called. Nothing happens until the caller opens a
-    /// transport of its own accord.
+    /// [`Device::disconnect`](super::Device::disconnect) was called. Nothing happens until
+    /// [`Device::connect`](super::Device::connect) is, or the caller opens a transport of its own accord.
     Nothing,
 }
 
@@ -192,7 +239,7 @@ pub struct Twin<'i> {
     /// The version of the desired properties.
     pub version: u64,
     /// JSON: `{"desired":{…,"$version":…},"reported":{…,"$version":…}}`, within `{"properties":…}` where the hub
-    /// speaks the 2016 edition.
+    /// speaks api-version 2016-11-14.
     pub document: &'i [u8],
 }
 
@@ -215,7 +262,7 @@ pub struct MethodCall<'i> {
 pub struct Answer<'i> {
     /// The request.
     pub request: RequestId,
-    /// 200: here is the twin. 204: the patch was merged (200 in the 2016 edition). 300 and more: it was not, see the
+    /// 200: here is the twin. 204: the patch was merged (200 in api-version 2016-11-14). 300 and more: it was not, see the
     /// body; 412: the reported properties have another version, 429: throttled, ask later.
     pub status: u16,
     /// The version of the reported properties after a patch.

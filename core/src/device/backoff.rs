@@ -12,13 +12,13 @@ use crate::session::CloseReason;
 /// The numbers come from SplitMix64 (Steele, Lea, Flood 2014), seeded by the identity, so that no two devices are
 /// in step before the first connection, and stirred with the jitter of every `Event::Opened`.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     state: u64,
 }
 
 impl Backoff {
-    pub(super) fn new(seed: &str) -> Self {
+    pub(crate) fn new(seed: &str) -> Self {
         // FNV-1a: any hash does that tells ids apart.
         let state = seed.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
@@ -27,17 +27,17 @@ impl Backoff {
     }
 
     /// Takes in the random number that the caller gives with each connection.
-    pub(super) fn stir(&mut self, jitter: u32) {
+    pub(crate) fn stir(&mut self, jitter: u32) {
         self.state = self.state.rotate_left(32) ^ u64::from(jitter);
     }
 
     /// Connections in a row that failed, or did not last.
-    pub(super) const fn failures(&self) -> u32 {
+    pub(crate) const fn failures(&self) -> u32 {
         self.failures
     }
 
     /// The delay before the next connection, `lived` after the last one was established, if it was.
-    pub(super) fn after_close(
+    pub(crate) fn after_close(
         &mut self,
         reason: CloseReason,
         lived: Option<Duration>,
@@ -59,7 +59,7 @@ impl Backoff {
     }
 
     /// The delay after one more failure.
-    pub(super) fn after_failure(&mut self, timing: &Timing) -> Duration {
+    pub(crate) fn after_failure(&mut self, timing: &Timing) -> Duration {
         let failures = self.failures;
         self.failures = failures.saturating_add(1);
         self.delay(failures, timing)
@@ -67,14 +67,14 @@ impl Backoff {
 
     /// A delay between `reconnect_min` and a ceiling that starts at twice as much, doubles with each of `failures`
     /// and stops at `reconnect_max`.
-    pub(super) fn delay(&mut self, failures: u32, timing: &Timing) -> Duration {
+    pub(crate) fn delay(&mut self, failures: u32, timing: &Timing) -> Duration {
         let factor = 2_u32.saturating_pow(failures.saturating_add(1));
         let ceiling = timing.reconnect_min.saturating_mul(factor).min(timing.reconnect_max);
         self.between(timing.reconnect_min, ceiling)
     }
 
     /// Evenly spread.
-    fn between(&mut self, least: Duration, most: Duration) -> Duration {
+    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = most.saturating_sub(least).as_micros();
         let share = span.saturating_mul(u128::from(self.draw())) >> 32;
         least.saturating_add(Duration::from_micros(u64::try_from(share).unwrap_or(u64::MAX)))

@@ -8,7 +8,7 @@ use super::link::{Pending, PendingKind, Renewal};
 use super::requests::Asker;
 use super::{
     CallId, CompleteError, ConfigError, Credential, Delivery, Device, Message, Phase, RequestError,
-    RequestId, RequestPolicy, RespondError, SendError, Ticket,
+    RequestFailure, RequestId, RequestPolicy, RespondError, SendError, Ticket,
 };
 use crate::iothub::{Subscription, topic};
 use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX};
@@ -40,6 +40,11 @@ impl Device {
         let ticket = self.outbox.push(topic, message.payload, self.config.outbox, &self.config.limits)?;
         self.transmit(tx);
         Ok(ticket)
+    }
+
+    /// The telemetry messages whose fate is open, oldest first.
+    pub fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.outbox.tickets()
     }
 
     /// Whether the fate of a telemetry message is still open: it was taken over, and neither acknowledged nor dropped.
@@ -89,11 +94,13 @@ impl Device {
     /// [`RespondError`].
     pub fn respond(
         &mut self,
+        now: Instant,
         call: CallId,
         status: i32,
         payload: &[u8],
         tx: &mut Vec<u8>,
     ) -> Result<(), RespondError> {
+        self.now = self.now.max(now);
         if payload.len() > METHOD_PAYLOAD_MAX {
             return Err(RespondError::TooLarge);
         }
@@ -104,10 +111,10 @@ impl Device {
         Ok(())
     }
 
-    /// Asks for the twin.
+    /// Asks for the twin. Without a connection the request waits for one, within [`Timing::request`](super::Timing::request).
     ///
     /// # Errors
-    /// [`RequestError::NotConnected`] or [`RequestError::TooMany`].
+    /// [`RequestError::NotConnected`] after [`disconnect`](Self::disconnect), or [`RequestError::TooMany`].
     pub fn get_twin(&mut self, now: Instant, tx: &mut Vec<u8>) -> Result<RequestId, RequestError> {
         self.now = self.now.max(now);
         self.prepare_request(tx)?;
@@ -115,10 +122,11 @@ impl Device {
     }
 
     /// Reports properties: `patch` is a JSON object that the hub merges into them, `null` removes one. With
-    /// `if_version` only if they have this version.
+    /// `if_version` only if they have this version. Without a connection the request waits for one, within
+    /// [`Timing::request`](super::Timing::request).
     ///
     /// # Errors
-    /// [`RequestError::NotConnected`], [`RequestError::TooMany`] or [`RequestError::TooLarge`].
+    /// [`RequestError::NotConnected`] after [`disconnect`](Self::disconnect), [`RequestError::TooMany`] or [`RequestError::TooLarge`].
     pub fn report(
         &mut self,
         now: Instant,
@@ -226,7 +234,11 @@ impl Device {
     }
 
     /// Shows the hub another credential from the next connection on: a newer SAS token, or the other key. The connection
-    /// that there is ends as for a renewal of the token, when nothing is in flight any more.
+    /// that there is ends as for a renewal of the token, when nothing is in flight any more. A device that the hub has refused
+    /// connects at once.
+    ///
+    /// A new certificate needs a transport that shows it: replace that first, then call this with
+    /// [`Credential::Certificate`].
     ///
     /// # Errors
     /// [`ConfigError`] where no connection could be made with it; then the old one stays.
@@ -235,22 +247,53 @@ impl Device {
         let config = self.config.clone().with_credential(credential);
         config.check()?;
         self.config = config;
-        if let Phase::Online(link) = &mut self.phase {
-            link.renewal = Renewal::Draining(self.now.after(self.config.timing.renewal_patience));
+        self.credential_is_newer = true;
+        let was_refused =
+            self.last_close.is_some_and(|close| matches!(close.reason(), CloseReason::Refused(..)));
+        match &mut self.phase {
+            Phase::Online(link) => {
+                link.renewal = Renewal::Draining(self.now.after(self.config.timing.renewal_patience));
+            }
+            Phase::Offline | Phase::Ended(_) if was_refused => {
+                self.reconnect_at = self.reconnect_at.and(Some(self.now)); // unless it was disconnected
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    /// Ends the connection in good order, and makes no other. What was not acknowledged stays in the outbox.
+    /// Connects as soon as it can be done: after [`disconnect`](Self::disconnect), or because the reason to wait is gone: the
+    /// network is back, the clock was set, the device is registered now, a person wants it. A pause before the twin is asked
+    /// for again ends as well.
     ///
-    /// The machine then returns [`Close`] with [`CloseReason::Disconnected`].
-    pub fn disconnect(&mut self, tx: &mut Vec<u8>) {
+    /// If that fails, the next delay is as long as it would have been. An owner that does this often takes part in a stampede.
+    pub fn connect(&mut self, now: Instant, tx: &mut Vec<u8>) {
+        self.now = self.now.max(now);
+        match &mut self.phase {
+            Phase::Offline | Phase::Ended(_) => self.reconnect_at = Some(self.now),
+            Phase::Online(link) => {
+                link.observer.resume();
+                self.ask_for_desired(tx);
+            }
+            Phase::Opening { .. } => {}
+        }
+    }
+
+    /// Ends the connection in good order, and makes no other until [`connect`](Self::connect). What was not acknowledged stays
+    /// in the outbox, and more may be put there meanwhile.
+    ///
+    /// The machine then returns [`Close`] with [`CloseReason::Disconnected`], after the PUBACKs that were on their way.
+    pub fn disconnect(&mut self, now: Instant, tx: &mut Vec<u8>) {
+        self.now = self.now.max(now);
         match self.phase {
             Phase::Opening { .. } | Phase::Online(_) => {
                 packet::disconnect(tx);
                 let _ = self.end(Close::new(CloseReason::Disconnected)); // handle returns it
             }
-            Phase::Offline | Phase::Ended(_) => self.reconnect_at = None,
+            Phase::Offline | Phase::Ended(_) => {
+                self.reconnect_at = None;
+                self.requests.fail_all(RequestFailure::ConnectionLost);
+            }
         }
     }
 
@@ -290,7 +333,7 @@ impl Device {
 
     /// Makes sure that a request of the application can be made, and that its answer will be heard.
     fn prepare_request(&mut self, tx: &mut Vec<u8>) -> Result<(), RequestError> {
-        if !matches!(self.phase, Phase::Online(_)) {
+        if matches!(self.phase, Phase::Offline | Phase::Ended(_)) && self.reconnect_at.is_none() {
             return Err(RequestError::NotConnected);
         }
         if self.requests.len() >= self.config.limits.requests {
@@ -299,8 +342,8 @@ impl Device {
         self.want(&[Subscription::TwinResponses], tx)
     }
 
-    /// Sends a request, or holds it back until the hub has taken the subscription by which the answer comes: the hub
-    /// need not look at packets in the order in which they were sent.
+    /// Sends a request, or holds it back until there is a connection, and the hub has taken the subscription by which the
+    /// answer comes: the hub need not look at packets in the order in which they were sent.
     fn send_request(
         &mut self,
         asker: Asker,
@@ -312,20 +355,22 @@ impl Device {
         self.topic.clear();
         write_topic(request, &mut self.topic);
         let heard = self.granted.get(Subscription::TwinResponses).is_some();
-        let out = match &mut self.phase {
-            Phase::Online(link) if !heard => &mut link.held,
-            _ => tx,
+        let mut waiting = Vec::new();
+        let (out, is_online) = match &mut self.phase {
+            Phase::Online(_) if heard => (tx, true),
+            Phase::Online(link) => (&mut link.held, true),
+            _ => (&mut waiting, false),
         };
         let start = out.len();
         append_at_most_once(&self.topic, payload, out);
-        if self.config.requests == RequestPolicy::Resend {
-            self.requests.keep(request, out.get(start..).unwrap_or_default());
+        if !is_online || self.config.requests == RequestPolicy::Resend {
+            self.requests.keep(request, out.get(start..).unwrap_or_default(), is_online);
         }
         request
     }
 
     /// Subscribes to what of `needed` is not wanted yet.
-    fn want(&mut self, needed: &[Subscription], tx: &mut Vec<u8>) -> Result<(), RequestError> {
+    pub(super) fn want(&mut self, needed: &[Subscription], tx: &mut Vec<u8>) -> Result<(), RequestError> {
         self.check_pending(needed.iter().filter(|&&one| self.wanted.get(one).is_none()).count())?;
         for &subscription in needed {
             if self.wanted.insert(subscription, qos_of(subscription)) {

@@ -40,8 +40,10 @@ pub struct DeviceConfig {
 pub enum Credential {
     /// A key of the device; SAS tokens are made from it, and renewed in time.
     Key(SymmetricKey),
-    /// A SAS token that somebody else made. It is not renewed: when it expires, the hub cuts the connection, unless
-    /// [`Device::replace_credential`](super::Device::replace_credential) has brought another.
+    /// A SAS token that somebody else made, for example a TPM with
+    /// [`UnsignedToken`](crate::iothub::sas::UnsignedToken). It is not renewed:
+    /// [`Action::TokenExpires`](super::Action::TokenExpires) says when another is needed, and when it has expired the hub cuts
+    /// the connection, unless [`Device::replace_credential`](super::Device::replace_credential) has brought that.
     Token(String),
     /// The client certificate of the TLS connection; no password is sent.
     Certificate,
@@ -54,10 +56,16 @@ pub struct Timing {
     pub connack: Duration,
     /// From PINGREQ to any sign of life: 30 s (.NET SDK).
     pub ping_response: Duration,
-    /// From a twin request, SUBSCRIBE or UNSUBSCRIBE to its answer: 60 s (.NET and C SDK).
+    /// From a twin request, SUBSCRIBE or UNSUBSCRIBE to its answer: 60 s (.NET and C SDK). The time in which a request waits
+    /// for a connection counts.
     pub request: Duration,
+    /// From a telemetry message at QoS 1 to its PUBACK, on one connection: 60 s (C SDK). Then the connection is replaced, and
+    /// the message sent again.
+    pub puback: Duration,
     /// Life of a SAS token that the device makes: 60 min (all SDKs).
     pub token_lifetime: Duration,
+    /// How long before the end of a token that the application gave it is told so: 10 min (own choice).
+    pub token_warning: Duration,
     /// How long a renewal of the token waits for what is in flight: 30 s (own choice; the hub leaves ten minutes after
     /// expiry, and the renewal starts nine minutes before it).
     pub renewal_patience: Duration,
@@ -66,7 +74,7 @@ pub struct Timing {
     /// Longest such time, and how long a connection has to last to count as good: 60 s (Node SDK when throttled).
     pub reconnect_max: Duration,
     /// Shortest such time after the hub refused the credentials or the identity: 2 min (own choice: a person has to
-    /// mend that, and a locked-out fleet must not burden the hub).
+    /// fix that, and a locked-out fleet must not burden the hub).
     pub refused_min: Duration,
     /// Longest such time after a refusal: 10 min (own choice).
     pub refused_max: Duration,
@@ -78,7 +86,9 @@ impl Default for Timing {
             connack: Duration::from_secs(30),
             ping_response: Duration::from_secs(30),
             request: Duration::from_secs(60),
+            puback: Duration::from_secs(60),
             token_lifetime: Duration::from_secs(3600),
+            token_warning: Duration::from_secs(600),
             renewal_patience: Duration::from_secs(30),
             reconnect_min: Duration::from_secs(1),
             reconnect_max: Duration::from_secs(60),
@@ -99,8 +109,8 @@ pub struct Limits {
     pub window: usize,
     /// Cloud messages that the application has not completed: 50, the hub's own bound. One more ends the connection.
     pub deliveries: usize,
-    /// Twin requests, and SUBSCRIBEs or UNSUBSCRIBEs, without answer: 16 of each. With [`RequestPolicy::Resend`] a
-    /// request of at most 256 KB is kept for each.
+    /// Twin requests, and SUBSCRIBEs or UNSUBSCRIBEs, without answer: 16 of each. While there is no connection, and with
+    /// [`RequestPolicy::Resend`] always, a request of at most 256 KB is kept for each.
     pub requests: usize,
     /// Direct methods without answer: 16. One more is answered with 429.
     pub calls: usize,
@@ -183,6 +193,17 @@ impl ConfigError {
     }
 }
 
+/// How long the token of a connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenLife {
+    /// There is no token.
+    None,
+    /// The device made it, and makes another after this time.
+    Own { renew_after: Duration },
+    /// The application gave it, and so much of its life is left.
+    Given { left: Duration },
+}
+
 #[derive(Clone, Debug)]
 struct OwnWill {
     topic: String,
@@ -193,7 +214,7 @@ struct OwnWill {
 /// Share of a token's life after which it is renewed, in percent (.NET and Java SDK).
 const RENEWAL_PERCENT: u32 = 85;
 /// Largest keep alive that the hub's cap of 1767 s leaves room for, in seconds (IoT Hub MQTT).
-const KEEP_ALIVE_LONGEST: u16 = 1177;
+pub(crate) const KEEP_ALIVE_LONGEST: u16 = 1177;
 const _: () = assert!(KEEP_ALIVE_LONGEST as u64 * 3 / 2 <= KEEP_ALIVE_MAX.as_secs());
 
 impl DeviceConfig {
@@ -288,7 +309,7 @@ impl DeviceConfig {
         self
     }
 
-    /// Sets the api-version, and with it the [`Edition`](crate::iothub::Edition) that the hub speaks; by default
+    /// Sets the api-version, and with it the [`ApiVersion`](crate::iothub::ApiVersion) that the hub speaks; by default
     /// [`API_VERSION`].
     #[must_use]
     pub fn with_api_version(mut self, version: &str) -> Self {
@@ -376,8 +397,8 @@ impl DeviceConfig {
         self.connect(latest, &mut Vec::new()).map(drop).map_err(ConfigError::Connect)
     }
 
-    /// Appends CONNECT. Gives the time after which the token is to be renewed, if it is one that the device made.
-    pub(super) fn connect(&self, unix_time: UnixTime, tx: &mut Vec<u8>) -> Result<Option<Duration>, Rule> {
+    /// Appends CONNECT, and says how long its token is good for.
+    pub(super) fn connect(&self, unix_time: UnixTime, tx: &mut Vec<u8>) -> Result<TokenLife, Rule> {
         let identity = self.identity();
         let client_id = identity.to_string();
         let mut params = Vec::with_capacity(2);
@@ -385,14 +406,18 @@ impl DeviceConfig {
         params.extend(self.model_id.as_deref().map(|dtmi| ("model-id", dtmi)));
         let username = Username::build(&self.host_name, identity, Some(&self.api_version), params);
         let own_token;
-        let (password, renew_after) = match &self.credential {
+        let (password, token) = match &self.credential {
             Credential::Key(key) => {
                 let life = self.timing.token_lifetime;
                 own_token = sas::sign(&self.resource(), key, unix_time.after(life), self.key_name.as_deref());
-                (Some(&own_token), life.saturating_mul(RENEWAL_PERCENT).checked_div(100))
+                let renew_after = life.saturating_mul(RENEWAL_PERCENT).checked_div(100).unwrap_or(life);
+                (Some(&own_token), TokenLife::Own { renew_after })
             }
-            Credential::Token(token) => (Some(token), None),
-            Credential::Certificate => (None, None),
+            Credential::Token(token) => {
+                let expiry = SasToken::parse(token).map_or(unix_time, |parsed| parsed.expiry());
+                (Some(token), TokenLife::Given { left: expiry.since(unix_time) })
+            }
+            Credential::Certificate => (None, TokenLife::None),
         };
         let connect = Connect {
             clean_session: self.clean_session,
@@ -405,11 +430,13 @@ impl DeviceConfig {
             }),
         };
         connect.encode(tx).map_err(EncodeError::rule)?;
-        Ok(renew_after)
+        Ok(token)
     }
 
-    /// What a token of the device is good for (IoT Hub SAS tokens).
-    fn resource(&self) -> String {
+    /// What a token of the device is good for (IoT Hub SAS tokens): to be given to
+    /// [`UnsignedToken`](crate::iothub::sas::UnsignedToken).
+    #[must_use]
+    pub fn resource(&self) -> String {
         let mut resource = alloc::format!("{}/devices/{}", self.host_name, self.device_id);
         if let Some(module_id) = &self.module_id {
             resource.push_str("/modules/");
@@ -440,9 +467,10 @@ impl Limits {
 }
 
 impl Timing {
-    fn is_sound(&self) -> bool {
-        let Self { connack, ping_response, request, token_lifetime, .. } = *self;
-        let least = [connack, ping_response, request, token_lifetime, self.reconnect_min].into_iter().min();
+    pub(crate) fn is_sound(&self) -> bool {
+        let Self { connack, ping_response, request, puback, token_lifetime, reconnect_min, .. } = *self;
+        let least =
+            [connack, ping_response, request, puback, token_lifetime, reconnect_min].into_iter().min();
         least > Some(Duration::ZERO)
             && self.reconnect_min <= self.reconnect_max
             && self.refused_min <= self.refused_max

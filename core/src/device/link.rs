@@ -44,7 +44,7 @@ pub(super) enum PendingKind {
 /// all has come for the ping time-out after a PINGREQ; anything that comes, part of a long packet included, is a sign
 /// of life, so that a PINGRESP behind a large message is not missed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     every: Duration,
     patience: Duration,
     ping_at: Instant,
@@ -56,7 +56,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(every: Duration, patience: Duration, now: Instant) -> Self {
+    pub(crate) fn new(every: Duration, patience: Duration, now: Instant) -> Self {
         Self {
             every,
             patience,
@@ -68,13 +68,13 @@ impl Pulse {
     }
 
     /// A whole packet came.
-    pub(super) fn received(&mut self, now: Instant) {
+    pub(crate) fn received(&mut self, now: Instant) {
         self.last_received = now;
         self.unfinished = 0;
     }
 
     /// `length` bytes of an unfinished packet are there.
-    pub(super) fn receiving(&mut self, length: usize, now: Instant) {
+    pub(crate) fn receiving(&mut self, length: usize, now: Instant) {
         if length > self.unfinished {
             self.last_received = now;
         }
@@ -82,12 +82,12 @@ impl Pulse {
     }
 
     /// A PINGRESP came.
-    pub(super) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.unanswered = None;
     }
 
     /// Whether a PINGREQ is to be sent, which is taken as done.
-    pub(super) fn is_ping_due(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_ping_due(&mut self, now: Instant) -> bool {
         let due = self.ping_at <= now;
         if due {
             self.ping_at = now.after(self.every);
@@ -97,11 +97,11 @@ impl Pulse {
     }
 
     /// Whether the link is dead.
-    pub(super) fn is_dead(&self, now: Instant) -> bool {
+    pub(crate) fn is_dead(&self, now: Instant) -> bool {
         self.dead_at().is_some_and(|dead_at| dead_at <= now)
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
+    pub(crate) fn deadline(&self) -> Deadline {
         match self.dead_at() {
             Some(at) if at <= self.ping_at => Deadline { at, why: Timer::PingResp },
             _ => Deadline { at: self.ping_at, why: Timer::Ping },
@@ -116,8 +116,10 @@ impl Pulse {
 /// When the connection is to be replaced by one with a new SAS token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Renewal {
-    /// The token is not the machine's, or there is none.
+    /// There is no token, or the application knows that its own expires.
     Never,
+    /// The token is the application's: at `at` it is told that the token expires at `expires`.
+    Warning { at: Instant, expires: Instant },
     /// From then on, as soon as nothing is in flight.
     Planned(Instant),
     /// Nothing new is sent; then at the latest, whatever is in flight.
@@ -125,6 +127,16 @@ pub(super) enum Renewal {
 }
 
 impl Renewal {
+    /// How long the application's token is good for, when it is time to say so, which is taken as done.
+    pub(super) fn warn(&mut self, now: Instant) -> Option<Duration> {
+        let Self::Warning { at, expires } = *self else { return None };
+        if at > now {
+            return None;
+        }
+        *self = Self::Never;
+        Some(expires.since(now))
+    }
+
     /// Starts draining when it is time to.
     pub(super) fn time_out(&mut self, now: Instant, patience: Duration) {
         if matches!(*self, Self::Planned(at) if at <= now) {
@@ -135,6 +147,7 @@ impl Renewal {
     pub(super) fn deadline(self) -> Option<Deadline> {
         match self {
             Self::Never => None,
+            Self::Warning { at, .. } => Some(Deadline { at, why: Timer::TokenWarning }),
             Self::Planned(at) | Self::Draining(at) => Some(Deadline { at, why: Timer::TokenRenewal }),
         }
     }
@@ -169,7 +182,7 @@ impl Link {
 }
 
 /// The earlier of two deadlines.
-pub(super) fn earlier(one: Deadline, other: Deadline) -> Deadline {
+pub(crate) fn earlier(one: Deadline, other: Deadline) -> Deadline {
     if other.at < one.at { other } else { one }
 }
 

@@ -20,6 +20,9 @@ pub struct Message<'a> {
     pub correlation_id: Option<&'a str>,
     /// `$.uid`: who made the message.
     pub user_id: Option<&'a str>,
+    /// `$.ctime`: when the message was made, in ISO 8601, as [`UnixTime`](crate::time::UnixTime) is displayed; the hub adds the
+    /// time of arrival by itself.
+    pub creation_time: Option<&'a str>,
     /// `$.ct`: the media type of the body. The hub routes by the body of `application/json` in `utf-8` only.
     pub content_type: Option<&'a str>,
     /// `$.ce`: the character set of the body.
@@ -115,6 +118,7 @@ impl<'a> Message<'a> {
             (SystemProperty::MessageId, self.message_id),
             (SystemProperty::CorrelationId, self.correlation_id),
             (SystemProperty::UserId, self.user_id),
+            (SystemProperty::CreationTime, self.creation_time),
             (SystemProperty::ContentType, self.content_type),
             (SystemProperty::ContentEncoding, self.content_encoding),
             (SystemProperty::Component, self.component),

@@ -6,7 +6,8 @@
 //! back. It is *offline* until its owner reports an open transport; it then writes CONNECT and is *opening* until
 //! CONNACK comes. *Online* it takes packets one at a time. A connection ends because the transport is gone, which the
 //! owner reports, or because the machine says so: it returns [`Close`], and goes on returning it until the owner has
-//! closed the transport and reports that.
+//! closed the transport and reports that. When the machine has ended a connection in good order, it still takes the
+//! PUBACKs that were on their way.
 //!
 //! ```text
 //!              Opened                 CONNACK 0
@@ -30,7 +31,7 @@
 //! | telemetry | kept. What was sent and not acknowledged goes out first on the next connection, in order, with the same packet id and DUP `[MQTT-4.4.0-1]`, whether the hub kept the session or not |
 //! | cloud messages | kept, and matched by packet id and DUP when the hub sends them again in the same session: the application does not see them twice, and may complete them meanwhile |
 //! | subscriptions | kept; made again where the hub has no session |
-//! | twin requests | [`Action::Failed`]: whether the hub acted on them is not known. With [`RequestPolicy::Resend`] they are sent again, until their time is over |
+//! | twin requests | those that were not sent yet wait for the next connection, until their time is over. Those that were: [`Action::Failed`], whether the hub acted on them is not known; with [`RequestPolicy::Resend`] they are sent again |
 //! | direct methods | gone: the hub gives up a call with its connection, and [`Device::respond`] says so |
 //! | desired properties | the document is asked for again |
 //!
@@ -80,15 +81,18 @@
 //! ```
 
 mod action;
-mod backoff;
+pub(crate) mod backoff;
 mod calls;
+#[cfg(feature = "provisioning")]
+mod certificate;
 mod commands;
-mod config;
+pub(crate) mod config;
 mod deliveries;
 mod desired;
-mod link;
+pub(crate) mod link;
 mod message;
 mod outbox;
+mod owned;
 mod receive;
 mod requests;
 mod status;
@@ -99,8 +103,9 @@ mod twin;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
-use core::time::Duration;
 
+#[cfg(feature = "provisioning")]
+pub use action::CertificateFailure;
 pub use action::{Action, Answer, CloudMessage, Event, MethodCall, Twin, Wait};
 pub use calls::{CallId, RespondError};
 pub use config::{ConfigError, Credential, DeviceConfig, Limits, Timing};
@@ -108,12 +113,14 @@ pub use deliveries::{CompleteError, Delivery};
 #[cfg(feature = "twin")]
 pub use desired::DesiredProperties;
 pub use message::{Message, SendError};
-pub use outbox::{DropReason, OutboxPolicy, RestoreError, Ticket};
+pub use outbox::{DropReason, OutboxPolicy, RestoreError, Save, Ticket};
+pub use owned::OwnedAction;
 pub use requests::{RequestError, RequestFailure, RequestId, RequestPolicy};
 pub use status::{ConnectionState, Ignored, OfflineTime, Status};
 
 use backoff::Backoff;
 use calls::Calls;
+use config::TokenLife;
 use deliveries::Deliveries;
 use desired::Live;
 use link::{Link, Renewal, earlier};
@@ -140,6 +147,8 @@ pub struct Device {
     phase: Phase,
     /// When to connect, while there is no connection; `None` after `disconnect`.
     reconnect_at: Option<Instant>,
+    /// The credential was replaced since CONNECT was written with another.
+    credential_is_newer: bool,
     backoff: Backoff,
     last_close: Option<Close>,
     /// What the application wants to hear.
@@ -152,6 +161,8 @@ pub struct Device {
     requests: Requests,
     live: Live,
     calls: Calls,
+    #[cfg(feature = "provisioning")]
+    issue: certificate::Issue,
     ignored: Ignored,
     offline: OfflineTime,
     /// Since the last connection that was established.
@@ -163,7 +174,7 @@ pub struct Device {
 #[derive(Debug)]
 enum Phase {
     Offline,
-    Opening { deadline: Instant, renew_after: Option<Duration> },
+    Opening { deadline: Instant, token: TokenLife },
     Online(Box<Link>),
     Ended(Close),
 }
@@ -181,6 +192,7 @@ impl Device {
             now: Instant::default(),
             phase: Phase::Offline,
             reconnect_at: Some(Instant::default()),
+            credential_is_newer: false,
             backoff: Backoff::new(&seed),
             last_close: None,
             wanted: Subscriptions::default(),
@@ -191,6 +203,8 @@ impl Device {
             requests: Requests::default(),
             live: Live::default(),
             calls: Calls::default(),
+            #[cfg(feature = "provisioning")]
+            issue: certificate::Issue::default(),
             ignored: Ignored::default(),
             offline: OfflineTime::default(),
             gap: None,
@@ -200,12 +214,13 @@ impl Device {
 
     /// A device as [`new`](Self::new) makes it, with the telemetry that [`snapshot`](Self::snapshot) has saved.
     ///
-    /// What was sent before the snapshot goes out again with the same packet id and DUP; a message can arrive twice.
+    /// What was sent before the snapshot goes out again with the same packet id and DUP; a message can arrive twice. The
+    /// messages have the [`tickets`](Self::tickets) that they had.
     ///
     /// # Errors
-    /// [`RestoreError`].
-    pub fn restore(config: DeviceConfig, snapshot: &[u8]) -> Result<Self, RestoreError> {
-        let mut device = Self::new(config)?;
+    /// [`RestoreError`]. The config is only borrowed, because a device is then made without the snapshot, as a rule.
+    pub fn restore(config: &DeviceConfig, snapshot: &[u8]) -> Result<Self, RestoreError> {
+        let mut device = Self::new(config.clone())?;
         let identity = device.config.identity().to_string();
         let (outbox, last_id) = Outbox::restored(snapshot, &identity, &device.config.limits)?;
         device.outbox = outbox;
@@ -217,9 +232,29 @@ impl Device {
     /// less than [`Limits::outbox_bytes`], 14 bytes a message and 400 in all. The format has a version and a checksum.
     ///
     /// Save after [`telemetry`](Self::telemetry) and the pull that follows it, and before its `tx` is written, and nothing
-    /// that was taken over is lost.
+    /// that was taken over is lost. A client writes `tx` in its `wait`: save before you call that.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
-        self.outbox.save(&self.config.identity().to_string(), self.packet_ids.last(), out);
+        self.outbox.write_snapshot(&self.config.identity().to_string(), self.packet_ids.last(), out);
+    }
+
+    /// As [`snapshot`](Self::snapshot), but appends only what has changed since the last call, where that is shorter; what is to
+    /// be done with it is said by [`Save`]. [`restore`](Self::restore) takes a snapshot with what was appended to it; the last
+    /// piece may be cut short, which is as if it had not been written.
+    ///
+    /// After a piece that could not be stored, call [`save_all`](Self::save_all).
+    pub fn save(&mut self, out: &mut Vec<u8>) -> Save {
+        self.outbox.save(&self.config.identity().to_string(), self.packet_ids.last(), out)
+    }
+
+    /// The next [`save`](Self::save) is a whole one.
+    pub fn save_all(&mut self) {
+        self.outbox.forget_saves();
+    }
+
+    /// The latest time that the machine was told. An owner that takes over a machine from another starts its clock there.
+    #[must_use]
+    pub const fn latest(&self) -> Instant {
+        self.now
     }
 
     /// What the device was made from.
@@ -261,10 +296,21 @@ impl Device {
                 at.map(|at| Deadline { at, why: Timer::Reconnect })
             }
             Phase::Opening { deadline, .. } => Some(Deadline { at: *deadline, why: Timer::ConnAck }),
-            Phase::Online(link) => Some(link.deadline()),
+            Phase::Online(link) => {
+                let puback = self.outbox.deadline().map(|at| Deadline { at, why: Timer::PubAck });
+                Some(puback.map_or(link.deadline(), |puback| earlier(link.deadline(), puback)))
+            }
             Phase::Ended(_) => return None,
         };
         let request = self.requests.deadline().map(|at| Deadline { at, why: Timer::Request });
+        #[cfg(feature = "provisioning")]
+        let request = self
+            .issue
+            .deadline()
+            .map(|at| Deadline { at, why: Timer::CertificateRenewal })
+            .into_iter()
+            .chain(request)
+            .reduce(earlier);
         own.into_iter().chain(request).reduce(earlier)
     }
 
@@ -301,11 +347,13 @@ impl Device {
         if matches!(self.phase, Phase::Opening { .. } | Phase::Online(_)) {
             let _ = self.end(Close::new(CloseReason::Lost)); // the owner has replaced the transport without a word
         }
+        self.outbox.rewind();
+        self.credential_is_newer = false;
         self.backoff.stir(jitter);
         // What an earlier connection left would be taken for the start of this one.
         tx.clear();
-        let renew_after = self.config.connect(unix_time, tx).expect("Device::new has written a CONNECT");
-        self.phase = Phase::Opening { deadline: self.now.after(self.config.timing.connack), renew_after };
+        let token = self.config.connect(unix_time, tx).expect("Device::new has written a CONNECT");
+        self.phase = Phase::Opening { deadline: self.now.after(self.config.timing.connack), token };
         self.settle(CONNACK_LENGTH, tx)
     }
 
@@ -316,7 +364,10 @@ impl Device {
                 self.phase = Phase::Offline;
                 return Err(close);
             }
-            Phase::Ended(_) => self.phase = Phase::Offline,
+            Phase::Ended(_) => {
+                self.outbox.rewind();
+                self.phase = Phase::Offline;
+            }
             // A transport that the machine has asked for could not be opened.
             Phase::Offline if self.reconnect_at.is_some_and(|at| at <= self.now) => {
                 let delay = self.backoff.after_failure(&self.config.timing);
@@ -328,7 +379,8 @@ impl Device {
     }
 
     fn timed_out(&mut self, tx: &mut Vec<u8>) -> Result<Action<'static>, Close> {
-        let now = self.now;
+        let (now, timing) = (self.now, self.config.timing);
+        let mut expires = None;
         match &mut self.phase {
             Phase::Opening { deadline, .. } if *deadline <= now => {
                 return Err(self.end(Close::new(CloseReason::TimedOut(Rule::ConnAckTime))));
@@ -340,23 +392,32 @@ impl Device {
                 if link.pending.iter().any(|pending| pending.deadline <= now) {
                     return Err(self.end(Close::new(CloseReason::TimedOut(Rule::AckTime))));
                 }
+                if self.outbox.is_overdue(now, timing.puback, tx.len()) {
+                    return Err(self.end(Close::new(CloseReason::TimedOut(Rule::PubAckTime))));
+                }
                 if link.pulse.is_ping_due(now) {
                     packet::pingreq(tx);
                 }
-                link.renewal.time_out(now, self.config.timing.renewal_patience);
+                expires = link.renewal.warn(now);
+                link.renewal.time_out(now, timing.renewal_patience);
                 link.observer.time_out(now);
                 self.ask_for_desired(tx);
             }
             _ => {}
         }
         self.requests.expire(now);
-        self.settle(1, tx)
+        #[cfg(feature = "provisioning")]
+        self.issue.expire(now);
+        match expires {
+            Some(after) => Ok(Action::TokenExpires { after }),
+            None => self.settle(1, tx),
+        }
     }
 
     /// Takes a packet, or says what to wait for.
     fn pull<'i>(&mut self, rx: &mut &'i [u8], tx: &mut Vec<u8>) -> Result<Action<'i>, Close> {
         if !matches!(self.phase, Phase::Opening { .. } | Phase::Online(_)) {
-            return self.settle(0, tx);
+            return self.pull_last(rx, tx);
         }
         if let Some(action) = self.owed() {
             return Ok(action);
@@ -373,7 +434,10 @@ impl Device {
             },
             Ok(Decoded::Packet(packet)) => packet,
             Ok(Decoded::Incomplete { at_least }) => {
-                if let Phase::Online(link) = &mut self.phase {
+                // An empty input is a question, and says nothing of what has come.
+                if let Phase::Online(link) = &mut self.phase
+                    && !whole.is_empty()
+                {
                     link.pulse.receiving(whole.len(), self.now);
                 }
                 return self.settle(at_least, tx);
@@ -387,9 +451,31 @@ impl Device {
         })
     }
 
+    /// Takes what comes without a connection. After an end in good order that is PUBACKs that were on their way, and
+    /// packets that mean nothing any more.
+    #[cold]
+    fn pull_last<'i>(&mut self, rx: &mut &'i [u8], tx: &mut Vec<u8>) -> Result<Action<'i>, Close> {
+        if let Phase::Ended(close) = self.phase
+            && is_in_good_order(close.reason())
+            && let Ok(Decoded::Packet(packet)) = decode(rx, self.config.limits.packet)
+        {
+            return Ok(match packet {
+                Packet::PubAck(id) => {
+                    self.outbox.acknowledge(id).map_or(Action::Handled, Action::Acknowledged)
+                }
+                _ => Action::Handled,
+            });
+        }
+        self.settle(0, tx)
+    }
+
     /// What the application is to be told without a packet that says it.
     #[inline]
     fn owed(&mut self) -> Option<Action<'static>> {
+        #[cfg(feature = "provisioning")]
+        if self.issue.owes() {
+            return self.issue.owed();
+        }
         if self.requests.is_empty() && !self.outbox.has_dropped() { None } else { self.fate() }
     }
 
@@ -450,7 +536,8 @@ impl Device {
         if let Phase::Online(link) = &self.phase
             && link.takes_telemetry()
         {
-            self.outbox.transmit(&self.config.limits, &mut self.packet_ids, |id| link.awaits(id), tx);
+            let due = self.now.after(self.config.timing.puback);
+            self.outbox.transmit(due, &self.config.limits, &mut self.packet_ids, |id| link.awaits(id), tx);
         }
     }
 
@@ -466,9 +553,15 @@ impl Device {
         let delay = self.backoff.after_close(close.reason(), lived, &self.config.timing);
         self.reconnect_at = match close.reason() {
             CloseReason::Disconnected => None,
+            // The refusal was of another credential.
+            CloseReason::Refused(..) if self.credential_is_newer => Some(self.now),
             _ => Some(self.now.after(delay)),
         };
-        self.outbox.rewind();
+        if !is_in_good_order(close.reason()) {
+            self.outbox.rewind();
+        }
+        #[cfg(feature = "provisioning")]
+        self.issue.rewind();
         self.deliveries.park();
         match close.reason() {
             CloseReason::Disconnected => self.requests.fail_all(RequestFailure::ConnectionLost),
@@ -479,4 +572,9 @@ impl Device {
         self.phase = Phase::Ended(close);
         close
     }
+}
+
+/// Whether the machine has said DISCONNECT, and what the hub had sent before it read that may still come.
+const fn is_in_good_order(reason: CloseReason) -> bool {
+    matches!(reason, CloseReason::Disconnected | CloseReason::Ended(Rule::TokenRenewal))
 }

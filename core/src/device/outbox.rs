@@ -4,22 +4,42 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::time::Duration;
 
 use super::{Limits, SendError};
 use crate::packet::{PacketId, Publish, PublishQoS, TopicName};
 use crate::rule::Rule;
 use crate::session::PacketIds;
+use crate::time::Instant;
 
+mod journal;
 mod snapshot;
 
+use journal::Journal;
+pub use journal::Save;
 pub use snapshot::RestoreError;
 
 /// Names a message that the device has taken over, until its fate is told by `Action::Acknowledged` or
 /// `Action::Dropped`.
 ///
-/// Tickets count up from 1 and are not used twice by one device machine.
+/// Tickets count up from 1 and are not used twice by one device machine, nor by one that was restored from its snapshot.
+/// So an application can store the [number](Self::number) of a ticket beside what the message was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
+
+impl Ticket {
+    /// The ticket as a number, to be stored.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The ticket with this [number](Self::number).
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,6 +98,8 @@ pub(super) struct Outbox {
     last_ticket: u64,
     /// Messages that were given up, until the application is told.
     dropped: VecDeque<Ticket>,
+    /// What the application has saved, where it saves changes.
+    journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -89,6 +111,8 @@ struct Entry {
     /// In the packet.
     id_at: usize,
     id: Option<PacketId>,
+    /// When its PUBACK is due, since it was sent on the present connection.
+    due: Instant,
     /// By a PUBACK out of turn; the entry leaves when all before it have left.
     acknowledged: bool,
 }
@@ -107,6 +131,32 @@ impl Outbox {
     pub(super) fn waits(&self, ticket: Ticket) -> bool {
         let found = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket);
         found.ok().and_then(|index| self.entries.get(index)).is_some_and(|entry| !entry.acknowledged)
+    }
+
+    /// The messages whose fate is open, oldest first.
+    pub(super) fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.entries.iter().filter(|entry| !entry.acknowledged).map(|entry| entry.ticket)
+    }
+
+    /// When the first PUBACK of the present connection is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        // PUBACKs are due in the order of sending, and the front is never acknowledged.
+        self.entries.front().filter(|_| self.sent > 0).map(|front| front.due)
+    }
+
+    /// Whether a PUBACK is overdue. `unwritten` is how many bytes of the output were not written yet: a packet among them
+    /// gets its time anew, because a slow link is not a lost PUBACK. A link on which nothing moves is found by the ping.
+    pub(super) fn is_overdue(&mut self, now: Instant, patience: Duration, unwritten: usize) -> bool {
+        if self.deadline().is_none_or(|due| due > now) {
+            return false;
+        }
+        let sent = self.entries.iter().take(self.sent);
+        let after_front = sent.skip(1).map(|entry| entry.length).fold(0, usize::saturating_add);
+        let is_written = unwritten <= after_front;
+        if !is_written {
+            self.entries.iter_mut().take(self.sent).for_each(|entry| entry.due = now.after(patience));
+        }
+        is_written
     }
 
     /// Whether the application is to be told of a message that was given up.
@@ -166,6 +216,7 @@ impl Outbox {
             length,
             id_at: length.saturating_sub(payload.len()).saturating_sub(2),
             id: None,
+            due: Instant::default(),
             acknowledged: false,
         });
         Ok(ticket)
@@ -173,9 +224,10 @@ impl Outbox {
 
     /// Appends what may be sent now: at most `window` packets without PUBACK, and none once `tx` holds `high_water`
     /// bytes. Those that were sent on an earlier connection come first, in order, with their packet id and DUP
-    /// `[MQTT-4.4.0-1]`.
+    /// `[MQTT-4.4.0-1]`. Their PUBACKs are due at `due`.
     pub(super) fn transmit(
         &mut self,
+        due: Instant,
         limits: &Limits,
         ids: &mut PacketIds,
         in_use_elsewhere: impl Fn(PacketId) -> bool,
@@ -186,6 +238,7 @@ impl Outbox {
             let id = known.or_else(|| ids.allocate(|id| self.holds(id) || in_use_elsewhere(id)));
             let (Some(entry), Some(id)) = (self.entries.get_mut(self.sent), id) else { return };
             entry.id = Some(id);
+            entry.due = due;
             self.sent = self.sent.saturating_add(1);
             if entry.acknowledged {
                 continue;
@@ -209,11 +262,9 @@ impl Outbox {
             return self.acknowledge_out_of_turn(id);
         }
         let ticket = first.ticket;
+        self.note_gone(ticket);
         self.leave();
-        // Those that were waiting for this one.
-        while self.entries.front().is_some_and(|next| next.acknowledged) {
-            self.leave();
-        }
+        self.leave_acknowledged();
         if self.entries.is_empty() {
             self.bytes.clear();
         }
@@ -225,7 +276,17 @@ impl Outbox {
         let mut sent = self.entries.iter_mut().take(self.sent);
         let entry = sent.find(|entry| entry.id == Some(id) && !entry.acknowledged)?;
         entry.acknowledged = true;
-        Some(entry.ticket)
+        let ticket = entry.ticket;
+        self.note_gone(ticket);
+        Some(ticket)
+    }
+
+    /// Those leave that were acknowledged and waited for the one before them: the front is never acknowledged.
+    #[inline]
+    fn leave_acknowledged(&mut self) {
+        while self.entries.front().is_some_and(|next| next.acknowledged) {
+            self.leave();
+        }
     }
 
     /// The packet at the front leaves.
@@ -263,7 +324,11 @@ impl Outbox {
         let Some(entry) = self.entries.remove(self.sent) else { return false };
         self.live = self.live.saturating_sub(entry.length);
         if !entry.acknowledged {
+            self.note_gone(entry.ticket);
             self.dropped.push_back(entry.ticket);
+        }
+        if self.sent == 0 {
+            self.leave_acknowledged();
         }
         true
     }

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::config::TokenLife;
 use super::deliveries::Receipt;
 use super::desired::Unusable;
 use super::link::{Link, PendingKind, Pulse, Renewal};
@@ -68,7 +69,7 @@ impl Device {
     }
 
     fn connected(&mut self, session_present: bool, tx: &mut Vec<u8>) -> Action<'static> {
-        let Phase::Opening { renew_after, .. } = self.phase else { return Action::Handled };
+        let Phase::Opening { token, .. } = self.phase else { return Action::Handled };
         if !session_present {
             self.granted = Subscriptions::default();
             self.deliveries.forget_parked();
@@ -76,11 +77,20 @@ impl Device {
         if let Some(gap) = self.gap.take() {
             self.offline.add(gap, self.now);
         }
-        let timing = &self.config.timing;
+        let (now, timing) = (self.now, &self.config.timing);
+        let renewal = match token {
+            _ if self.credential_is_newer => Renewal::Draining(now.after(timing.renewal_patience)),
+            TokenLife::Own { renew_after } => Renewal::Planned(now.after(renew_after)),
+            TokenLife::Given { left } => Renewal::Warning {
+                at: now.after(left.saturating_sub(timing.token_warning)),
+                expires: now.after(left),
+            },
+            TokenLife::None => Renewal::Never,
+        };
         self.phase = Phase::Online(Box::new(Link {
             since: self.now,
             pulse: Pulse::new(self.config.keep_alive(), timing.ping_response, self.now),
-            renewal: renew_after.map_or(Renewal::Never, |after| Renewal::Planned(self.now.after(after))),
+            renewal,
             pending: Vec::new(),
             held: Vec::new(),
             observer: Observer::default(),
@@ -92,12 +102,15 @@ impl Device {
                 _ => {}
             }
         }
+        let policy = self.config.requests;
         match &mut self.phase {
             Phase::Online(link) if self.granted.get(Subscription::TwinResponses).is_none() => {
-                self.requests.resend(&mut link.held);
+                self.requests.send_kept(policy, &mut link.held);
             }
-            _ => self.requests.resend(tx),
+            _ => self.requests.send_kept(policy, tx),
         }
+        #[cfg(feature = "provisioning")]
+        self.send_certificate_request(tx);
         self.ask_for_desired(tx);
         Action::Connected { session_present }
     }
@@ -118,6 +131,16 @@ impl Device {
                         self.answered(status, rid.as_str(), version, payload, tx)
                     }
                     Ok(FromHub::DesiredPatch { version }) => self.desired_changed(version, payload, tx),
+                    #[cfg(feature = "provisioning")]
+                    Ok(FromHub::CredentialResponse { status, rid }) => {
+                        match self.certificate_answered(status, rid.as_str(), payload) {
+                            Some(action) => action,
+                            None => {
+                                count(&mut self.ignored.unknown_answers);
+                                Action::Handled
+                            }
+                        }
+                    }
                     Ok(FromHub::MethodRequest { method, rid }) => match self.called(rid, tx) {
                         Some((id, due)) => Action::Invoke(MethodCall { id, name: method, payload, due }),
                         None => Action::Handled,
@@ -258,6 +281,8 @@ impl Device {
                 self.granted.insert(subscription, qos);
                 match subscription {
                     Subscription::TwinResponses => tx.append(&mut link.held),
+                    #[cfg(feature = "provisioning")]
+                    Subscription::CredentialResponses => self.send_certificate_request(tx),
                     // What was changed before this is not notified.
                     Subscription::DesiredPatches => link.observer.fall_behind(),
                     _ => {}

@@ -19,7 +19,8 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Why a request gets no answer. Whether the hub did what it was asked for is not known.
+/// Why a request gets no answer. Whether the hub did what it was asked for is not known, but for
+/// [`NeverSent`](Self::NeverSent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestFailure {
     /// The answer did not come within [`Timing::request`](super::Timing::request).
@@ -28,6 +29,10 @@ pub enum RequestFailure {
     /// The connection ended first.
     #[error("the connection ended before the answer came; ask again when the device is connected")]
     ConnectionLost,
+    /// No connection came within [`Timing::request`](super::Timing::request), or the application disconnected first: the hub
+    /// was not asked.
+    #[error("no connection came in time, and nothing was sent; ask again when the device is connected")]
+    NeverSent,
     /// The hub refused the subscription that answers come by.
     #[error("the hub refused the subscription to twin answers; see the hub's log")]
     Refused,
@@ -36,8 +41,8 @@ pub enum RequestFailure {
 /// Why a request was not made. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The device is not connected, and a request does not wait for a connection.
-    #[error("the device is not connected; ask again after Connected")]
+    /// The application has disconnected, so that no connection will come.
+    #[error("the device was disconnected; call connect first")]
     NotConnected,
     /// As many requests wait for their answer as [`Limits::requests`](super::Limits::requests) allows.
     #[error("too many requests wait for their answer; wait for Answered or Failed")]
@@ -98,8 +103,9 @@ struct Request {
     id: RequestId,
     asker: Asker,
     deadline: Instant,
-    /// The PUBLISH, where it is to be sent again; else nothing.
+    /// The PUBLISH, where it is to be sent on a connection to come; else nothing.
     packet: Vec<u8>,
+    sent: bool,
     /// Given up, and not told yet.
     failure: Option<RequestFailure>,
 }
@@ -134,7 +140,14 @@ impl Requests {
             self.last = self.last.wrapping_add(1).max(1);
             let id = RequestId(self.last);
             if self.open.iter().all(|request| request.id != id) {
-                self.open.push(Request { id, asker, deadline, packet: Vec::new(), failure: None });
+                self.open.push(Request {
+                    id,
+                    asker,
+                    deadline,
+                    packet: Vec::new(),
+                    sent: true,
+                    failure: None,
+                });
                 return id;
             }
         }
@@ -158,36 +171,41 @@ impl Requests {
     /// Gives up the requests whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         for request in self.open.iter_mut().filter(|request| request.deadline <= now) {
-            request.failure.get_or_insert(RequestFailure::TimedOut);
+            request.fail(RequestFailure::TimedOut);
         }
     }
 
-    /// Keeps the PUBLISH of a request of the application, to be sent again.
-    pub(super) fn keep(&mut self, id: RequestId, packet: &[u8]) {
+    /// Keeps the PUBLISH of a request of the application, which was `sent` or not, to be sent on a connection to come.
+    pub(super) fn keep(&mut self, id: RequestId, packet: &[u8], sent: bool) {
         let kept = |request: &&mut Request| request.id == id && request.asker == Asker::Application;
         if let Some(request) = self.open.iter_mut().find(kept) {
             request.packet = packet.to_vec();
+            request.sent = sent;
         }
     }
 
-    /// Appends the requests that are to be sent again.
-    pub(super) fn resend(&self, out: &mut Vec<u8>) {
-        for request in self.open.iter().filter(|request| request.failure.is_none()) {
+    /// Appends the requests that wait for a connection, and keeps them only where they may be sent again.
+    pub(super) fn send_kept(&mut self, policy: RequestPolicy, out: &mut Vec<u8>) {
+        for request in self.open.iter_mut().filter(|request| request.failure.is_none()) {
             out.extend_from_slice(&request.packet);
+            request.sent = true;
+            if policy == RequestPolicy::Fail {
+                request.packet = Vec::new();
+            }
         }
     }
 
     /// Gives up the requests that are not to be sent again.
     pub(super) fn fail_lost(&mut self) {
         for request in self.open.iter_mut().filter(|request| request.packet.is_empty()) {
-            request.failure.get_or_insert(RequestFailure::ConnectionLost);
+            request.fail(RequestFailure::ConnectionLost);
         }
     }
 
     /// Gives up all requests.
     pub(super) fn fail_all(&mut self, failure: RequestFailure) {
         for request in &mut self.open {
-            request.failure.get_or_insert(failure);
+            request.fail(failure);
         }
     }
 
@@ -210,6 +228,13 @@ impl Requests {
             self.closed.pop_front();
         }
         self.closed.push_back((id, stray));
+    }
+}
+
+impl Request {
+    /// Gives the request up, unless it was given up before.
+    fn fail(&mut self, failure: RequestFailure) {
+        self.failure.get_or_insert(if self.sent { failure } else { RequestFailure::NeverSent });
     }
 }
 

@@ -1,18 +1,22 @@
 //! The machine against packets that are written by hand, in the order of a device's life.
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+#[cfg(feature = "provisioning")]
+mod certificates;
 mod cloud_messages;
 mod connecting;
 mod embedding;
 #[cfg(feature = "twin")]
 mod following;
 mod methods;
+mod recovering;
 mod saving;
 mod telemetry;
 mod twins;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::*;
 use crate::iothub::Subscription;

@@ -89,6 +89,13 @@ impl Observer {
         }
     }
 
+    /// Ends a pause, whether it is over or not.
+    pub(super) fn resume(&mut self) {
+        if self.deadline().is_some() {
+            self.state = State::Behind;
+        }
+    }
+
     /// Ends a pause that is over.
     pub(super) fn time_out(&mut self, now: Instant) {
         if self.deadline().is_some_and(|until| until <= now) {

@@ -1,30 +1,18 @@
 //! The words of the hub's interface: what happens to a link, and what is to be done about it.
 
-use alloc::string::String;
-use alloc::vec::Vec;
-
-use super::slab::Slot;
-use super::{
-    CallFailure, CallId, ConnectRequest, DeadLetter, MethodAnswer, Revision, SequenceNumber, Telemetry,
-};
-use crate::iothub::Edition;
-use crate::packet::PacketType;
+use super::keys::{DeviceKey, LinkId};
+use super::telemetry::{Telemetry, Will};
+use super::{CallFailure, CallId, DeadLetter, MethodAnswer, Revision, SequenceNumber};
+use crate::iothub::ApiVersion;
+use crate::packet::{Connect, PacketType};
 use crate::rule::Rule;
 
-/// A connection of a hub, told apart from all others before and after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub(super) Slot);
-
-/// A record of a hub, told apart from all others before and after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeviceKey(pub(super) Slot);
-
-/// Names telemetry that is to be stored, for [`Hub::stored`](super::Hub::stored).
+/// A CONNECT that is well-formed; whether it is welcome is the caller's to say, by
+/// [`accept`](super::Hub::accept) or [`refuse`](super::Hub::refuse).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the device's PUBACK waits until `Hub::stored` is told of it"]
-pub struct Receipt {
-    pub(super) link: LinkId,
-    pub(super) number: u64,
+pub struct ConnectRequest<'i> {
+    /// The packet.
+    pub connect: Connect<'i>,
 }
 
 /// A record that changed and is to be made durable, for [`Hub::committed`](super::Hub::committed).
@@ -37,11 +25,13 @@ pub struct Commit {
     pub device: DeviceKey,
     /// Its revision.
     pub revision: Revision,
-    /// What is new in it, so that a store need not write all of it.
+    /// What made this revision, for logs and counts. It does not tell all that is new since an earlier revision, and not even
+    /// since the last: a new message may also mark older ones as attempted. A store writes the head of the record with every
+    /// revision, and the entries that [`DeviceRecord::waiting`](super::DeviceRecord::waiting) lists and it does not have.
     pub change: Change,
 }
 
-/// What a [`Commit`] changed.
+/// What made a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The registry entry.
@@ -90,12 +80,25 @@ pub enum Action<'i> {
     /// The twin was read: the device is answered, and whoever keeps a log may want to know. A change of it is a
     /// [`Commit`].
     TwinRead,
+    /// A device asks for a certificate: answer with [`Hub::answer_certificate`](super::Hub::answer_certificate).
+    IssueCertificate(IssueRequest<'i>),
     /// A twin request was answered with an error: the device knows, and whoever keeps a log may want to.
     TwinRefused(TwinRefusal),
     /// A packet was dealt with, and nothing is to be done about it.
     Done(PacketType),
     /// Nothing more before this.
     Wait(Wait),
+}
+
+/// A request for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IssueRequest<'i> {
+    /// Who asks.
+    pub device: DeviceKey,
+    /// Ties the answers to it; as it stands.
+    pub rid: &'i str,
+    /// JSON, as it came.
+    pub body: &'i [u8],
 }
 
 /// A twin request that was answered with an error.
@@ -153,14 +156,6 @@ pub enum Expired {
     DeadLettered(Commit, DeadLetter),
 }
 
-/// A will that is to be stored as telemetry `[MQTT-3.1.2-8]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Will {
-    pub(super) properties: String,
-    pub(super) payload: Vec<u8>,
-    pub(super) retain: bool,
-}
-
 /// What is left of a link that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -168,7 +163,7 @@ pub struct Ended {
     pub device: Option<DeviceKey>,
     /// Whether this was the identity's live connection until now: false after a takeover.
     pub was_current: bool,
-    pub(super) edition: Option<Edition>,
+    pub(super) api_version: Option<ApiVersion>,
     pub(super) will: Option<Will>,
 }
 
@@ -182,6 +177,6 @@ impl Ended {
     #[must_use]
     pub fn will(&self) -> Option<Telemetry<'_>> {
         let (will, device) = (self.will.as_ref()?, self.device?);
-        Some(Telemetry::of_will(device, self.edition, &will.properties, &will.payload, will.retain))
+        Some(Telemetry::of_will(device, self.api_version, &will.properties, &will.payload, will.retain))
     }
 }

@@ -16,7 +16,7 @@ pub struct Limits {
     /// QoS 1 publishes of one link that may wait for the store ([`limits::IN_FLIGHT_MAX`]).
     pub in_flight: usize,
     /// Cloud-to-device messages that wait for a device ([`limits::MAILBOX_MAX`]).
-    pub mailbox: usize,
+    pub queue: usize,
     /// Feedback of a device that was not taken yet, and that its waiting messages may yet give; a message that asks for
     /// more is refused.
     pub feedback: usize,
@@ -48,7 +48,7 @@ impl Default for Limits {
         Self {
             links: 1_000_000, // IoT Hub quotas: devices and modules of one hub
             in_flight: limits::IN_FLIGHT_MAX,
-            mailbox: limits::MAILBOX_MAX,
+            queue: limits::MAILBOX_MAX,
             feedback: limits::MAILBOX_MAX.saturating_mul(2),
             delivery_count: limits::DELIVERY_COUNT,
             every_delivery_counts: false,
@@ -67,6 +67,9 @@ impl Default for Limits {
 pub struct HubConfig {
     /// Host names that devices may use; empty: any.
     pub host_names: Vec<String>,
+    /// Host names that devices usually use, where [any](Self::host_names) will do: another is taken with a
+    /// [`Warning`](super::Warning). Empty: none is unusual.
+    pub known_names: Vec<String>,
     /// Shared access policies that tokens may be signed with.
     pub policies: Vec<Policy>,
     /// How long after its expiry a token is still taken at CONNECT. The real service allows 300 s.
@@ -79,6 +82,9 @@ pub struct HubConfig {
     /// Whether a device may ask for a [`Fault`](super::Fault) by the properties of a telemetry message, as Azure's SDKs do
     /// in their tests. The real service allows that on hubs of its own only.
     pub fault_injection: bool,
+    /// Whether what the real hub may refuse, or act upon otherwise, is refused here as well. If not, it is taken with a
+    /// [`Warning`](super::Warning).
+    pub strict: bool,
     /// Bounds.
     pub limits: Limits,
 }

@@ -1,10 +1,12 @@
-//! Both clocks of a hub, and what comes due on them.
+//! What comes due, on either clock.
 
 use core::time::Duration;
 
-use super::opening::Opening;
+use super::clock::Clock;
 use super::timers::Target;
-use super::{CallId, Change, Commit, DeviceKey, DeviceSlot, Expired, Hub, LinkId, SequenceNumber, State};
+use super::{
+    CallFailure, CallId, Change, Commit, Credential, DeviceKey, DeviceSlot, Expired, Hub, LinkId, State,
+};
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::time::{Deadline, Instant, Timer, UnixTime};
@@ -13,24 +15,23 @@ impl Hub {
     /// Sets the wall clock. Only tokens, time stamps and expiry of messages follow it; timers do not.
     pub fn set_clock(&mut self, now: Instant, unix_time: UnixTime) {
         let expected = self.unix_time(now);
-        self.clock = (now, unix_time);
+        self.clock = Clock::new(now, unix_time);
         let step = expected.since(unix_time).max(unix_time.since(expected));
         if step > Duration::from_secs(1) {
             for (slot, link) in self.links.iter_mut() {
                 link.timer = Some(now);
                 self.timers.schedule(now, Target::Link(LinkId(slot)));
             }
-            for (slot, device) in self.devices.iter_mut().filter(|(_, device)| device.mailbox_timer.is_some())
-            {
-                device.record.mailbox.shift_locks(expected, unix_time);
-                device.mailbox_timer = Some(now);
-                self.timers.schedule(now, Target::Mailbox(DeviceKey(slot)));
+            for (slot, device) in self.devices.iter_mut().filter(|(_, device)| device.queue_timer.is_some()) {
+                device.record.queue.shift_locks(expected, unix_time);
+                device.queue_timer = Some(now);
+                self.timers.schedule(now, Target::CloudToDeviceQueue(DeviceKey(slot)));
             }
         }
     }
 
     pub(super) fn unix_time(&self, now: Instant) -> UnixTime {
-        unix_time(&self.clock, now)
+        self.clock.unix_time(now)
     }
 
     /// The wall-clock time of a moment that has passed.
@@ -38,15 +39,11 @@ impl Hub {
         self.unix_time(now).before(now.since(moment))
     }
 
-    fn instant(&self, time: UnixTime) -> Instant {
-        self.clock.0.after(time.since(self.clock.1))
-    }
-
     /// When to call [`expire`](Self::expire).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let timer = self.timers.next().map(|(at, why)| Deadline { at, why });
-        let fault = self.gate.next_fault().map(|at| Deadline { at, why: Timer::Fault });
+        let fault = self.admission.next_fault().map(|at| Deadline { at, why: Timer::Fault });
         timer.into_iter().chain(fault).min_by_key(|deadline| deadline.at)
     }
 
@@ -57,7 +54,7 @@ impl Hub {
             let expired = match target {
                 Target::Link(link) => self.expire_link(now, link, at),
                 Target::Call(call) => self.expire_call(now, call),
-                Target::Mailbox(device) => self.expire_mailbox(now, device, at),
+                Target::CloudToDeviceQueue(device) => self.expire_queue(now, device, at),
                 Target::Hold(link) => {
                     self.make_ready(link);
                     None
@@ -85,6 +82,10 @@ impl Hub {
     fn expire_call(&mut self, now: Instant, call: CallId) -> Option<Expired> {
         match self.calls.expire(call, now) {
             Ok((device, failure)) => {
+                let failure = match failure {
+                    CallFailure::NotOnline if self.is_connected(device) => CallFailure::NotSubscribed,
+                    failure => failure,
+                };
                 if let Some(slot) = self.devices.get_mut(device.0) {
                     slot.calls.retain(|open| *open != call);
                 }
@@ -100,46 +101,42 @@ impl Hub {
     }
 
     /// The next change that time has made in a queue; it is called again for the one after.
-    fn expire_mailbox(&mut self, now: Instant, device: DeviceKey, at: Instant) -> Option<Expired> {
+    fn expire_queue(&mut self, now: Instant, device: DeviceKey, at: Instant) -> Option<Expired> {
         let unix_time = self.unix_time(now);
-        let unsent = self.unsent(device);
         let limits = &self.config.limits;
-        let slot = self.devices.get_mut(device.0).filter(|slot| slot.mailbox_timer == Some(at))?;
-        slot.mailbox_timer = None;
+        let slot = self.devices.get_mut(device.0).filter(|slot| slot.queue_timer == Some(at))?;
+        slot.queue_timer = None;
         let DeviceSlot { record, link, .. } = slot;
         let link = *link;
-        let expired = if let Some(sequence) = record.mailbox.unlock(unix_time, limits) {
+        let expired = if let Some(sequence) = record.queue.unlock(unix_time, limits) {
             let revision = record.change();
             Expired::Unlocked(Commit { device, revision, change: Change::Locked(sequence) })
-        } else if let Some((message, outcome)) = record.mailbox.take_dead(unix_time, unsent, limits) {
+        } else if let Some((message, outcome)) = record.queue.take_dead(unix_time, limits) {
             let letter = message.dead_letter(outcome);
             let revision = record.settle(message, outcome, || unix_time);
             Expired::DeadLettered(Commit { device, revision, change: Change::DeadLettered }, letter)
         } else {
-            self.schedule_mailbox(device);
+            self.schedule_queue(device);
             return None;
         };
         if let Some(link) = link {
             self.make_ready(link); // what is behind may go now
         }
-        self.schedule_mailbox(device);
+        self.schedule_queue(device);
         Some(expired)
     }
 
     pub(super) fn schedule_link(&mut self, link: LinkId) {
         let Some(slot) = self.links.get(link.0) else { return };
         let grace = self.config.expiry_grace;
-        let deadline = match &slot.state {
+        let expiry = slot.state.link().and_then(|link| link.expires);
+        let expiry = expiry.map(|expires| self.clock.instant(expires.after(grace)));
+        let other = match &slot.state {
             State::Handshake(handshake) => Some(handshake.deadline),
-            State::Opening(Opening { link, .. }) => {
-                link.expires.map(|expires| self.instant(expires.after(grace)))
-            }
-            State::Live(link) => {
-                let silence = link.silence_ends();
-                Some(link.expires.map_or(silence, |expires| silence.min(self.instant(expires.after(grace)))))
-            }
-            State::Ended { .. } => None,
+            State::Live(link) => Some(link.silence_ends()),
+            State::Opening(_) | State::Ended { .. } => None,
         };
+        let deadline = expiry.into_iter().chain(other).min();
         if let Some(at) = deadline
             && let Some(slot) = self.links.get_mut(link.0)
             && slot.timer.is_none_or(|scheduled| at < scheduled)
@@ -149,50 +146,38 @@ impl Hub {
         }
     }
 
-    pub(super) fn schedule_mailbox(&mut self, device: DeviceKey) {
-        let unsent = self.unsent(device);
+    pub(super) fn schedule_queue(&mut self, device: DeviceKey) {
         let Some(slot) = self.devices.get(device.0) else { return };
-        let Some(expiry) = slot.record.mailbox.next_change(unsent, &self.config.limits) else { return };
-        let at = self.instant(expiry);
+        let Some(expiry) = slot.record.queue.next_change(&self.config.limits) else { return };
+        let at = self.clock.instant(expiry);
         if let Some(slot) = self.devices.get_mut(device.0)
-            && slot.mailbox_timer.is_none_or(|scheduled| at < scheduled)
+            && slot.queue_timer.is_none_or(|scheduled| at < scheduled)
         {
-            slot.mailbox_timer = Some(at);
-            self.timers.schedule(at, Target::Mailbox(device));
+            slot.queue_timer = Some(at);
+            self.timers.schedule(at, Target::CloudToDeviceQueue(device));
         }
     }
-
-    /// The first message that the present connection of the device has not been sent; without one, all are unsent.
-    pub(super) fn unsent(&self, device: DeviceKey) -> SequenceNumber {
-        let link = self.devices.get(device.0).and_then(|slot| slot.link);
-        match link.and_then(|link| self.links.get(link.0)).map(|slot| &slot.state) {
-            Some(State::Live(live)) => live.unsent,
-            _ => SequenceNumber(0),
-        }
-    }
-}
-
-/// The wall-clock time at `now`, by one moment on both clocks.
-pub(super) fn unix_time(&(at, unix_time): &(Instant, UnixTime), now: Instant) -> UnixTime {
-    unix_time.after(now.since(at))
 }
 
 impl State {
     /// Why the link's time is over, if it is.
     pub(super) fn due(&mut self, now: Instant, unix_time: UnixTime, grace: Duration) -> Option<CloseReason> {
+        let (Self::Opening(_) | Self::Live(_)) = self else {
+            let Self::Handshake(handshake) = self else { return None };
+            return (handshake.deadline <= now).then_some(CloseReason::TimedOut(Rule::ConnectTime));
+        };
+        if let Some(link) = self.link()
+            && link.expires.is_some_and(|expires| expires.after(grace) <= unix_time)
+        {
+            let is_certificate =
+                matches!(link.credential, Credential::Thumbprint(_) | Credential::CertificateAuthority);
+            let rule = if is_certificate { Rule::CertificateTime } else { Rule::SasExpired };
+            return Some(CloseReason::Ended(rule));
+        }
         match self {
-            Self::Handshake(handshake) => {
-                (handshake.deadline <= now).then_some(CloseReason::TimedOut(Rule::ConnectTime))
-            }
-            Self::Opening(Opening { link, .. }) | Self::Live(link)
-                if link.expires.is_some_and(|expires| expires.after(grace) <= unix_time) =>
-            {
-                Some(CloseReason::Ended(Rule::SasExpired))
-            }
-            // Before its CONNACK the device has nothing to break its silence with.
-            Self::Opening(_) => None,
             Self::Live(link) => link.is_silent(now).then_some(CloseReason::TimedOut(Rule::KeepAlive)),
-            Self::Ended { .. } => None,
+            // Before its CONNACK the device has nothing to break its silence with.
+            _ => None,
         }
     }
 }

@@ -185,13 +185,13 @@ impl Hub {
         duration: Duration,
     ) {
         if self.devices.get(device.0).is_some() {
-            self.gate.plan_fault(now, device, fault, delay, duration);
+            self.admission.plan_fault(now, device, fault, delay, duration);
         }
     }
 
     /// Faults begin, or end.
     pub(super) fn turn_faults(&mut self, now: Instant) {
-        while let Some((device, begins)) = self.gate.turn_fault(now) {
+        while let Some((device, begins)) = self.admission.turn_fault(now) {
             let link = self.devices.get(device.0).and_then(|slot| slot.link);
             if let (Some(window), Some(link)) = (begins, link) {
                 self.begin_fault(window, link);

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -34,7 +35,7 @@ pub enum Authentication {
 
 /// One of two places: an identity can be given a new secret in one while connections use the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum KeySlot {
     /// The first.
     Primary,
     /// The second.
@@ -48,11 +49,11 @@ pub enum Credential {
     /// [`Hub::accept`](super::Hub::accept) took.
     Other,
     /// A key of the identity.
-    Key(Place),
+    Key(KeySlot),
     /// A key of the device that the module belongs to.
-    DeviceKey(Place),
+    DeviceKey(KeySlot),
     /// A certificate with a thumbprint of the identity.
-    Thumbprint(Place),
+    Thumbprint(KeySlot),
     /// A certificate of a trusted authority.
     CertificateAuthority,
 }
@@ -66,40 +67,44 @@ pub struct ClientCertificate {
     pub sha256: String,
     /// The subject's common name.
     pub common_name: Option<String>,
-    /// The certificate is valid now, and its chain ends at an authority that the hub's owner trusts.
+    /// From when to when it is valid (notBefore, notAfter); `None` where nobody looked.
+    pub validity: Option<(UnixTime, UnixTime)>,
+    /// Its chain ends at an authority that the hub's owner trusts, and is valid now.
     pub is_trusted: bool,
+    /// Why it is not trusted, in the words of whoever judged the chain.
+    pub distrust: Option<String>,
 }
 
 impl Authentication {
-    fn key(&self, place: Place) -> Option<&SymmetricKey> {
+    fn key(&self, place: KeySlot) -> Option<&SymmetricKey> {
         match (self, place) {
-            (Self::Sas { primary, .. }, Place::Primary) => Some(primary),
-            (Self::Sas { secondary, .. }, Place::Secondary) => Some(secondary),
+            (Self::Sas { primary, .. }, KeySlot::Primary) => Some(primary),
+            (Self::Sas { secondary, .. }, KeySlot::Secondary) => Some(secondary),
             (Self::SelfSigned { .. } | Self::CertificateAuthority, _) => None,
         }
     }
 
-    fn thumbprint(&self, place: Place) -> Option<&str> {
+    fn thumbprint(&self, place: KeySlot) -> Option<&str> {
         match (self, place) {
-            (Self::SelfSigned { primary, .. }, Place::Primary) => Some(primary),
-            (Self::SelfSigned { secondary, .. }, Place::Secondary) => secondary.as_deref(),
+            (Self::SelfSigned { primary, .. }, KeySlot::Primary) => Some(primary),
+            (Self::SelfSigned { secondary, .. }, KeySlot::Secondary) => secondary.as_deref(),
             (Self::Sas { .. } | Self::CertificateAuthority, _) => None,
         }
     }
 
     /// The keys that a SAS token may be signed with, each with its place.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (Place, &SymmetricKey)> {
-        [Place::Primary, Place::Secondary].into_iter().filter_map(|place| Some((place, self.key(place)?)))
+    pub(super) fn keys(&self) -> impl Iterator<Item = (KeySlot, &SymmetricKey)> {
+        [KeySlot::Primary, KeySlot::Secondary].into_iter().filter_map(|place| Some((place, self.key(place)?)))
     }
 
     /// Where the identity has a thumbprint of this certificate.
-    pub(super) fn place_of(&self, shown: &ClientCertificate) -> Option<Place> {
-        let is_shown = |place: &Place| {
+    pub(super) fn place_of(&self, shown: &ClientCertificate) -> Option<KeySlot> {
+        let is_shown = |place: &KeySlot| {
             self.thumbprint(*place).is_some_and(|print| {
                 print.eq_ignore_ascii_case(&shown.sha1) || print.eq_ignore_ascii_case(&shown.sha256)
             })
         };
-        [Place::Primary, Place::Secondary].into_iter().find(is_shown)
+        [KeySlot::Primary, KeySlot::Secondary].into_iter().find(is_shown)
     }
 
     /// Whether a connection that proved itself with `credential` could still do so, now that `before` has become this.
@@ -110,7 +115,7 @@ impl Authentication {
                 before.key(place).is_some_and(|old| self.keys().any(|(_, key)| key == old))
             }
             Credential::Thumbprint(place) => before.thumbprint(place).is_some_and(|old| {
-                [Place::Primary, Place::Secondary]
+                [KeySlot::Primary, KeySlot::Secondary]
                     .into_iter()
                     .any(|place| self.thumbprint(place) == Some(old))
             }),
@@ -135,6 +140,12 @@ pub struct DeviceIdentity {
     pub(super) status_updated: Option<UnixTime>,
     /// How it proves itself.
     pub authentication: Authentication,
+    /// It is an IoT Edge device (`capabilities.iotEdge`). The hub keeps that and does nothing with it.
+    pub is_edge: bool,
+    /// The scope of the IoT Edge device that it belongs to (`deviceScope`). The hub keeps that and does nothing with it.
+    pub device_scope: Option<String>,
+    /// The scopes of the IoT Edge devices above it (`parentScopes`). The hub keeps them and does nothing with them.
+    pub parent_scopes: Vec<String>,
     /// Counts the changes of this entry, from 1.
     pub(super) version: u64,
 }
@@ -158,6 +169,9 @@ impl DeviceIdentity {
             status_reason: None,
             status_updated: None,
             authentication,
+            is_edge: false,
+            device_scope: None,
+            parent_scopes: Vec::new(),
             version: 1,
         })
     }

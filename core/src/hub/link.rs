@@ -1,98 +1,29 @@
 //! One connection whose CONNECT was accepted.
 
-use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::action::Will;
-use super::deadlines::unix_time;
+use super::clock::Clock;
 use super::handshake::Request;
-use super::mailbox::SequenceNumber;
 use super::methods::Calls;
 use super::pending::{Pending, publish};
+use super::telemetry::Will;
 use super::timers::{Target, Timers};
+use super::warnings::Told;
 use super::{
     CallId, Change, Commit, Credential, DeviceKey, DeviceSlot, Grant, Limits, LinkId, Outcome, Progress,
-    Receipt, Revision,
+    Revision,
 };
 use crate::iothub::topic::{desired_patch_topic, method_request_topic};
-use crate::iothub::{Edition, PropertyBag, Subscription, Subscriptions};
-use crate::limits::{TAKEOVER_FIGHT, TAKEOVER_FIGHT_TIME};
+use crate::iothub::{ApiVersion, Subscription, Subscriptions};
+use crate::limits::{LAST_WORDS_TIME, TAKEOVER_FIGHT, TAKEOVER_FIGHT_TIME};
 use crate::packet::{PublishQoS, QoS};
 use crate::rule::Rule;
-use crate::session::keep_alive;
+use crate::session::{Close, CloseReason, keep_alive};
 use crate::time::{Instant, UnixTime};
-
-/// A message of a device to its back end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Telemetry<'i> {
-    /// Who sent it.
-    pub device: DeviceKey,
-    /// The properties that the device sent.
-    pub bag: PropertyBag<'i>,
-    /// The body.
-    pub payload: &'i [u8],
-    /// What to say `stored` with; `None` at QoS 0 and for a will, which nobody waits for.
-    pub receipt: Option<Receipt>,
-    /// The name of the property that stands for the RETAIN flag, if that was set: nothing is retained.
-    pub retain_property: Option<&'static str>,
-    /// The device sent it with DUP 1: it may be stored already.
-    pub is_dup: bool,
-    /// A will.
-    pub is_will: bool,
-}
-
-impl<'i> Telemetry<'i> {
-    pub(super) fn of_will(
-        device: DeviceKey,
-        edition: Option<Edition>,
-        properties: &'i str,
-        payload: &'i [u8],
-        retain: bool,
-    ) -> Self {
-        let bag = PropertyBag::parse(properties).expect("checked when the will was taken");
-        Self {
-            device,
-            bag,
-            payload,
-            receipt: None,
-            retain_property: retain_property(edition, retain),
-            is_dup: false,
-            is_will: true,
-        }
-    }
-
-    /// All properties: those of the bag in order, then the hub's [own](hub_properties).
-    pub fn properties(&self) -> impl Iterator<Item = (Cow<'i, str>, Option<Cow<'i, str>>)> {
-        let own = hub_properties(self.retain_property, self.is_dup, self.is_will);
-        self.bag.iter().chain(own.map(|(name, value)| (name.into(), Some(value.into()))))
-    }
-}
-
-/// The properties that the hub adds to those of a telemetry message, with their values: for the RETAIN flag by the name of
-/// the edition, for the DUP flag (Azure protocol gateway: `mqtt-dup`), and for a will.
-pub fn hub_properties(
-    retain_property: Option<&str>,
-    is_dup: bool,
-    is_will: bool,
-) -> impl Iterator<Item = (&str, &'static str)> {
-    let retain = retain_property.map(|name| (name, "true"));
-    let dup = is_dup.then_some(("mqtt-dup", "true"));
-    let will = is_will.then_some(("iothub-MessageType", "Will"));
-    [retain, dup, will].into_iter().flatten()
-}
-
-#[inline]
-pub(super) fn retain_property(edition: Option<Edition>, retain: bool) -> Option<&'static str> {
-    #[cold] // as RETAIN is
-    fn name(edition: Option<Edition>) -> &'static str {
-        edition.unwrap_or(Edition::V2021_04_12).retain_property()
-    }
-    retain.then(|| name(edition))
-}
 
 /// A desired-properties notification that waits to be sent.
 #[derive(Debug)]
@@ -106,7 +37,7 @@ struct Notification {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) device: DeviceKey,
-    pub(super) edition: Option<Edition>,
+    pub(super) api_version: Option<ApiVersion>,
     pub(super) will: Option<Will>,
     pub(super) expires: Option<UnixTime>,
     pub(super) credential: Credential,
@@ -114,8 +45,6 @@ pub(super) struct Link {
     /// How often in a row the identity was taken over soon after it was connected, this connection being the last to.
     takeovers: u8,
     pub(super) pending: Pending,
-    /// The first cloud message that this connection was not sent.
-    pub(super) unsent: SequenceNumber,
     pub(super) persistent: bool,
     pub(super) subscriptions: Subscriptions,
     patience: Duration,
@@ -124,6 +53,9 @@ pub(super) struct Link {
     pub(super) stalled: bool,
     /// Nothing goes over the connection before this, either way.
     held_until: Option<Instant>,
+    /// Its end, which waits until what is owed was sent, and until when it does.
+    parting: Option<(Close, Instant)>,
+    pub(super) told: Told,
     notifications: VecDeque<Notification>,
     calls: VecDeque<CallId>,
 }
@@ -138,20 +70,21 @@ impl Link {
     ) -> Self {
         Self {
             device: grant.device,
-            edition: grant.edition,
+            api_version: grant.api_version,
             will: request.will,
             expires: grant.expires,
             credential: grant.credential,
             accepted_at: now,
             takeovers: 0,
             pending: Pending::new(limits.in_flight.saturating_mul(2)),
-            unsent: SequenceNumber(0),
             persistent: !request.clean_session,
             subscriptions,
-            patience: keep_alive::hub_patience(request.keep_alive),
+            patience: keep_alive::keep_alive_timeout(request.keep_alive),
             last_heard: now,
             stalled: false,
             held_until: None,
+            parting: None,
+            told: Told::default(),
             notifications: VecDeque::new(),
             calls: VecDeque::new(),
         }
@@ -160,10 +93,48 @@ impl Link {
     /// This connection ends that one. Gives the rule that names its end: clients that throw each other out in turn are
     /// told apart from a device that came back before its old connection was known to be dead.
     pub(super) fn take_over_from(&mut self, other: &Self) -> Rule {
-        if self.accepted_at.since(other.accepted_at) < TAKEOVER_FIGHT_TIME {
+        if other.parting.is_none() && self.accepted_at.since(other.accepted_at) < TAKEOVER_FIGHT_TIME {
             self.takeovers = other.takeovers.saturating_add(1);
         }
         if self.takeovers >= TAKEOVER_FIGHT { Rule::TakeoverFight } else { Rule::Takeover }
+    }
+
+    /// The device has said DISCONNECT, or broken a rule: nothing is read any more. The end comes when what is owed for that
+    /// which was read before is safe and sent, or when the time for it is over.
+    #[cold]
+    pub(super) fn part(
+        &mut self,
+        close: Close,
+        now: Instant,
+        timers: &mut Timers,
+        id: LinkId,
+    ) -> Result<(), Close> {
+        if close.reason() == CloseReason::Disconnected {
+            self.will = None; // [MQTT-3.14.4-3]
+        }
+        if self.pending.is_empty() {
+            return Err(close);
+        }
+        let until = now.after(LAST_WORDS_TIME);
+        timers.schedule(until, Target::Hold(id));
+        self.parting = Some((close, until));
+        // Nothing new for a device that has said goodbye.
+        self.subscriptions = Subscriptions::NONE;
+        self.notifications.clear();
+        self.calls.clear();
+        Ok(())
+    }
+
+    /// The end that waits, if one does.
+    pub(super) fn parting(&self) -> Option<Close> {
+        self.parting.map(|(close, _)| close)
+    }
+
+    /// The end that has waited long enough.
+    #[cold]
+    pub(super) fn parted(&self, now: Instant) -> Option<Close> {
+        let (close, until) = self.parting?;
+        (self.pending.is_empty() || until <= now).then_some(close)
     }
 
     /// CONNACK goes out now: silence counts from here, and calls that waited for the device are for it.
@@ -214,6 +185,11 @@ impl Link {
         self.calls.push_back(call);
     }
 
+    /// The call is not to be sent any more.
+    pub(super) fn forget_call(&mut self, call: CallId) {
+        self.calls.retain(|queued| *queued != call);
+    }
+
     pub(super) fn queue_unsent_calls(&mut self, device: &DeviceSlot, calls: &mut Calls) {
         if self.has_methods() {
             let unsent = |id: &CallId| calls.get_mut(*id).is_some_and(|call| !call.sent);
@@ -243,7 +219,7 @@ impl Link {
         device: &mut DeviceSlot,
         calls: &mut Calls,
         now: Instant,
-        clock: &(Instant, UnixTime),
+        clock: &Clock,
         limits: &Limits,
         tx: &mut Vec<u8>,
     ) -> Progress {
@@ -254,7 +230,7 @@ impl Link {
         self.pending.release(device.committed, high_water, tx);
         self.send_notifications(device.committed, high_water, tx);
         self.send_calls(calls, now, high_water, tx);
-        if let Some(commit) = self.send_cloud_messages(device, || unix_time(clock, now), limits, tx) {
+        if let Some(commit) = self.send_cloud_messages(device, || clock.unix_time(now), limits, tx) {
             return Progress::Commit(commit);
         }
         if tx.len() >= high_water { Progress::More } else { Progress::Idle }
@@ -295,7 +271,7 @@ impl Link {
         let granted = self.subscriptions.get(Subscription::CloudMessages)?;
         let record = &mut device.record;
         while tx.len() < limits.tx_high_water
-            && let Some(message) = record.mailbox.next_from(self.unsent, limits)
+            && let Some(message) = record.queue.next_unsent(limits)
             && message.since <= device.committed
         {
             let sequence = message.sequence;
@@ -306,9 +282,9 @@ impl Link {
                 }
             };
             publish(qos, &message.topic, &message.payload, tx);
-            self.unsent = SequenceNumber(sequence.0.saturating_add(1));
+            record.queue.sent(sequence);
             if granted == QoS::AtMostOnce
-                && let Some(message) = record.mailbox.remove(sequence)
+                && let Some(message) = record.queue.remove(sequence)
             {
                 let revision = record.settle(message, Outcome::Success, &unix_time);
                 return Some(Commit { device: self.device, revision, change: Change::Completed(sequence) });

@@ -50,11 +50,16 @@ pub enum InvokeError {
     /// 404001: no such identity.
     #[error("no such device (404001 DeviceNotFound); register it first")]
     UnknownDevice,
-    /// 404103: the device is not connected, or did not subscribe to methods, and the call does not wait for it.
+    /// 404103: the device is not connected, and the call does not wait for it.
     #[error(
-        "the device is not online or did not subscribe to $iothub/methods/POST/# (404103 DeviceNotOnline); set connectTimeoutInSeconds to wait for it"
+        "Timed out waiting for device to connect: it is not connected (404103 DeviceNotOnline); connect it, or set connectTimeoutInSeconds to wait for it"
     )]
     NotOnline,
+    /// 404103: the device is connected and did not subscribe to methods, and the call does not wait for that.
+    #[error(
+        "Timed out waiting for device to subscribe: it is connected and has no subscription to $iothub/methods/POST/# (404103 DeviceNotOnline); subscribe, or set connectTimeoutInSeconds to wait for that"
+    )]
+    NotSubscribed,
     /// 403800: the device has as many calls open as it may have.
     #[error(
         "too many calls are in flight for the device (403800 DeviceMaximumInflightMethodExceeded); wait for answers"
@@ -72,8 +77,15 @@ pub enum InvokeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
     /// 404103: the device did not come online in time.
-    #[error("the device did not come online in time (404103 DeviceNotOnline)")]
+    #[error(
+        "Timed out waiting for device to connect: it did not within connectTimeoutInSeconds (404103 DeviceNotOnline); see why it stays away"
+    )]
     NotOnline,
+    /// 404103: the device is connected, and did not subscribe to methods in time.
+    #[error(
+        "Timed out waiting for device to subscribe: it is connected and did not subscribe to $iothub/methods/POST/# within connectTimeoutInSeconds (404103 DeviceNotOnline)"
+    )]
+    NotSubscribed,
     /// 504101: the device got the call and did not answer in time.
     #[error("the device did not answer in time (504101 GatewayTimeout)")]
     NoAnswer,
@@ -111,19 +123,20 @@ impl Calls {
         self.open.get_mut(&id)
     }
 
-    /// Takes the call that `rid` names, if it was sent to this device and is still open.
-    pub(super) fn answer(&mut self, rid: &str, device: DeviceKey) -> Option<CallId> {
+    /// The call that `rid` names, if it was sent to this device and is still open.
+    pub(super) fn find(&self, rid: &str, device: DeviceKey) -> Option<CallId> {
         // As the hub wrote it, and in no other form of the same number.
         if rid.starts_with(['0', '+']) {
             return None;
         }
         let id = CallId(rid.parse().ok()?);
         let call = self.open.get(&id)?;
-        if call.device != device || !call.sent {
-            return None;
-        }
+        (call.device == device && call.sent).then_some(id)
+    }
+
+    /// The call has its answer.
+    pub(super) fn answered(&mut self, id: CallId) {
         self.open.remove(&id);
-        Some(id)
     }
 
     /// Forgets a call whose device is gone: at its deadline it comes to nothing.
@@ -131,6 +144,11 @@ impl Calls {
         if let Some(call) = self.open.get_mut(&id) {
             call.sent = false;
         }
+    }
+
+    /// Takes out a call that nobody waits for any more; gives whose it was.
+    pub(super) fn cancel(&mut self, id: CallId) -> Option<DeviceKey> {
+        self.open.remove(&id).map(|call| call.device)
     }
 
     /// Takes out a call whose deadline has passed. The error is the deadline of one that is still open.

@@ -27,67 +27,166 @@
 //! that is owed [`Limits::in_flight`] acknowledgements is not read ([`Wait::Store`]), and one whose output is not taken
 //! is not read either ([`Wait::Flush`]): backpressure, not an error.
 //!
+//! *Who says goodbye is answered first.* A DISCONNECT, or a packet that breaks a rule, ends the connection when what is
+//! owed for the packets before it is safe and written, or after [`LAST_WORDS_TIME`](crate::limits::LAST_WORDS_TIME).
+//!
 //! *Time* comes in with every call. Deadlines are looked up with [`Hub::poll_timeout`] and worked off with
 //! [`Hub::expire`].
+//!
+//! # Rules for the owner
+//!
+//! 1. After every event, pull with [`Event::Received`] until [`Action::Wait`]; then do I/O. Do not read while it says
+//!    [`Wait::Store`] or [`Wait::Flush`].
+//! 2. Write `tx` in order. After a [`Close`] write what is in it, close the transport, and call [`Hub::close`]; what that
+//!    gives may hold a will, which is telemetry.
+//! 3. Make every [`Commit`] durable, also those that [`Hub::accept`], [`Hub::poll_transmit`], [`Hub::expire`] and the methods
+//!    of the back end give, then say [`Hub::committed`]; store telemetry, then say [`Hub::stored`]. Until then the device
+//!    waits. After a failure say [`Hub::rejected`] with the record as it is stored.
+//! 4. After any call, [`Hub::poll_ready`] until `None`: for each link that it names, [`Hub::poll_transmit`], and pull again if
+//!    the link was waiting. Then set the timer to [`Hub::poll_timeout`].
+//! 5. When the timer fires, [`Hub::expire`] until `None`. A link that it names is pulled first and then handed
+//!    [`Event::TimedOut`]: what has arrived counts as in time.
+//! 6. Report [`Event::Closed`] only after what had arrived was pulled. Call [`Hub::set_clock`] when the wall clock was set.
+//! 7. A [`Receipt`], a [`CallId`] and a [`DeviceKey`] are of no use to another [`Hub`].
+//!
+//! ```
+//! use devicebound::Hub;
+//! use devicebound::hub::{
+//!     Action, Authentication, DeviceIdentity, DeviceRecord, Event, HubConfig, TlsClient, Wait,
+//! };
+//! use devicebound::iothub::sas::{SymmetricKey, sign};
+//! use devicebound::packet::{Connect, Credentials, Text};
+//! use devicebound::time::{Instant, UnixTime};
+//!
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! let (now, wall) = (Instant::from_secs(1), UnixTime::from_secs(1_700_000_000));
+//! let mut hub = Hub::new(HubConfig::default(), now, wall);
+//! let key = SymmetricKey::from_base64("AAECAwQFBgcICQoLDA0ODw==")?;
+//! let keys = Authentication::Sas { primary: key.clone(), secondary: key.clone() };
+//! let identity = DeviceIdentity::new("dev1", "1".into(), keys)?;
+//! hub.insert(DeviceRecord::new(identity)).map_err(|_| "dev1 is there already")?; // as it was loaded
+//!
+//! // A transport was accepted. Here is what its client sends: CONNECT, and a message at QoS 1.
+//! let link = hub.open(now)?;
+//! let token = sign("hub.example.test/devices/dev1", &key, UnixTime::from_secs(1_700_003_600), None);
+//! let mut received = Vec::new();
+//! Connect {
+//!     clean_session: true,
+//!     keep_alive: 60,
+//!     client_id: Text::new("dev1").map_err(|rule| rule.says())?,
+//!     will: None,
+//!     credentials: Some(Credentials {
+//!         username: Text::new("hub.example.test/dev1/?api-version=2021-04-12")
+//!             .map_err(|rule| rule.says())?,
+//!         password: Some(token.as_bytes()),
+//!     }),
+//! }
+//! .encode(&mut received)?;
+//! received.extend(b"\x32\x23\x00\x1ddevices/dev1/messages/events/\x00\x0121");
+//!
+//! let (mut rest, mut tx) = (received.as_slice(), Vec::new());
+//! loop {
+//!     match hub.handle(now, link, Event::Received(&mut rest), &mut tx)? {
+//!         Action::Authenticate(request) => match hub.authenticate(now, link, &request, TlsClient::default()) {
+//!             Ok(grant) => {
+//!                 if let Some(commit) = hub.accept(now, link, grant) {
+//!                     hub.committed(commit.device, commit.revision); // once it is stored
+//!                 }
+//!             }
+//!             Err(refusal) => hub.refuse(link, &refusal, &mut tx),
+//!         },
+//!         Action::Telemetry(message) => {
+//!             assert_eq!(message.payload, b"21");
+//!             if let Some(receipt) = message.receipt {
+//!                 hub.stored(receipt); // once it is stored
+//!             }
+//!         }
+//!         Action::Commit(commit) => hub.committed(commit.device, commit.revision),
+//!         Action::Wait(Wait::Read { .. }) if rest.is_empty() => break,
+//!         _ => {}
+//!     }
+//! }
+//! while let Some(link) = hub.poll_ready() {
+//!     let _ = hub.poll_transmit(now, link, &mut tx)?;
+//! }
+//! assert_eq!(tx, [0x20, 2, 0, 0, 0x40, 2, 0, 1]); // CONNACK, PUBACK: write them
+//! assert!(hub.poll_timeout().is_some(), "silence has a limit");
+//! # Ok(())
+//! # }
+//! ```
 
 mod action;
+mod admission;
+mod authentication;
+mod clock;
+mod cloud_to_device_queue;
 mod config;
 mod deadlines;
 mod fault;
 mod feedback;
-mod gate;
 mod handshake;
 mod identity;
+mod keys;
 mod link;
-mod mailbox;
+mod metadata;
 mod methods;
 mod opening;
+mod outcome;
 mod pending;
 mod receive;
 mod record;
 mod registry;
+mod revision;
 mod service;
 mod slab;
 mod snapshot;
-mod stamps;
+mod telemetry;
 mod throttle;
 mod tier;
 mod timers;
 mod twin;
+mod warnings;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 pub use action::{
-    Action, Change, Commit, DeviceKey, Ended, Event, Expired, Full, LinkId, Progress, Receipt, TwinRefusal,
+    Action, Change, Commit, ConnectRequest, Ended, Event, Expired, Full, IssueRequest, Progress, TwinRefusal,
     Wait,
+};
+pub use authentication::{Grant, ServerName, TlsClient};
+pub use cloud_to_device_queue::{
+    CloudMessage, DeadLetter, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage,
 };
 pub use config::{HubConfig, Limits};
 pub use fault::Fault;
-pub use feedback::{Feedback, FeedbackRequest, Outcome};
-pub use handshake::{ConnectRequest, Grant, Refusal, device_of};
-pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, Place};
-pub use link::{Telemetry, hub_properties};
-pub use mailbox::{
-    CloudMessage, DeadLetter, EnqueueError, LockLost, LockToken, SequenceNumber, WaitingMessage,
-};
+pub use handshake::{Refusal, device_of};
+#[cfg(feature = "provisioning")]
+pub(crate) use handshake::{answer_bad_connect as bad_connect, refuse as refuse_connect};
+pub use identity::{Authentication, ClientCertificate, Credential, DeviceIdentity, KeySlot};
+pub use keys::{DeviceKey, LinkId, Receipt};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
-pub use record::{Activity, DeviceRecord, Revision};
+pub use outcome::{Feedback, FeedbackRequest, Outcome};
+pub use record::{Activity, DeviceRecord};
 pub use registry::Connection;
+pub use revision::Revision;
 pub use snapshot::SnapshotError;
+pub use telemetry::{Telemetry, hub_properties};
 pub use throttle::Usage;
 pub use tier::{Operation, Scale, Tier, TierError};
 pub use twin::{Section, Twin, TwinUpdate, TwinUpdateError};
+pub use warnings::{Comparison, Warning};
 
-use action::Will;
-use deadlines::unix_time;
-use gate::Gate;
+use admission::Admission;
+use clock::Clock;
 use handshake::Handshake;
 use link::Link;
 use methods::Calls;
 use opening::Opening;
 use slab::Slab;
+use telemetry::Will;
 use timers::{Target, Timers};
+use warnings::Warnings;
 
 use crate::rule::Rule;
 use crate::session::{Close, CloseReason};
@@ -101,7 +200,7 @@ enum State {
     Ended {
         close: Close,
         device: Option<DeviceKey>,
-        edition: Option<crate::iothub::Edition>,
+        api_version: Option<crate::iothub::ApiVersion>,
         will: Option<Will>,
         /// When its last packet came, if it ever was live.
         heard: Option<Instant>,
@@ -123,7 +222,7 @@ struct DeviceSlot {
     committed: Revision,
     link: Option<LinkId>,
     calls: Vec<CallId>,
-    mailbox_timer: Option<Instant>,
+    queue_timer: Option<Instant>,
 }
 
 /// The hub machine. See the [module](self) for how it works.
@@ -142,9 +241,9 @@ pub struct Hub {
     has_feedback: BTreeSet<DeviceKey>,
     calls: Calls,
     timers: Timers,
-    gate: Gate,
-    /// One moment on both clocks.
-    clock: (Instant, UnixTime),
+    admission: Admission,
+    warnings: Warnings,
+    clock: Clock,
 }
 
 impl Hub {
@@ -152,7 +251,8 @@ impl Hub {
     #[must_use]
     pub fn new(config: HubConfig, now: Instant, unix_time: UnixTime) -> Self {
         Self {
-            gate: Gate::new(&config),
+            admission: Admission::new(&config),
+            warnings: Warnings::new(config.strict),
             config,
             devices: Slab::new(),
             ids: BTreeMap::new(),
@@ -161,7 +261,7 @@ impl Hub {
             has_feedback: BTreeSet::new(),
             calls: Calls::new(),
             timers: Timers::new(),
-            clock: (now, unix_time),
+            clock: Clock::new(now, unix_time),
         }
     }
 
@@ -183,8 +283,8 @@ impl Hub {
     /// The CONNECT of `link` is welcome: it gets the record, and whoever had it loses it.
     ///
     /// CONNACK goes out once the commit is safe, if there is one. Nothing happens if no CONNECT is waiting.
+    #[must_use = "if there is a commit, CONNACK waits until `Hub::committed` is told of it"]
     pub fn accept(&mut self, now: Instant, link: LinkId, grant: Grant) -> Option<Commit> {
-        let unsent = self.unsent(grant.device);
         let Some(device) = self.devices.get_mut(grant.device.0) else {
             self.end(link, CloseReason::Ended(Rule::DeviceRemoved));
             return None;
@@ -193,29 +293,25 @@ impl Hub {
         let State::Handshake(handshake) = &mut slot.state else { return None };
         let request = handshake.request.take()?;
         let limits = &self.config.limits;
-        device.record.mailbox.disconnect(unsent);
+        device.record.queue.disconnect();
         let (mut opening, changed) = Opening::new(now, grant, request, &mut device.record, limits);
         let revision = device.record.revision;
         if let Some(previous) = device.link.replace(link) {
-            let rule = match self.links.get(previous.0).map(|slot| &slot.state) {
-                Some(State::Opening(Opening { link: other, .. }) | State::Live(other)) => {
-                    opening.link.take_over_from(other)
-                }
-                _ => Rule::Takeover,
-            };
+            let other = self.links.get(previous.0).and_then(|slot| slot.state.link());
+            let rule = other.map_or(Rule::Takeover, |other| opening.link.take_over_from(other));
             self.end(previous, CloseReason::Ended(rule));
         }
         if let Some(slot) = self.links.get_mut(link.0) {
             slot.state = State::Opening(opening);
         }
         self.make_ready(link);
-        self.schedule_mailbox(grant.device);
+        self.schedule_queue(grant.device);
         changed.then_some(Commit { device: grant.device, revision, change: Change::Session })
     }
 
     /// The CONNECT of `link` is not welcome. CONNACK with the refusal's code is appended to `tx`; the next
     /// [`handle`](Self::handle) gives the [`Close`].
-    pub fn refuse(&mut self, link: LinkId, refusal: Refusal, tx: &mut Vec<u8>) {
+    pub fn refuse(&mut self, link: LinkId, refusal: &Refusal, tx: &mut Vec<u8>) {
         let Some(slot) = self.links.get_mut(link.0) else { return };
         if let State::Handshake(Handshake { request: Some(_), .. }) = slot.state {
             slot.state = State::ended(handshake::refuse(refusal, tx));
@@ -235,11 +331,10 @@ impl Hub {
         event: Event<'_, 'i>,
         tx: &mut Vec<u8>,
     ) -> Result<Action<'i>, Close> {
-        let result = self.dispatch(now, link, event, tx);
-        if let Err(close) = result {
-            self.end_by(link, close);
+        match self.dispatch(now, link, event, tx) {
+            Err(close) => Err(self.end_by(link, close)),
+            action => action,
         }
-        result
     }
 
     #[inline]
@@ -262,7 +357,8 @@ impl Hub {
                     limits: &self.config.limits,
                     calls: &mut self.calls,
                     timers: &mut self.timers,
-                    gate: &mut self.gate,
+                    admission: &mut self.admission,
+                    warnings: &mut self.warnings,
                 };
                 live.received(context, device, input, tx)
             }
@@ -319,12 +415,12 @@ impl Hub {
         // Revisions are not counted twice: what is said late of one that was lost must not be taken for a new one.
         let last = slot.record.revision.max(reloaded.revision);
         slot.record = DeviceRecord { revision: last, ..reloaded };
-        slot.record.mailbox.recover();
+        slot.record.queue.recover();
         slot.committed = last;
         if let Some(link) = slot.link.take() {
             self.end(link, CloseReason::Ended(Rule::StoreFailed));
         }
-        self.schedule_mailbox(device);
+        self.schedule_queue(device);
         self.look_for_feedback(device);
     }
 
@@ -353,7 +449,12 @@ impl Hub {
             State::Ended { close, .. } => Err(*close),
             State::Live(live) => {
                 let device = self.devices.get_mut(live.device.0).ok_or(gone)?;
-                Ok(live.transmit(device, &mut self.calls, now, &self.clock, &self.config.limits, tx))
+                let progress =
+                    live.transmit(device, &mut self.calls, now, &self.clock, &self.config.limits, tx);
+                match live.parted(now) {
+                    Some(close) => Err(self.end_by(link, close)),
+                    None => Ok(progress),
+                }
             }
             State::Handshake(_) | State::Opening(_) => Ok(Progress::Idle),
         }
@@ -362,6 +463,7 @@ impl Hub {
     /// Takes a link away. Its will comes out, unless the device said DISCONNECT `[MQTT-3.14.4-3]`.
     ///
     /// `why` counts only where the machine has not ended the link itself.
+    #[must_use = "the will, if there is one, is to be stored as telemetry"]
     pub fn close(&mut self, now: Instant, link: LinkId, why: CloseReason) -> Option<Ended> {
         self.end(link, why);
         let LinkSlot { state, timer, .. } = self.links.remove(link.0)?;
@@ -370,10 +472,10 @@ impl Hub {
             self.timers.forget_link(|target, at| match target {
                 Target::Link(link) => links.get(link.0).is_some_and(|slot| slot.timer == Some(at)),
                 Target::Hold(link) => links.get(link.0).is_some(),
-                Target::Call(_) | Target::Mailbox(_) => true,
+                Target::Call(_) | Target::CloudToDeviceQueue(_) => true,
             });
         }
-        let State::Ended { device, edition, will, heard, .. } = state else { return None };
+        let State::Ended { device, api_version, will, heard, .. } = state else { return None };
         let unix_time = self.unix_time(now);
         let heard = heard.map(|heard| self.unix_time_of(now, heard));
         let mut was_current = false;
@@ -386,9 +488,9 @@ impl Hub {
             if heard.is_some() {
                 slot.record.activity = Activity { connection_state_updated: Some(unix_time), last: heard };
             }
-            self.schedule_mailbox(key);
+            self.schedule_queue(key);
         }
-        Some(Ended { device, was_current, edition, will })
+        Some(Ended { device, was_current, api_version, will })
     }
 
     /// An opening link becomes live when the revision that its CONNACK rests on is safe; says whether it did.
@@ -400,11 +502,11 @@ impl Hub {
         if !opening.is_safe(device.committed) {
             return false;
         }
-        device.record.activity.connection_state_updated = Some(unix_time(&self.clock, now));
+        device.record.activity.connection_state_updated = Some(self.clock.unix_time(now));
         let between = State::ended(Close::new(CloseReason::Lost));
         if let State::Opening(opening) = core::mem::replace(&mut slot.state, between) {
             let mut live = opening.open(now, device, &mut self.calls, tx);
-            if let Some(until) = self.gate.slow_until(now, live.device) {
+            if let Some(until) = self.admission.slow_until(now, live.device) {
                 live.hold(&mut self.timers, link, until);
             }
             slot.state = State::Live(live);
@@ -421,18 +523,22 @@ impl Hub {
 
     /// Ends a link from this side; whoever drives it hears of it.
     fn end(&mut self, link: LinkId, reason: CloseReason) {
-        self.end_by(link, Close::new(reason));
+        let _ = self.end_by(link, Close::new(reason));
         self.make_ready(link);
     }
 
-    /// Ends a link, and with it the deliveries that are under way over it.
+    /// Ends a link, and with it the deliveries that are under way over it. Gives the end that counts, which is the first.
     #[cold]
-    fn end_by(&mut self, link: LinkId, close: Close) {
-        let ended = self.links.get_mut(link.0).and_then(|slot| slot.state.end(close));
-        if let Some((device, unsent)) = ended
+    fn end_by(&mut self, link: LinkId, close: Close) -> Close {
+        let Some(slot) = self.links.get_mut(link.0) else { return close };
+        if let Some(device) = slot.state.end(close)
             && let Some(device) = self.devices.get_mut(device.0).filter(|device| device.link == Some(link))
         {
-            device.record.mailbox.disconnect(unsent);
+            device.record.queue.disconnect();
+        }
+        match slot.state {
+            State::Ended { close, .. } => close,
+            _ => close,
         }
     }
 }
@@ -450,25 +556,35 @@ impl LinkSlot {
 
 impl State {
     const fn ended(close: Close) -> Self {
-        Self::Ended { close, device: None, edition: None, will: None, heard: None }
+        Self::Ended { close, device: None, api_version: None, will: None, heard: None }
     }
 
-    /// The first end counts. Gives the device that the link was bound to, and the first message that it was not sent.
-    fn end(&mut self, close: Close) -> Option<(DeviceKey, SequenceNumber)> {
+    /// The connection, from its acceptance to its end.
+    const fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Opening(opening) => Some(&opening.link),
+            Self::Live(link) => Some(link),
+            Self::Handshake(_) | Self::Ended { .. } => None,
+        }
+    }
+
+    /// The first end counts, and so does one that only waits for what is owed. Gives the device that the link was bound
+    /// to.
+    fn end(&mut self, close: Close) -> Option<DeviceKey> {
         let is_live = matches!(self, Self::Live(_));
-        let (next, bound) = match self {
+        let (next, device) = match self {
             Self::Ended { .. } => return None,
             Self::Handshake(_) => (Self::ended(close), None),
             Self::Opening(Opening { link, .. }) | Self::Live(link) => {
+                let close = link.parting().unwrap_or(close);
                 let heard = is_live.then_some(link.last_heard);
                 let will = if close.reason() == CloseReason::Disconnected { None } else { link.will.take() };
                 let device = Some(link.device);
-                let ended = Self::Ended { close, device, edition: link.edition, will, heard };
-                (ended, Some((link.device, link.unsent)))
+                (Self::Ended { close, device, api_version: link.api_version, will, heard }, device)
             }
         };
         *self = next;
-        bound
+        device
     }
 }
 

@@ -36,10 +36,10 @@ impl Opening {
         if model {
             record.model_id.clone_from(&request.model_id);
         }
-        record.mailbox.reconnect();
-        let next = Revision(record.revision.0.saturating_add(1));
+        record.queue.reconnect();
+        let next = record.next_revision();
         let sends =
-            subscriptions.get(Subscription::CloudMessages).is_some() && record.mailbox.attempt(next, limits);
+            subscriptions.get(Subscription::CloudMessages).is_some() && record.queue.attempt(next, limits);
         let changed = record.session != before || model || sends;
         if changed {
             record.change();

@@ -111,6 +111,12 @@ impl Pending {
             || self.message_bytes >= message_bytes
     }
 
+    /// Whether nothing is owed.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Whether the reply at the front could go.
     #[inline]
     pub(super) fn is_ready(&self, committed: Revision) -> bool {

@@ -4,17 +4,21 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::deadlines::unix_time;
-use super::gate::Gate;
-use super::link::{Link, Telemetry, retain_property};
+use serde_json::Value;
+
+use super::admission::Admission;
+use super::clock::Clock;
+use super::link::Link;
 use super::methods::Calls;
 use super::pending::Until;
 use super::record::Session;
+use super::telemetry::{Telemetry, retain_property};
 use super::timers::Timers;
 use super::twin::ReportError;
+use super::warnings::{Comparison, Warnings, quoted};
 use super::{
-    Action, Change, Commit, DeviceSlot, Limits, LinkId, MethodAnswer, Operation, Outcome, Receipt, Revision,
-    TierError, TwinRefusal, Wait,
+    Action, Change, Commit, DeviceSlot, IssueRequest, Limits, LinkId, MethodAnswer, Operation, Outcome,
+    Receipt, Revision, TierError, TwinRefusal, Wait,
 };
 use crate::iothub::topic::{FromDevice, RequestId, twin_response_topic};
 use crate::iothub::twin::error_body;
@@ -36,18 +40,18 @@ const _: () = assert!(legality::legal(Role::Hub, Phase::Open).contains(PacketTyp
 /// What a link may use besides itself and its device.
 pub(super) struct Context<'h> {
     pub(super) now: Instant,
-    /// One moment on both clocks.
-    pub(super) clock: &'h (Instant, UnixTime),
+    pub(super) clock: &'h Clock,
     pub(super) id: LinkId,
     pub(super) limits: &'h Limits,
     pub(super) calls: &'h mut Calls,
     pub(super) timers: &'h mut Timers,
-    pub(super) gate: &'h mut Gate,
+    pub(super) admission: &'h mut Admission,
+    pub(super) warnings: &'h mut Warnings,
 }
 
 impl Context<'_> {
     fn unix_time(&self) -> UnixTime {
-        unix_time(self.clock, self.now)
+        self.clock.unix_time(self.now)
     }
 }
 
@@ -55,7 +59,7 @@ impl Link {
     #[inline]
     pub(super) fn received<'i>(
         &mut self,
-        context: Context<'_>,
+        mut context: Context<'_>,
         device: &mut DeviceSlot,
         input: &mut &'i [u8],
         tx: &mut Vec<u8>,
@@ -63,6 +67,9 @@ impl Link {
         if self.is_held(context.now) {
             self.stalled = true;
             return Ok(Action::Wait(Wait::Store));
+        }
+        if self.parting().is_some() {
+            return self.last_words(context.now, device.committed, tx);
         }
         self.pending.release_acks(device.committed, tx);
         if let Some(wait) = self.must_wait(device.committed, context.limits, tx) {
@@ -74,16 +81,31 @@ impl Link {
             self.last_heard = context.now;
         }
         let result = match decoded {
-            Ok(Decoded::Packet(Packet::Publish(publish))) => self.publish(context, device, publish, whole),
-            Ok(Decoded::Packet(Packet::PubAck(packet_id))) => Ok(self.puback(&context, device, packet_id)),
-            Ok(Decoded::Packet(packet)) => self.packet(context, device, packet, whole, tx),
+            Ok(Decoded::Packet(Packet::Publish(publish))) => {
+                self.publish(&mut context, device, publish, whole)
+            }
+            Ok(Decoded::Packet(Packet::PubAck(packet_id))) => self.puback(&mut context, device, packet_id),
+            Ok(Decoded::Packet(packet)) => self.packet(&mut context, device, packet, whole, tx),
             Ok(Decoded::Incomplete { at_least }) => incomplete(whole, at_least),
             Err(error) => Err(malformed(whole, error)),
         };
-        if result.is_err() {
-            *input = whole;
-        }
-        result
+        let Err(close) = result else { return result };
+        *input = whole;
+        self.pending.release(device.committed, usize::MAX, tx);
+        self.part(close, context.now, context.timers, context.id)?;
+        Ok(Action::Wait(Wait::Store))
+    }
+
+    /// What is owed before the end, and the end when there is nothing left of it.
+    #[cold]
+    fn last_words<'i>(
+        &mut self,
+        now: Instant,
+        committed: Revision,
+        tx: &mut Vec<u8>,
+    ) -> Result<Action<'i>, Close> {
+        self.pending.release(committed, usize::MAX, tx);
+        self.parted(now).map_or(Ok(Action::Wait(Wait::Store)), Err)
     }
 
     /// Why nothing may be read now, if so.
@@ -107,7 +129,7 @@ impl Link {
     #[inline(never)]
     fn packet<'i>(
         &mut self,
-        context: Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         packet: Packet<'i>,
         input: &'i [u8],
@@ -129,7 +151,7 @@ impl Link {
     #[inline]
     fn publish<'i>(
         &mut self,
-        mut context: Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         publish: Publish<'i>,
         input: &'i [u8],
@@ -141,8 +163,20 @@ impl Link {
         };
         match FromDevice::parse(publish.topic, device.record.identity.identity()) {
             Ok(FromDevice::Telemetry(bag)) if is_small_enough(publish.payload, bag) => {
-                if context.gate.is_watched() {
-                    self.pass_gate(&mut context, bag, publish.payload.len())?;
+                if bag.has_slash() {
+                    self.warn(context, Rule::BagSlash, || {
+                        Comparison::new(quoted(bag.as_str()), quoted(&bag.as_str().replace('/', "%2F")))
+                    })?;
+                }
+                if publish.retain {
+                    let api_version = self.api_version;
+                    self.warn(context, Rule::Retain, || {
+                        let property = retain_property(api_version, true).unwrap_or_default();
+                        Comparison::new("RETAIN 1", format!("RETAIN 0; here it becomes {property}=true"))
+                    })?;
+                }
+                if context.admission.is_watched() {
+                    self.pass_gate(context, bag, publish.payload.len())?;
                 }
                 Ok(Action::Telemetry(self.telemetry(context.id, publish, bag, acknowledge)))
             }
@@ -156,7 +190,12 @@ impl Link {
             }
             Ok(FromDevice::MethodResponse { status, rid }) => {
                 self.acknowledge(acknowledge, Until::Nothing);
-                Ok(self.method_response(context, device, status, rid, publish.payload))
+                self.method_response(context, device, status, rid, publish.payload)
+            }
+            Ok(FromDevice::IssueCertificate { rid }) => {
+                self.acknowledge(acknowledge, Until::Nothing);
+                let request = IssueRequest { device: self.device, rid: rid.as_str(), body: publish.payload };
+                Ok(Action::IssueCertificate(request))
             }
             Err(error) => Err(violation_by(error.rule(), publish.topic.as_bytes(), input)),
         }
@@ -172,7 +211,7 @@ impl Link {
     ) -> Result<(), Close> {
         let (now, unix_time) = (context.now, context.unix_time());
         let bytes = body.saturating_add(bag.message_size());
-        match context.gate.telemetry(now, unix_time, self.device, bag, bytes) {
+        match context.admission.telemetry(now, unix_time, self.device, bag, bytes) {
             Ok(None) => Ok(()),
             Ok(Some(until)) => {
                 self.hold(context.timers, context.id, until);
@@ -197,7 +236,7 @@ impl Link {
             bag,
             payload: publish.payload,
             receipt,
-            retain_property: retain_property(self.edition, publish.retain),
+            retain_property: retain_property(self.api_version, publish.retain),
             is_dup: publish.qos.dup(),
             is_will: false,
         }
@@ -211,18 +250,19 @@ impl Link {
 
     fn twin_get<'i>(
         &mut self,
-        mut context: Context<'_>,
+        context: &mut Context<'_>,
         device: &DeviceSlot,
         rid: RequestId<'_>,
         acknowledge: Option<PacketId>,
     ) -> Action<'i> {
         let until = Until::Committed(device.record.revision);
         self.acknowledge(acknowledge, Until::Nothing);
-        let body = match self.edition {
-            None => Err(no_api_version(&context)),
-            Some(edition) => self
-                .pass_twin(&mut context, Operation::TwinRead, 0)
-                .map(|()| device.record.twin.body(edition)),
+        self.warn_unheard(context);
+        let body = match self.api_version {
+            None => Err(no_api_version(context)),
+            Some(api_version) => {
+                self.pass_twin(context, Operation::TwinRead, 0).map(|()| device.record.twin.body(api_version))
+            }
         };
         match body {
             Ok(body) => {
@@ -235,18 +275,19 @@ impl Link {
 
     fn twin_patch<'i>(
         &mut self,
-        mut context: Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         rid: RequestId<'_>,
         if_version: Option<u64>,
         patch: &[u8],
         acknowledge: Option<PacketId>,
     ) -> Action<'i> {
-        let Some(edition) = self.edition else {
+        self.warn_unheard(context);
+        let Some(api_version) = self.api_version else {
             self.acknowledge(acknowledge, Until::Nothing);
-            return self.refuse_twin(Until::Nothing, true, rid, &no_api_version(&context));
+            return self.refuse_twin(Until::Nothing, true, rid, &no_api_version(context));
         };
-        if let Err(error) = self.pass_twin(&mut context, Operation::TwinUpdate, patch.len()) {
+        if let Err(error) = self.pass_twin(context, Operation::TwinUpdate, patch.len()) {
             self.acknowledge(acknowledge, Until::Nothing);
             return self.refuse_twin(Until::Nothing, true, rid, &error);
         }
@@ -255,14 +296,27 @@ impl Link {
                 let revision = device.record.change();
                 let until = Until::Committed(revision);
                 self.acknowledge(acknowledge, until);
-                self.answer_twin(until, edition.patch_status(), rid, Some(version), "");
+                self.answer_twin(until, api_version.patch_status(), rid, Some(version), "");
                 Action::Commit(Commit { device: self.device, revision, change: Change::Reported })
             }
             Err(error) => {
                 let until = Until::Committed(device.record.revision);
                 self.acknowledge(acknowledge, until);
-                self.refuse_twin(until, true, rid, &report_error(&context, &error))
+                self.refuse_twin(until, true, rid, &report_error(context, &error))
             }
+        }
+    }
+
+    /// The answer to a twin request goes nowhere without a subscription.
+    fn warn_unheard(&mut self, context: &mut Context<'_>) {
+        if self.subscriptions.get(Subscription::TwinResponses).is_none() {
+            let compared = || {
+                Comparison::new(
+                    "a twin request without a subscription",
+                    "SUBSCRIBE $iothub/twin/res/# before it",
+                )
+            };
+            let _ = self.warn(context, Rule::TwinUnheard, compared); // not refused by a strict hub
         }
     }
 
@@ -287,11 +341,11 @@ impl Link {
         operation: Operation,
         bytes: usize,
     ) -> Result<(), TwinAnswer> {
-        if !context.gate.is_watched() {
+        if !context.admission.is_watched() {
             return Ok(());
         }
         let (now, unix_time) = (context.now, context.unix_time());
-        let asked = context.gate.twin_request(now, unix_time, self.device, operation, bytes);
+        let asked = context.admission.twin_request(now, unix_time, self.device, operation, bytes);
         asked.map_err(|error| {
             let (status, number, rule) = match error {
                 TierError::Throttled => (429, 429_001, Rule::Throttled),
@@ -305,17 +359,38 @@ impl Link {
 
     fn method_response<'i>(
         &mut self,
-        context: Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         status: i32,
         rid: RequestId<'_>,
         payload: &'i [u8],
-    ) -> Action<'i> {
-        let Some(call) = context.calls.answer(rid.as_str(), self.device) else {
-            return Action::Done(PacketType::Publish); // unknown, late or second answer
+    ) -> Result<Action<'i>, Close> {
+        let Some(call) = context.calls.find(rid.as_str(), self.device) else {
+            let received = || format!("$rid={}", quoted(rid.as_str()));
+            self.warn(context, Rule::MethodUnknown, || {
+                Comparison::new(received(), "the $rid of a call that was sent and waits for its answer")
+            })?;
+            return Ok(Action::Done(PacketType::Publish));
         };
+        if !payload.is_empty() && serde_json::from_slice::<Value>(payload).is_err() {
+            let received = || quoted(&String::from_utf8_lossy(payload));
+            self.warn(context, Rule::MethodJson, || Comparison::new(received(), "JSON, or no body"))?;
+        }
+        context.calls.answered(call);
         device.calls.retain(|open| *open != call);
-        Action::Answered(MethodAnswer { call, status, payload })
+        Ok(Action::Answered(MethodAnswer { call, status, payload }))
+    }
+
+    /// Takes the packet although it breaks `rule`; a strict hub does not.
+    #[cold]
+    fn warn(
+        &mut self,
+        context: &mut Context<'_>,
+        rule: Rule,
+        comparison: impl FnOnce() -> Comparison,
+    ) -> Result<(), Close> {
+        let warned = context.warnings.warn(context.id, &mut self.told, rule, || Some(comparison()));
+        warned.map_err(violation)
     }
 
     /// An answer goes only to who subscribed to answers; the request was carried out all the same.
@@ -338,23 +413,28 @@ impl Link {
     #[inline]
     fn puback<'i>(
         &mut self,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         packet_id: PacketId,
-    ) -> Action<'i> {
-        match device.record.mailbox.complete(packet_id, self.unsent) {
-            Some(message) => {
-                let sequence = message.sequence;
-                let revision = device.record.settle(message, Outcome::Success, || context.unix_time());
-                Action::Commit(Commit { device: self.device, revision, change: Change::Completed(sequence) })
-            }
-            None => Action::Done(PacketType::PubAck),
-        }
+    ) -> Result<Action<'i>, Close> {
+        let Some(message) = device.record.queue.complete(packet_id) else {
+            let compared = || {
+                Comparison::new(
+                    format!("PUBACK, id {packet_id}"),
+                    "the id of a message that was sent and not yet acknowledged",
+                )
+            };
+            self.warn(context, Rule::UnsolicitedAck, compared)?;
+            return Ok(Action::Done(PacketType::PubAck));
+        };
+        let sequence = message.sequence;
+        let revision = device.record.settle(message, Outcome::Success, || context.unix_time());
+        Ok(Action::Commit(Commit { device: self.device, revision, change: Change::Completed(sequence) }))
     }
 
     fn subscribe<'i>(
         &mut self,
-        context: Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         subscribe: Subscribe<'i>,
         input: &[u8],
@@ -368,6 +448,11 @@ impl Link {
             let subscription = Subscription::of(filter, device.record.identity.identity())
                 .map_err(|error| violation_by(error.rule(), filter.as_bytes(), input))?;
             let granted = asked.min(QoS::AtLeastOnce); // [MQTT-3.8.4-6]: QoS 2 asked, 1 granted
+            if asked == QoS::ExactlyOnce {
+                self.warn(context, Rule::SubscribeQos2, || {
+                    Comparison::new(format!("{filter} at QoS 2"), "QoS 0 or 1; 1 is granted")
+                })?;
+            }
             subscriptions.insert(subscription, granted); // [MQTT-3.8.4-3]
             codes.push(SubAckCode::Granted(granted));
         }
@@ -383,7 +468,7 @@ impl Link {
 
     fn unsubscribe<'i>(
         &mut self,
-        context: Context<'_>,
+        context: &mut Context<'_>,
         device: &mut DeviceSlot,
         unsubscribe: Unsubscribe<'i>,
         input: &[u8],
@@ -417,8 +502,8 @@ impl Link {
         let mut changed = record.session != session;
         record.session = session;
         if self.takes_cloud_messages() {
-            let next = Revision(record.revision.0.saturating_add(1));
-            changed |= record.mailbox.attempt(next, limits);
+            let next = record.next_revision();
+            changed |= record.queue.attempt(next, limits);
         }
         changed.then(|| {
             let revision = record.change();

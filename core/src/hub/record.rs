@@ -2,23 +2,15 @@
 
 use alloc::string::String;
 
+use serde_json::{Map, Value};
+
+use super::cloud_to_device_queue::{CloudToDeviceQueue, SequenceNumber, Waiting, WaitingMessage};
 use super::identity::DeviceIdentity;
-use super::mailbox::{Mailbox, SequenceNumber, Waiting, WaitingMessage};
+use super::revision::Revision;
 use super::twin::Twin;
 use crate::iothub::Subscriptions;
+use crate::iothub::twin::TwinError;
 use crate::time::UnixTime;
-
-/// Counts the changes of one record. What rests on a revision waits until it is safe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub(super) u64);
-
-impl Revision {
-    /// The number, as it stands in a stored record.
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
 
 /// The persistent part of a session with CleanSession 0 `[MQTT-3.1.2-4]`. In this dialect the filters are a small set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,13 +27,13 @@ pub struct Activity {
     pub last: Option<UnixTime>,
 }
 
-/// Identity, persistent session, mailbox and twin of one device or module.
+/// Identity, persistent session, queue and twin of one device or module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRecord {
     /// The registry entry.
     pub identity: DeviceIdentity,
     pub(super) session: Option<Session>,
-    pub(super) mailbox: Mailbox,
+    pub(super) queue: CloudToDeviceQueue,
     pub(super) twin: Twin,
     /// The model id that the device announced last (IoT Plug and Play).
     pub(super) model_id: Option<String>,
@@ -56,12 +48,26 @@ impl DeviceRecord {
         Self {
             identity,
             session: None,
-            mailbox: Mailbox::default(),
+            queue: CloudToDeviceQueue::default(),
             twin: Twin::default(),
             model_id: None,
             activity: Activity::default(),
             revision: Revision(1),
         }
+    }
+
+    /// The same with desired properties and tags, both versions still 1.
+    ///
+    /// # Errors
+    /// [`TwinError`] where one of them could not be a twin's.
+    pub fn with_twin(
+        mut self,
+        desired: &Map<String, Value>,
+        tags: &Map<String, Value>,
+        now: UnixTime,
+    ) -> Result<Self, TwinError> {
+        self.twin.begin(desired, tags, now)?;
+        Ok(self)
     }
 
     /// How many changes the record has seen.
@@ -84,13 +90,13 @@ impl DeviceRecord {
 
     /// The messages that wait, oldest first.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = SequenceNumber> {
-        self.mailbox.messages.iter().map(|message| message.sequence)
+        self.queue.messages.iter().map(|message| message.sequence)
     }
 
     /// A message that waits; `None` if it does not.
     #[must_use]
     pub fn message(&self, sequence: SequenceNumber) -> Option<WaitingMessage<'_>> {
-        self.mailbox.get(sequence).map(Waiting::view)
+        self.queue.get(sequence).map(Waiting::view)
     }
 
     /// Whether the persistent session holds any subscription, and which.
@@ -99,8 +105,13 @@ impl DeviceRecord {
         self.session.map(|session| session.subscriptions)
     }
 
+    /// The revision that the next change makes.
+    pub(super) const fn next_revision(&self) -> Revision {
+        Revision(self.revision.0.saturating_add(1))
+    }
+
     pub(super) const fn change(&mut self) -> Revision {
-        self.revision.0 = self.revision.0.saturating_add(1);
+        self.revision = self.next_revision();
         self.revision
     }
 }

@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use super::opening::Opening;
 use super::{
     Activity, Change, Commit, Credential, DeviceIdentity, DeviceKey, DeviceRecord, DeviceSlot, Hub, LinkId,
     Revision, State,
@@ -34,13 +33,13 @@ impl Hub {
         if self.ids.contains_key(record.identity.client_id()) {
             return Err(record);
         }
-        record.mailbox.recover();
+        record.queue.recover();
         let client_id = record.identity.client_id().into();
         let committed = record.revision;
-        let slot = DeviceSlot { record, committed, link: None, calls: Vec::new(), mailbox_timer: None };
+        let slot = DeviceSlot { record, committed, link: None, calls: Vec::new(), queue_timer: None };
         let key = DeviceKey(self.devices.insert(slot).expect("2^32 records do not fit into memory"));
         self.ids.insert(client_id, key);
-        self.schedule_mailbox(key);
+        self.schedule_queue(key);
         self.look_for_feedback(key);
         Ok(key)
     }
@@ -56,6 +55,12 @@ impl Hub {
             slot.committed = Revision::default();
         }
         Ok(key)
+    }
+
+    /// Whether what the real hub may refuse is refused here ([`HubConfig::strict`](super::HubConfig::strict)).
+    #[must_use]
+    pub const fn is_strict(&self) -> bool {
+        self.config.strict
     }
 
     /// Whether the record is safe as it is, and nothing of it waits for the store.
@@ -122,6 +127,7 @@ impl Hub {
 
     /// Changes the registry entry. The connection of a device that is disabled by that ends, and so do those of its
     /// modules; and one that proved itself with a key or certificate which is there no more.
+    #[must_use = "a change is safe only when its commit was made durable"]
     pub fn update_identity(
         &mut self,
         now: Instant,
@@ -155,18 +161,13 @@ impl Hub {
     /// Ends a connection that could not be made any more, now that the entry of its identity, or of its module's device,
     /// has changed.
     fn judge_again(&mut self, link: LinkId, before: &DeviceIdentity, after: &DeviceIdentity) {
-        let credential = match self.links.get(link.0).map(|slot| &slot.state) {
-            Some(State::Opening(Opening { link, .. }) | State::Live(link)) => {
-                let of_module = self
-                    .record(link.device)
-                    .is_some_and(|record| record.identity.client_id() != after.client_id());
-                match (of_module, link.credential) {
-                    (false, credential) => credential,
-                    (true, credential @ Credential::DeviceKey(_)) => credential,
-                    (true, _) => Credential::Other,
-                }
-            }
-            _ => return,
+        let Some(bound) = self.links.get(link.0).and_then(|slot| slot.state.link()) else { return };
+        let of_module =
+            self.record(bound.device).is_some_and(|record| record.identity.client_id() != after.client_id());
+        let credential = match (of_module, bound.credential) {
+            (false, credential) => credential,
+            (true, credential @ Credential::DeviceKey(_)) => credential,
+            (true, _) => Credential::Other,
         };
         if !after.enabled {
             self.end(link, CloseReason::Ended(Rule::DeviceDisabled));

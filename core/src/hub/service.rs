@@ -3,12 +3,14 @@
 use alloc::string::String;
 
 use super::methods::Call;
-use super::opening::Opening;
+use super::pending::Until;
 use super::{
-    CallId, Change, CloudMessage, Commit, DeviceKey, EnqueueError, Hub, InvokeError, LockLost, LockToken,
-    MethodRequest, Operation, Outcome, Revision, SequenceNumber, State, Target, TierError, TwinUpdate,
-    TwinUpdateError,
+    CallId, Change, CloudMessage, Commit, DeviceKey, EnqueueError, Hub, InvokeError, LinkSlot, LockLost,
+    LockToken, MethodRequest, Operation, Outcome, Revision, SequenceNumber, State, Target, TierError,
+    TwinUpdate, TwinUpdateError,
 };
+use crate::iothub::Subscription;
+use crate::iothub::topic::credential_response_topic;
 use crate::limits::{METHOD_CONNECT_TIME_MAX, METHOD_PAYLOAD_MAX, METHOD_RESPONSE_TIME};
 use crate::rule::Rule;
 use crate::session::CloseReason;
@@ -16,6 +18,30 @@ use crate::time::Instant;
 
 /// Longest method name (Azure IoT Edge hub).
 const METHOD_NAME_MAX: usize = 100;
+
+impl Hub {
+    /// Answers a request for a certificate, once the record is safe as it is now. The answer goes to the connection that
+    /// the device has, if that has subscribed to such answers; false where it has none.
+    ///
+    /// `rid` is that of [`Action::IssueCertificate`](super::Action::IssueCertificate). A last answer may come long after
+    /// the first, on another connection.
+    pub fn answer_certificate(&mut self, device: DeviceKey, rid: &str, status: u16, body: &str) -> bool {
+        let Some(slot) = self.devices.get(device.0) else { return false };
+        let (until, link) = (Until::Committed(slot.record.revision), slot.link);
+        let Some(link) = link else { return false };
+        let Some(LinkSlot { state: State::Live(live), .. }) = self.links.get_mut(link.0) else {
+            return false;
+        };
+        if live.subscriptions.get(Subscription::CredentialResponses).is_none() {
+            return false;
+        }
+        let mut topic = String::new();
+        credential_response_topic(status, rid, &mut topic);
+        live.pending.message(until, &topic, body);
+        self.make_ready(link);
+        true
+    }
+}
 
 impl Hub {
     /// Puts a cloud-to-device message into the device's queue. It is sent once the commit is safe.
@@ -29,38 +55,33 @@ impl Hub {
         message: CloudMessage,
     ) -> Result<(SequenceNumber, Commit), EnqueueError> {
         let unix_time = self.unix_time(now);
-        self.gate.service(now, unix_time, Operation::CloudMessage, message.payload.len())?;
+        self.admission.service(now, unix_time, Operation::CloudMessage, message.payload.len())?;
         let slot = self.devices.get_mut(device.0).ok_or(EnqueueError::UnknownDevice)?;
-        let next = Revision(slot.record.revision.0.saturating_add(1));
-        let super::DeviceRecord { identity, mailbox, .. } = &mut slot.record;
+        let next = slot.record.next_revision();
+        let super::DeviceRecord { identity, queue, .. } = &mut slot.record;
         if identity.identity().module_id().is_some() {
             return Err(EnqueueError::UnknownDevice);
         }
-        let sequence = mailbox.enqueue(
-            identity.identity().device_id(),
-            message,
-            unix_time,
-            &self.config.limits,
-            next,
-        )?;
+        let sequence =
+            queue.enqueue(identity.identity().device_id(), message, unix_time, &self.config.limits, next)?;
         if let Some(link) = slot.link
-            && let Some(State::Opening(Opening { link: live, .. }) | State::Live(live)) =
-                self.links.get(link.0).map(|slot| &slot.state)
-            && live.takes_cloud_messages()
+            && let Some(bound) = self.links.get(link.0).and_then(|slot| slot.state.link())
+            && bound.takes_cloud_messages()
         {
-            mailbox.attempt(next, &self.config.limits);
+            queue.attempt(next, &self.config.limits);
             self.make_ready(link);
         }
         let revision = self.devices.get_mut(device.0).map_or(next, |slot| slot.record.change());
-        self.schedule_mailbox(device);
+        self.schedule_queue(device);
         Ok((sequence, Commit { device, revision, change: Change::Enqueued(sequence) }))
     }
 
     /// Empties the device's queue; gives how many messages there were.
+    #[must_use = "a change is safe only when its commit was made durable"]
     pub fn purge(&mut self, now: Instant, device: DeviceKey) -> Option<(usize, Commit)> {
         let unix_time = self.unix_time(now);
         let slot = self.devices.get_mut(device.0)?;
-        let purged = core::mem::take(&mut slot.record.mailbox.messages);
+        let purged = core::mem::take(&mut slot.record.queue.messages);
         let count = purged.len();
         let mut revision = slot.record.change();
         for message in purged {
@@ -81,16 +102,16 @@ impl Hub {
         now: Instant,
         device: DeviceKey,
     ) -> Result<Option<(LockToken, Commit)>, TierError> {
-        let (unix_time, unsent) = (self.unix_time(now), self.unsent(device));
-        self.gate.service(now, unix_time, Operation::Receive, 0)?;
+        let unix_time = self.unix_time(now);
+        self.admission.service(now, unix_time, Operation::Receive, 0)?;
         let Some(slot) = self.devices.get_mut(device.0) else { return Ok(None) };
         let record = &mut slot.record;
-        let next = Revision(record.revision.0.saturating_add(1));
-        let Some(token) = record.mailbox.lock(unix_time, unsent, next, &self.config.limits) else {
+        let next = record.next_revision();
+        let Some(token) = record.queue.lock(unix_time, next, &self.config.limits) else {
             return Ok(None);
         };
         let revision = record.change();
-        self.schedule_mailbox(device);
+        self.schedule_queue(device);
         Ok(Some((token, Commit { device, revision, change: Change::Locked(token.sequence()) })))
     }
 
@@ -126,7 +147,7 @@ impl Hub {
     ) -> Result<Revision, LockLost> {
         let unix_time = self.unix_time(now);
         let slot = self.devices.get_mut(device.0).ok_or(LockLost)?;
-        let message = slot.record.mailbox.take(token, unix_time)?;
+        let message = slot.record.queue.take(token, unix_time)?;
         let revision = slot.record.settle(message, outcome, || unix_time);
         if let Some(link) = slot.link {
             self.make_ready(link); // what is behind it may go now
@@ -142,12 +163,12 @@ impl Hub {
     pub fn abandon(&mut self, now: Instant, device: DeviceKey, token: LockToken) -> Result<Commit, LockLost> {
         let unix_time = self.unix_time(now);
         let slot = self.devices.get_mut(device.0).ok_or(LockLost)?;
-        slot.record.mailbox.abandon(token, unix_time)?;
+        slot.record.queue.abandon(token, unix_time)?;
         let revision = slot.record.change();
         if let Some(link) = slot.link {
             self.make_ready(link);
         }
-        self.schedule_mailbox(device);
+        self.schedule_queue(device);
         Ok(Commit { device, revision, change: Change::Locked(token.sequence()) })
     }
 
@@ -165,21 +186,20 @@ impl Hub {
         check(&request)?;
         let unix_time = self.unix_time(now);
         let bytes = request.payload.as_ref().map_or(0, String::len);
-        self.gate.service(now, unix_time, Operation::Method, bytes)?;
+        self.admission.service(now, unix_time, Operation::Method, bytes)?;
         let slot = self.devices.get_mut(device.0).ok_or(InvokeError::UnknownDevice)?;
         if slot.calls.len() >= self.config.limits.calls {
             return Err(InvokeError::TooMany);
         }
         let link = slot.link.and_then(|link| Some((link, self.links.get_mut(link.0)?)));
-        let live = match link {
-            Some((link, slot)) => match &mut slot.state {
-                State::Live(live) if live.has_methods() => Some((link, live)),
-                _ => None,
-            },
-            None => None,
-        };
+        let online = link.and_then(|(link, slot)| match &mut slot.state {
+            State::Live(live) => Some((link, live)),
+            _ => None,
+        });
+        let is_online = online.is_some();
+        let live = online.filter(|(_, live)| live.has_methods());
         if live.is_none() && request.connect_timeout.is_zero() {
-            return Err(InvokeError::NotOnline);
+            return Err(if is_online { InvokeError::NotSubscribed } else { InvokeError::NotOnline });
         }
         let patience = if live.is_some() { request.response_timeout } else { request.connect_timeout };
         let deadline = now.after(patience);
@@ -200,6 +220,21 @@ impl Hub {
         Ok(call)
     }
 
+    /// Ends a call whose caller is gone: it holds no place among the calls of its device any more. A device that got it already
+    /// answers a call that is no longer open, which has no consequence. False if the call has ended before.
+    pub fn cancel(&mut self, call: CallId) -> bool {
+        let Some(device) = self.calls.cancel(call) else { return false };
+        if let Some(slot) = self.devices.get_mut(device.0) {
+            slot.calls.retain(|open| *open != call);
+            if let Some(link) = slot.link.and_then(|link| self.links.get_mut(link.0))
+                && let State::Live(live) = &mut link.state
+            {
+                live.forget_call(call);
+            }
+        }
+        true
+    }
+
     /// Changes desired properties or tags, and tells the device if it is connected and subscribed.
     ///
     /// # Errors
@@ -211,7 +246,7 @@ impl Hub {
         update: TwinUpdate,
     ) -> Result<Commit, TwinUpdateError> {
         let unix_time = self.unix_time(now);
-        self.gate.service(now, unix_time, Operation::TwinUpdate, update.bytes())?;
+        self.admission.service(now, unix_time, Operation::TwinUpdate, update.bytes())?;
         let most = self.config.limits.notifications;
         let slot = self.devices.get_mut(device.0).ok_or(TwinUpdateError::UnknownDevice)?;
         let notification = slot.record.twin.update(update, unix_time)?;

@@ -13,11 +13,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use super::feedback::{FeedbackRequest, Outcome, Report, Reports};
+use super::cloud_to_device_queue::{CloudToDeviceQueue, Lock, SequenceNumber, Waiting};
 use super::identity::{Authentication, DeviceIdentity};
-use super::mailbox::{Lock, Mailbox, SequenceNumber, Waiting};
-use super::record::{Activity, DeviceRecord, Revision, Session};
-use super::stamps::Stamp;
+use super::metadata::Metadata;
+use super::outcome::{FeedbackRequest, Outcome, Report, Reports};
+use super::record::{Activity, DeviceRecord, Session};
+use super::revision::Revision;
 use super::twin::Twin;
 use crate::iothub::sas::SymmetricKey;
 use crate::iothub::{Subscription, Subscriptions};
@@ -67,12 +68,16 @@ impl DeviceRecord {
             "connectionStateUpdated": self.activity.connection_state_updated.map(UnixTime::as_millis),
             "lastActivity": self.activity.last.map(UnixTime::as_millis),
             "authentication": authentication_to_json(&identity.authentication),
+            "isEdge": identity.is_edge,
+            "deviceScope": identity.device_scope,
+            "parentScopes": identity.parent_scopes,
             "modelId": self.model_id,
             "session": self.session.map(|session| subscriptions_to_json(session.subscriptions)),
+            // The name in stores that earlier versions wrote.
             "mailbox": {
-                "last": self.mailbox.last,
-                "feedback": self.mailbox.feedback.iter().map(report_to_json).collect::<Vec<_>>(),
-                "waiting": self.mailbox.messages.iter().map(progress_to_json).collect::<Vec<_>>(),
+                "last": self.queue.last,
+                "feedback": self.queue.feedback.iter().map(report_to_json).collect::<Vec<_>>(),
+                "waiting": self.queue.messages.iter().map(progress_to_json).collect::<Vec<_>>(),
             },
             "twin": {
                 "version": self.twin.version,
@@ -92,7 +97,7 @@ impl DeviceRecord {
     /// A message that waits, as JSON text: the same for as long as it waits. `None` if it does not wait.
     #[must_use]
     pub fn to_entry(&self, sequence: SequenceNumber) -> Option<String> {
-        let message = self.mailbox.messages.iter().find(|message| message.sequence == sequence)?;
+        let message = self.queue.messages.iter().find(|message| message.sequence == sequence)?;
         Some(entry_to_json(message).to_string())
     }
 
@@ -117,6 +122,7 @@ impl DeviceRecord {
         identity.status_reason = optional_text(&value, "statusReason")?;
         identity.status_updated = optional_time(&value, "statusUpdated")?;
         identity.version = number(&value, "identityVersion")?;
+        edge_from_json(&value, &mut identity)?;
         let session = match member(&value, "session")? {
             Value::Null => None,
             subscriptions => Some(Session { subscriptions: subscriptions_from_json(subscriptions)? }),
@@ -124,7 +130,7 @@ impl DeviceRecord {
         Ok(Self {
             identity,
             session,
-            mailbox: mailbox_from_json(member(&value, "mailbox")?, entries)?,
+            queue: queue_from_json(member(&value, "mailbox")?, entries)?,
             twin: twin_from_json(member(&value, "twin")?)?,
             model_id: optional_text(&value, "modelId")?,
             activity: Activity {
@@ -134,6 +140,23 @@ impl DeviceRecord {
             revision: Revision(number(&value, "revision")?),
         })
     }
+}
+
+/// What earlier versions did not write.
+fn edge_from_json(value: &Value, identity: &mut DeviceIdentity) -> Result<(), SnapshotError> {
+    let wrong = SnapshotError::Member;
+    if let Some(is_edge) = value.get("isEdge") {
+        identity.is_edge = is_edge.as_bool().ok_or(wrong("isEdge"))?;
+    }
+    if value.get("deviceScope").is_some() {
+        identity.device_scope = optional_text(value, "deviceScope")?;
+    }
+    if let Some(scopes) = value.get("parentScopes") {
+        let scopes = scopes.as_array().ok_or(wrong("parentScopes"))?.iter();
+        let scope = |scope: &Value| scope.as_str().map(str::to_string).ok_or(wrong("parentScopes"));
+        identity.parent_scopes = scopes.map(scope).collect::<Result<_, _>>()?;
+    }
+    Ok(())
 }
 
 fn authentication_to_json(authentication: &Authentication) -> Value {
@@ -207,10 +230,10 @@ fn entry_to_json(message: &Waiting) -> Value {
     })
 }
 
-fn mailbox_from_json<'e>(
+fn queue_from_json<'e>(
     value: &Value,
     entries: impl IntoIterator<Item = &'e [u8]>,
-) -> Result<Mailbox, SnapshotError> {
+) -> Result<CloudToDeviceQueue, SnapshotError> {
     let last = number(value, "last")?;
     let waiting = member(value, "waiting")?.as_array().ok_or(SnapshotError::Member("waiting"))?;
     let mut entries = entries.into_iter();
@@ -228,7 +251,7 @@ fn mailbox_from_json<'e>(
     if entries.next().is_some() {
         return Err(SnapshotError::Messages);
     }
-    Ok(Mailbox { messages, last, feedback: feedback_from_json(member(value, "feedback")?)? })
+    Ok(CloudToDeviceQueue::restored(messages, last, feedback_from_json(member(value, "feedback")?)?))
 }
 
 fn waiting_from_json(progress: &Value, entry: &[u8]) -> Result<Waiting, SnapshotError> {
@@ -299,11 +322,11 @@ fn twin_from_json(value: &Value) -> Result<Twin, SnapshotError> {
     })
 }
 
-fn stamp(value: &Value, name: &'static str) -> Result<Option<Box<Stamp>>, SnapshotError> {
+fn stamp(value: &Value, name: &'static str) -> Result<Option<Box<Metadata>>, SnapshotError> {
     match member(value, name)? {
         Value::Null => Ok(None),
         stamp => {
-            Stamp::from_json(stamp).map(|stamp| Some(Box::new(stamp))).ok_or(SnapshotError::Member(name))
+            Metadata::from_json(stamp).map(|stamp| Some(Box::new(stamp))).ok_or(SnapshotError::Member(name))
         }
     }
 }

@@ -18,7 +18,7 @@ const SWEEP_MIN: usize = 64;
 pub(super) enum Target {
     Link(LinkId),
     Call(CallId),
-    Mailbox(DeviceKey),
+    CloudToDeviceQueue(DeviceKey),
     /// The end of a time in which nothing goes over a connection.
     Hold(LinkId),
 }
@@ -28,7 +28,7 @@ impl Target {
         match self {
             Self::Link(_) => Timer::KeepAlive,
             Self::Call(_) => Timer::MethodCall,
-            Self::Mailbox(_) => Timer::MessageExpiry,
+            Self::CloudToDeviceQueue(_) => Timer::MessageExpiry,
             Self::Hold(_) => Timer::Throttle,
         }
     }

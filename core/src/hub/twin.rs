@@ -1,5 +1,6 @@
 //! The twin of one identity: two versioned documents and the tags.
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -9,10 +10,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::TierError;
-use super::stamps::{Stamp, metadata};
+use super::metadata::{Metadata, metadata};
 
-use crate::iothub::Edition;
-use crate::iothub::twin::{TwinError, parse_object, patched, size};
+use crate::iothub::ApiVersion;
+use crate::iothub::twin::{TwinError, difference, parse_object, patched, replaced, size};
 use crate::limits::{TWIN_SECTION_MAX, TWIN_TAGS_MAX};
 use crate::time::UnixTime;
 
@@ -23,10 +24,10 @@ use crate::time::UnixTime;
 pub struct Twin {
     pub(super) desired: Map<String, Value>,
     pub(super) desired_version: u64,
-    pub(super) desired_stamp: Option<Box<Stamp>>,
+    pub(super) desired_stamp: Option<Box<Metadata>>,
     pub(super) reported: Map<String, Value>,
     pub(super) reported_version: u64,
-    pub(super) reported_stamp: Option<Box<Stamp>>,
+    pub(super) reported_stamp: Option<Box<Metadata>>,
     pub(super) tags: Map<String, Value>,
     /// Counts every change of the twin.
     pub(super) version: u64,
@@ -74,7 +75,7 @@ impl TwinUpdate {
 pub enum Section {
     /// Members are added, replaced, or removed where `null`.
     Patch(Map<String, Value>),
-    /// What was there is gone.
+    /// What was there is gone. There is no `null` in it.
     Replace(Map<String, Value>),
 }
 
@@ -159,10 +160,10 @@ impl Twin {
     }
 
     /// The body that answers a GET.
-    pub(super) fn body(&self, edition: Edition) -> String {
+    pub(super) fn body(&self, api_version: ApiVersion) -> String {
         let desired = with_version(&self.desired, self.desired_version);
         let reported = with_version(&self.reported, self.reported_version);
-        if edition.wraps_twin() {
+        if api_version.wraps_twin() {
             format!(r#"{{"properties":{{"desired":{desired},"reported":{reported}}}}}"#)
         } else {
             format!(r#"{{"desired":{desired},"reported":{reported}}}"#)
@@ -181,14 +182,31 @@ impl Twin {
         {
             return Err(ReportError::VersionMismatch { expected, actual: self.reported_version });
         }
-        let patch = parse_object(patch).map_err(ReportError::Document)?;
-        self.reported = patched(&self.reported, &patch, TWIN_SECTION_MAX).map_err(ReportError::Document)?;
+        let refused = |error: TwinError| ReportError::Document(error.within("properties.reported"));
+        let patch = parse_object(patch).map_err(refused)?;
+        self.reported = patched(&self.reported, &patch, TWIN_SECTION_MAX).map_err(refused)?;
         self.reported_version = self.reported_version.saturating_add(1);
         let version = self.reported_version;
-        let stamp = self.reported_stamp.get_or_insert_with(|| Box::new(Stamp::new(now, version)));
+        let stamp = self.reported_stamp.get_or_insert_with(|| Box::new(Metadata::new(now, version)));
         stamp.patch(&patch, now, version);
         self.version = self.version.saturating_add(1);
         Ok(self.reported_version)
+    }
+
+    /// What a twin that was never changed begins with.
+    pub(super) fn begin(
+        &mut self,
+        desired: &Map<String, Value>,
+        tags: &Map<String, Value>,
+        now: UnixTime,
+    ) -> Result<(), TwinError> {
+        let desired = patched(&Map::new(), desired, TWIN_SECTION_MAX)?;
+        self.tags = patched(&Map::new(), tags, TWIN_TAGS_MAX)?;
+        if !desired.is_empty() {
+            self.desired_stamp = Some(Box::new(Metadata::of(&desired, now, self.desired_version)));
+        }
+        self.desired = desired;
+        Ok(())
     }
 
     /// Makes the back end's change; gives the body of the notification if desired properties changed.
@@ -200,17 +218,19 @@ impl Twin {
         if update.if_match.is_some_and(|etag| etag != self.etag()) {
             return Err(TwinUpdateError::EtagMismatch);
         }
+        let refused =
+            |name: &'static str| move |error: TwinError| TwinUpdateError::Document(error.within(name));
         let tags = update.tags.map(|tags| tags.applied_to(&self.tags, TWIN_TAGS_MAX)).transpose();
-        let tags = tags.map_err(TwinUpdateError::Document)?;
+        let tags = tags.map_err(refused("tags"))?;
         let mut notification = None;
         if let Some(section) = update.desired {
-            // [MQTT page] the notification carries the update as it was made, nulls included.
             let version = self.desired_version.saturating_add(1);
-            self.desired =
-                section.applied_to(&self.desired, TWIN_SECTION_MAX).map_err(TwinUpdateError::Document)?;
+            let desired =
+                section.applied_to(&self.desired, TWIN_SECTION_MAX).map_err(refused("properties.desired"))?;
+            notification = Some(with_version(&section.told(&self.desired), version));
+            self.desired = desired;
             self.desired_version = version;
             section.stamp(&mut self.desired_stamp, now, version);
-            notification = Some(with_version(section.content(), version));
         }
         if let Some(tags) = tags {
             self.tags = tags;
@@ -228,11 +248,11 @@ impl Section {
         }
     }
 
-    fn stamp(&self, stamp: &mut Option<Box<Stamp>>, now: UnixTime, version: u64) {
+    fn stamp(&self, stamp: &mut Option<Box<Metadata>>, now: UnixTime, version: u64) {
         match (self, stamp) {
             (Self::Patch(patch), Some(stamp)) => stamp.patch(patch, now, version),
             (Self::Patch(content) | Self::Replace(content), stamp) => {
-                *stamp = Some(Box::new(Stamp::of(content, now, version)));
+                *stamp = Some(Box::new(Metadata::of(content, now, version)));
             }
         }
     }
@@ -244,7 +264,17 @@ impl Section {
     ) -> Result<Map<String, Value>, TwinError> {
         match self {
             Self::Patch(patch) => patched(current, patch, size_max),
-            Self::Replace(content) => patched(&Map::new(), content, size_max),
+            Self::Replace(content) => replaced(content, size_max),
+        }
+    }
+
+    /// What a device is told, whose copy is `current`: merged into that, it gives what the hub has. A patch is told as it
+    /// was made, nulls included (IoT Hub MQTT: desired properties); a document is told as the patch that leads to it, or
+    /// what is gone would stay with the device (azure-iot-sdk-csharp issue 954).
+    fn told(&self, current: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
+        match self {
+            Self::Patch(patch) => Cow::Borrowed(patch),
+            Self::Replace(content) => Cow::Owned(difference(current, content)),
         }
     }
 }

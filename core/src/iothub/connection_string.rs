@@ -50,15 +50,29 @@ pub enum ConnectionStringError {
     /// It is empty.
     #[error("the connection string is empty")]
     Empty,
-    /// A part of it has no `=`, or a value does not fit its name.
-    #[error("a connection string is Name=Value pairs joined by ; and each value fits its name")]
-    Malformed,
+    /// A part of it, counted from 1, has no `=`.
+    #[error("part {0} of the connection string has no =; write Name=Value pairs joined by ;")]
+    NoValue(usize),
+    /// A part of it, counted from 1, is empty.
+    #[error("part {0} of the connection string is empty; remove the ; that is too many")]
+    EmptyPart(usize),
+    /// Space, tab or line break in a part of it, counted from 1.
+    #[error(
+        "part {0} of the connection string has white space in or around it; remove it, and quotes as well"
+    )]
+    WhiteSpace(usize),
+    /// A value does not fit its name.
+    #[error("the value of {name} does not fit it: {}", fits(name))]
+    BadValue {
+        /// Whose value.
+        name: &'static str,
+    },
     /// A value is missing without which nobody can connect.
     #[error("{0} is missing")]
     Missing(&'static str),
     /// A name that connection strings do not have.
-    #[error("there is a name that connection strings do not have")]
-    UnknownKey,
+    #[error("there is no {0} in connection strings; check its spelling")]
+    UnknownKey(Excerpt),
     /// A name that stands there twice.
     #[error("{0} stands there twice")]
     DuplicateKey(&'static str),
@@ -110,9 +124,16 @@ struct Values<'a> {
 impl<'a> Values<'a> {
     fn read(text: &'a str) -> Result<Self, ConnectionStringError> {
         let mut values = Self::default();
-        for pair in text.split(';') {
-            let (name, value) = pair.split_once('=').ok_or(ConnectionStringError::Malformed)?;
-            let (name, slot) = values.slot(name).ok_or(ConnectionStringError::UnknownKey)?;
+        for (pair, part) in text.split(';').zip(1..) {
+            if pair.is_empty() {
+                return Err(ConnectionStringError::EmptyPart(part));
+            }
+            if has_white_space(pair) {
+                return Err(ConnectionStringError::WhiteSpace(part));
+            }
+            let (name, value) = pair.split_once('=').ok_or(ConnectionStringError::NoValue(part))?;
+            let (name, slot) =
+                values.slot(name).ok_or(ConnectionStringError::UnknownKey(Excerpt::of(name)))?;
             if value.is_empty() {
                 return Err(ConnectionStringError::Missing(name));
             }
@@ -144,14 +165,14 @@ impl<'a> Values<'a> {
             None => false,
             Some(value) if value.eq_ignore_ascii_case("false") => false,
             Some(value) if value.eq_ignore_ascii_case("true") => true,
-            Some(_) => return Err(ConnectionStringError::Malformed),
+            Some(_) => return Err(ConnectionStringError::BadValue { name: X509 }),
         };
         match (self.key, self.signature, x509) {
             (Some(key), None, false) => {
                 SymmetricKey::from_base64(key).map(Credential::Key).map_err(ConnectionStringError::BadKey)
             }
             (None, Some(token), false) => {
-                SasToken::parse(token).map_err(|_| ConnectionStringError::Malformed)?;
+                SasToken::parse(token).map_err(|_| ConnectionStringError::BadValue { name: SIGNATURE })?;
                 Ok(Credential::Signature(token.to_owned()))
             }
             (None, None, true) if self.key_name.is_none() => Ok(Credential::X509),
@@ -182,9 +203,14 @@ impl ConnectionString {
             }
             None => {}
         }
-        let hosts = [Some(host_name), values.gateway_host_name];
-        if !hosts.into_iter().flatten().all(is_host) || !values.key_name.is_none_or(is_key_name) {
-            return Err(ConnectionStringError::Malformed);
+        let hosts = [(HOST_NAME, Some(host_name)), (GATEWAY_HOST_NAME, values.gateway_host_name)];
+        for (name, host) in hosts {
+            if !host.is_none_or(is_host) {
+                return Err(ConnectionStringError::BadValue { name });
+            }
+        }
+        if !values.key_name.is_none_or(is_key_name) {
+            return Err(ConnectionStringError::BadValue { name: KEY_NAME });
         }
         let owned = |value: Option<&str>| value.map(str::to_owned);
         Ok(Self {
@@ -236,6 +262,66 @@ impl ConnectionString {
     #[must_use]
     pub const fn credential(&self) -> &Credential {
         &self.credential
+    }
+}
+
+/// What the value of a name looks like.
+fn fits(name: &str) -> &'static str {
+    match name {
+        X509 => "write true or false",
+        SIGNATURE => "write a SAS token, SharedAccessSignature sr=…&sig=…&se=…",
+        KEY_NAME => "a policy's name is made of letters, digits, - _ . and @",
+        _ => "write a host name or an address without https:// and path",
+    }
+}
+
+/// White space, but for the one blank in a SAS token.
+fn has_white_space(pair: &str) -> bool {
+    let pair = pair
+        .split_once('=')
+        .filter(|(name, _)| name.eq_ignore_ascii_case(SIGNATURE))
+        .map_or_else(|| pair, |(_, token)| token.strip_prefix("SharedAccessSignature ").unwrap_or(token));
+    pair.contains(char::is_whitespace)
+}
+
+/// The first characters of a name, for an error that owns nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Excerpt {
+    bytes: [u8; Self::LENGTH],
+    length: usize,
+    is_whole: bool,
+}
+
+impl Excerpt {
+    /// All names that there are have fewer characters.
+    const LENGTH: usize = 24;
+
+    fn of(name: &str) -> Self {
+        let mut bytes = [0; Self::LENGTH];
+        let length = name.floor_char_boundary(Self::LENGTH);
+        for (to, from) in bytes.iter_mut().zip(name.bytes().take(length)) {
+            *to = from;
+        }
+        Self { bytes, length, is_whole: length == name.len() }
+    }
+
+    /// The characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.bytes.get(..self.length).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
+/// With escapes for what a terminal would not show, as the name may be a stranger's.
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}{}", self.as_str(), if self.is_whole { "" } else { "…" })
+    }
+}
+
+impl fmt::Debug for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -319,7 +405,10 @@ mod tests {
         assert_eq!(parse("HostName=h;DeviceId=d;X509Cert=True"), Ok(Kind::Device));
         assert_eq!(parse("HostName=h;DeviceId=d;x509=false;SharedAccessKey=Zm9v"), Ok(Kind::Device));
         assert_eq!(parse("HostName=h;DeviceId=d;x509=false"), Err(ConnectionStringError::Missing(KEY)));
-        assert_eq!(parse("HostName=h;DeviceId=d;x509=yes"), Err(ConnectionStringError::Malformed));
+        assert_eq!(
+            parse("HostName=h;DeviceId=d;x509=yes"),
+            Err(ConnectionStringError::BadValue { name: X509 })
+        );
     }
 
     #[test]
@@ -327,21 +416,48 @@ mod tests {
         use ConnectionStringError as E;
         for (text, error) in [
             ("", E::Empty),
-            ("HostName", E::Malformed),
-            ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v;", E::Malformed),
+            ("HostName", E::NoValue(1)),
+            ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v;", E::EmptyPart(4)),
+            ("HostName=h; DeviceId=d;SharedAccessKey=Zm9v", E::WhiteSpace(2)),
+            ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v\n", E::WhiteSpace(3)),
+            ("HostName=h;DeviceId;SharedAccessKey=Zm9v", E::NoValue(2)),
             ("HostName=h;DeviceId=d;SharedAccessKey=Zm9", E::BadKey(KeyError)),
             ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v=Zm9v", E::BadKey(KeyError)),
             ("HostName=h;DeviceId=d/x;SharedAccessKey=Zm9v", E::BadId(IdError::Character)),
             ("HostName=h;ModuleId=m;SharedAccessKeyName=p;SharedAccessKey=Zm9v", E::Missing(DEVICE_ID)),
             ("HostName=h;SharedAccessKeyName=p", E::Missing(KEY)),
-            ("HostName=h/;DeviceId=d;SharedAccessKey=Zm9v", E::Malformed),
+            ("HostName=h/;DeviceId=d;SharedAccessKey=Zm9v", E::BadValue { name: HOST_NAME }),
             ("HostName=h;DeviceId=d;SharedAccessKeyName=p;x509=true", E::MixedAuth),
-            ("HostName=h;DeviceId=d;SharedAccessSignature=sr=h", E::Malformed),
+            ("HostName=h;DeviceId=d;SharedAccessSignature=sr=h", E::BadValue { name: SIGNATURE }),
             ("HostName=h;hostname=h;DeviceId=d;SharedAccessKey=Zm9v", E::DuplicateKey(HOST_NAME)),
-            ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v;Port=1", E::UnknownKey),
+            ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v;Port=1", E::UnknownKey(Excerpt::of("Port"))),
         ] {
             assert_eq!(ConnectionString::parse(text).map(|_| ()), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn an_error_names_the_part_that_is_wrong() {
+        for (text, words) in [
+            (
+                "HostName=h;DeviceID2=d;SharedAccessKey=Zm9v",
+                "there is no \"DeviceID2\" in connection strings",
+            ),
+            ("HostName=h;\u{1b}[31m=d;SharedAccessKey=Zm9v", "there is no \"\\u{1b}[31m\" in"),
+            (
+                "HostName=h;DeviceId=d ;SharedAccessKey=Zm9v",
+                "part 2 of the connection string has white space",
+            ),
+            ("HostName=https://h;DeviceId=d;SharedAccessKey=Zm9v", "the value of HostName does not fit it"),
+            ("HostName=h;DeviceId=d;x509=yes", "write true or false"),
+            ("HostName=h;DeviceId=d;SharedAccessKey=Zm9v;;", "part 4 of the connection string is empty"),
+        ] {
+            let told = ConnectionString::parse(text).unwrap_err().to_string();
+            assert!(told.contains(words), "{told}");
+        }
+        let long = format!("{}=x", "é".repeat(40));
+        let told = ConnectionString::parse(&long).unwrap_err().to_string();
+        assert!(told.contains(&format!("{}\"…", "é".repeat(12))), "{told}");
     }
 
     #[test]

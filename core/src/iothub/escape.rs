@@ -6,10 +6,18 @@ use alloc::string::String;
 use core::fmt;
 use core::str::from_utf8;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 /// All but the unreserved characters of RFC 3986 §2.3: `A-Z a-z 0-9 - . _ ~`.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What cannot stand in the name of a method within a topic: wildcards, what ends the name, and the `%` of an escape.
+const METHOD: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'+').add(b'/').add(b'?');
+
+/// Appends the name of a method, with no more encoded than must be.
+pub(super) fn append_method(name: &str, out: &mut String) {
+    out.extend(utf8_percent_encode(name, METHOD));
+}
 
 /// Text that is percent-encoded when it is displayed.
 #[derive(Clone, Copy, Debug)]

@@ -45,6 +45,14 @@ impl<'a> PropertyBag<'a> {
         self.0.as_bytes().len()
     }
 
+    /// Whether there is a slash that is not percent-encoded; the one that may end a bag does not count.
+    #[cfg(feature = "hub")]
+    #[inline]
+    #[must_use]
+    pub(crate) fn has_slash(self) -> bool {
+        self.0.as_bytes().contains(&b'/')
+    }
+
     /// What counts of the properties for the size of a message: the values, decoded, and the names of application
     /// properties (IoT Hub messages: size). Never more than the bag has bytes in the topic.
     #[must_use]

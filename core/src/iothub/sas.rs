@@ -21,6 +21,9 @@ use base64::engine::general_purpose::{GeneralPurpose, PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+#[cfg(feature = "hub")]
+mod mistakes;
+
 use super::escape::{Encoded, Escaped};
 use crate::rule::Rule;
 use crate::time::UnixTime;
@@ -72,7 +75,19 @@ impl SymmetricKey {
     /// The HMAC-SHA256 of `message` under this key, in base64.
     #[must_use]
     pub fn signature(&self, message: &[u8]) -> String {
-        BASE64.encode(self.hmac().chain_update(message).finalize().into_bytes())
+        BASE64.encode(self.hmac_sha256(message))
+    }
+
+    /// The HMAC-SHA256 of `message` under this key.
+    #[must_use]
+    pub fn hmac_sha256(&self, message: &[u8]) -> [u8; SIGNATURE_LENGTH] {
+        self.hmac().chain_update(message).finalize().into_bytes().into()
+    }
+
+    /// The key that is the HMAC-SHA256 of `message` under this key.
+    #[cfg(feature = "provisioning")]
+    pub(super) fn derive(&self, message: &[u8]) -> Self {
+        Self::from_bytes(&self.hmac().chain_update(message).finalize().into_bytes())
     }
 
     fn hmac(&self) -> Hmac<Sha256> {
@@ -90,31 +105,113 @@ impl fmt::Debug for SymmetricKey {
 /// in whole seconds. `key_name` names the policy that `key` is of; a device's own key has none.
 #[must_use]
 pub fn sign(resource_uri: &str, key: &SymmetricKey, expiry: UnixTime, key_name: Option<&str>) -> String {
-    let (sr, se) = (format!("{}", Escaped(resource_uri)), expiry.as_secs());
-    let signature = key.signature(format!("{sr}\n{se}").as_bytes());
-    let sig = Escaped(&signature);
-    match key_name {
-        None => format!("{SCHEME}sr={sr}&sig={sig}&se={se}"),
-        Some(name) => format!("{SCHEME}sr={sr}&sig={sig}&se={se}&skn={}", Escaped(name)),
+    let unsigned = UnsignedToken::new(resource_uri, expiry, key_name);
+    let signature = key.signature(unsigned.text().as_bytes());
+    unsigned.with_base64(&signature)
+}
+
+/// A token before it is signed, where the key cannot leave its place: a TPM, a secure element, another machine.
+///
+/// ```
+/// use devicebound::iothub::sas::{SymmetricKey, UnsignedToken, sign};
+/// use devicebound::time::UnixTime;
+///
+/// let (resource, expiry) = ("hub.example.test/devices/dev1", UnixTime::from_secs(1_700_003_600));
+/// let unsigned = UnsignedToken::new(resource, expiry, None);
+/// let key = SymmetricKey::from_bytes(b"in the secure element");
+/// let hmac_sha256 = key.hmac_sha256(unsigned.text().as_bytes()); // stands for what the secure element does
+/// assert_eq!(unsigned.signed(&hmac_sha256), sign(resource, &key, expiry, None));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsignedToken {
+    /// `sr` as it stands in the token, a newline, and `se`.
+    text: String,
+    key_name: Option<String>,
+}
+
+impl UnsignedToken {
+    /// See [`sign`] for the arguments.
+    #[must_use]
+    pub fn new(resource_uri: &str, expiry: UnixTime, key_name: Option<&str>) -> Self {
+        let text = format!("{}\n{}", Escaped(resource_uri), expiry.as_secs());
+        Self { text, key_name: key_name.map(String::from) }
+    }
+
+    /// What the HMAC-SHA256 is to be made of.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The token with its HMAC-SHA256.
+    #[must_use]
+    pub fn signed(&self, hmac_sha256: &[u8; 32]) -> String {
+        self.with_base64(&BASE64.encode(hmac_sha256))
+    }
+
+    fn with_base64(&self, signature: &str) -> String {
+        let (sr, se) = self.text.split_once('\n').unwrap_or_default(); // `new` has put a newline there
+        let sig = Escaped(signature);
+        match &self.key_name {
+            None => format!("{SCHEME}sr={sr}&sig={sig}&se={se}"),
+            Some(name) => format!("{SCHEME}sr={sr}&sig={sig}&se={se}&skn={}", Escaped(name)),
+        }
     }
 }
+
+/// Length of an HMAC-SHA256.
+const SIGNATURE_LENGTH: usize = 32;
 
 /// A token as it was shown. Reading it proves nothing; see [`SasToken::verify`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SasToken<'a> {
     resource: Encoded<'a>,
     signature: Encoded<'a>,
+    /// `None` where the signature has another length, so that no key can have made it.
+    signature_bytes: Option<[u8; SIGNATURE_LENGTH]>,
     /// Decimal digits that fit in 64 bits.
     expiry: &'a str,
     key_name: Option<Encoded<'a>>,
+}
+
+/// What keeps a text from being a token. It quotes nothing of the text, which may be a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFlaw {
+    /// The scheme is missing or misspelt.
+    #[error("it does not start with SharedAccessSignature and one space")]
+    Scheme,
+    /// White space or a control character, often a line end that was copied along.
+    #[error("there is white space or a control character in it")]
+    Blank,
+    /// A member without `=`.
+    #[error("a member has no =")]
+    NoValue,
+    /// A member that tokens do not have.
+    #[error("there is a member besides sr, sig, se and skn")]
+    UnknownMember,
+    /// A member that is there twice.
+    #[error("{0} is there twice")]
+    Twice(&'static str),
+    /// A member that is missing or empty.
+    #[error("{0} is missing or empty")]
+    Missing(&'static str),
+    /// A member whose escapes do not decode to UTF-8.
+    #[error("{0} does not decode to UTF-8")]
+    Encoding(&'static str),
+    /// The signature is not base64.
+    #[error("sig is not base64 that is percent-encoded once")]
+    Signature,
+    /// The expiry is no time.
+    #[error("se is not a whole number of seconds since 1970")]
+    Expiry,
 }
 
 /// Why a token does not open the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SasError {
     /// It is not a token.
-    #[error("{}", Rule::SasMalformed.says())]
-    Malformed,
+    #[error("{}: {}", Rule::SasMalformed.says(), .0)]
+    Malformed(TokenFlaw),
     /// It was made for something else.
     #[error("{}", Rule::SasScope.says())]
     WrongScope,
@@ -134,7 +231,7 @@ impl SasError {
     #[must_use]
     pub const fn rule(self) -> Rule {
         match self {
-            Self::Malformed => Rule::SasMalformed,
+            Self::Malformed(_) => Rule::SasMalformed,
             Self::WrongScope => Rule::SasScope,
             Self::BadSignature => Rule::SasSignature,
             Self::Forbidden => Rule::SasPolicy,
@@ -145,37 +242,44 @@ impl SasError {
 
 impl<'a> SasToken<'a> {
     /// Reads a token: `sr`, `sig` and `se` once each, `skn` at most once, in any order and letter case, nothing else and
-    /// no blanks. An empty `skn`, as some tools write it, is none.
+    /// no blanks. The signature is base64. An empty `skn`, as some tools write it, is none.
     ///
     /// # Errors
     /// [`SasError::Malformed`].
     pub fn parse(text: &'a str) -> Result<Self, SasError> {
-        let members = text.strip_prefix(SCHEME).ok_or(SasError::Malformed)?;
+        Self::read(text).map_err(SasError::Malformed)
+    }
+
+    fn read(text: &'a str) -> Result<Self, TokenFlaw> {
+        let members = text.strip_prefix(SCHEME).ok_or(TokenFlaw::Scheme)?;
         if members.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
-            return Err(SasError::Malformed);
+            return Err(TokenFlaw::Blank);
         }
         let (mut sr, mut sig, mut se, mut skn) = (None, None, None, None);
         for member in members.split('&') {
-            let (name, value) = member.split_once('=').ok_or(SasError::Malformed)?;
+            let (name, value) = member.split_once('=').ok_or(TokenFlaw::NoValue)?;
             let slots = [("sr", &mut sr), ("sig", &mut sig), ("se", &mut se), ("skn", &mut skn)];
             let slot = slots.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
-            let (_, slot) = slot.ok_or(SasError::Malformed)?;
+            let (known, slot) = slot.ok_or(TokenFlaw::UnknownMember)?;
             if slot.replace(value).is_some() {
-                return Err(SasError::Malformed);
+                return Err(TokenFlaw::Twice(known));
             }
         }
         let present = |value: Option<&'a str>| value.filter(|value| !value.is_empty());
-        let required = |value| present(value).ok_or(SasError::Malformed);
-        let encoded = |value: &'a str| Encoded::new(value.as_bytes()).ok_or(SasError::Malformed);
-        let expiry = required(se)?;
+        let required = |name, value| present(value).ok_or(TokenFlaw::Missing(name));
+        let encoded = |name, value: &'a str| Encoded::new(value.as_bytes()).ok_or(TokenFlaw::Encoding(name));
+        let expiry = required("se", se)?;
         if !expiry.bytes().all(|byte| byte.is_ascii_digit()) || expiry.parse::<u64>().is_err() {
-            return Err(SasError::Malformed);
+            return Err(TokenFlaw::Expiry);
         }
+        let signature = encoded("sig", required("sig", sig)?)?;
+        let bytes = BASE64.decode(signature.decoded().as_bytes()).map_err(|_| TokenFlaw::Signature)?;
         Ok(Self {
-            resource: encoded(required(sr)?)?,
-            signature: encoded(required(sig)?)?,
+            resource: encoded("sr", required("sr", sr)?)?,
+            signature,
+            signature_bytes: bytes.try_into().ok(),
             expiry,
-            key_name: present(skn).map(encoded).transpose()?,
+            key_name: present(skn).map(|name| encoded("skn", name)).transpose()?,
         })
     }
 
@@ -197,6 +301,16 @@ impl<'a> SasToken<'a> {
         self.signature.decoded()
     }
 
+    /// The first of `sr` and `sig` that has characters which are to be percent-encoded. Such a token is good here; a reader
+    /// that takes `+` for a space, or cuts at every `=`, finds another signature in it.
+    #[must_use]
+    pub fn unencoded_member(&self) -> Option<&'static str> {
+        let is_raw = |member: Encoded<'_>| member.as_bytes().iter().any(|byte| b"/+=:".contains(byte));
+        [("sr", self.resource), ("sig", self.signature)]
+            .into_iter()
+            .find_map(|(name, member)| is_raw(member).then_some(name))
+    }
+
     /// The time from which the token is no longer good.
     #[must_use]
     pub fn expiry(&self) -> UnixTime {
@@ -212,16 +326,15 @@ impl<'a> SasToken<'a> {
     /// Whether the token is signed with `key`. The time it takes does not depend on the signature.
     #[must_use]
     pub fn is_signed_with(&self, key: &SymmetricKey) -> bool {
-        let Ok(signature) = BASE64.decode(self.signature().as_bytes()) else {
-            return false;
-        };
         let mac = key.hmac().chain_update(self.sr()).chain_update("\n").chain_update(self.expiry);
-        mac.verify_slice(&signature).is_ok()
+        // Made in any case, so that its time does not tell the length.
+        mac.verify_slice(&self.signature_bytes.unwrap_or_default()).is_ok() && self.signature_bytes.is_some()
     }
 
     /// Whether `target` (`{host}/devices/{device id}`, not encoded) is what the token is for, or lies below it.
     ///
-    /// Whole segments are compared, the host without regard to letter case. A last segment `api-version=…` behind a
+    /// Whole segments are compared, the host without regard to letter case. An id may be percent-encoded within the
+    /// resource, which is encoded again in `sr`, as Azure's SDK for .NET does it. A last segment `api-version=…` after a
     /// device or module, as old tools wrote it, is left out.
     #[must_use]
     pub fn covers(&self, target: &str) -> bool {
@@ -282,13 +395,33 @@ impl<'a> SasToken<'a> {
         }
         let mut rest = segments(target_path);
         for segment in segments(scope_path) {
-            if rest.next()? != segment {
+            if !is_segment(rest.next()?, segment) {
                 return None;
             }
         }
         Some(rest.count())
     }
 }
+
+/// Whether `shown` is the segment `wanted`: as it stands, or decoded as often as it was encoded. No id contains the slash
+/// that could make two segments of one.
+fn is_segment(wanted: &str, shown: &str) -> bool {
+    let mut shown = Cow::Borrowed(shown);
+    for _ in 0..SEGMENT_ENCODINGS_MAX {
+        if shown == wanted {
+            return true;
+        }
+        match Encoded::new(shown.as_bytes()).map(Encoded::decoded) {
+            Some(Cow::Owned(decoded)) if decoded != *shown => shown = Cow::Owned(decoded),
+            _ => return false,
+        }
+    }
+    shown == wanted
+}
+
+/// How often an id may be percent-encoded in a resource, besides the encoding of the whole. One encoding is real; the
+/// bound keeps the work of a stranger's token small.
+const SEGMENT_ENCODINGS_MAX: usize = 2;
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     let levels = if path.is_empty() { None } else { Some(path.split('/')) };
@@ -405,138 +538,4 @@ impl BitOr for Rights {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
-
-    fn key(name: &str) -> SymmetricKey {
-        SymmetricKey::from_bytes(name.as_bytes())
-    }
-
-    fn verify(
-        token: &str,
-        target: &str,
-        keys: &[&SymmetricKey],
-        policies: &[Policy],
-    ) -> Result<UnixTime, SasError> {
-        let demand = Demand { target, keys, right: Rights::DEVICE_CONNECT, now: NOW, skew: Duration::ZERO };
-        let policy = |name: &str| policies.iter().find(|policy| policy.name == name);
-        SasToken::parse(token)?.verify(&demand, policy).map(|verified| verified.expiry)
-    }
-
-    #[test]
-    fn a_resource_covers_whole_segments_below_it() {
-        for (resource, target, covers) in [
-            ("h", "h/devices/d", true),
-            ("H.Example", "h.eXample/devices/d", true),
-            ("h/devices", "h/devices/d", true),
-            ("h/devices/", "h/devices/d", true),
-            ("h/a/b", "h/a/b/c", true),
-            ("h/a/b", "h/a/bc", false),
-            ("h/devices/D", "h/devices/d", false),
-            ("h/devices/d/modules/m", "h/devices/d", false),
-            ("h/devices/d/api-version=2016-11-14", "h/devices/d", true),
-            ("h/devices/d/modules/m/api-version=2016-11-14", "h/devices/d/modules/m", true),
-            ("h/devices/api-version=2016-11-14", "h/devices/d", false),
-            ("h/devices/d%2Fx", "h/devices/d", false),
-        ] {
-            let token = sign(resource, &key("k"), NOW, None);
-            assert_eq!(SasToken::parse(&token).unwrap().covers(target), covers, "{resource} {target}");
-        }
-    }
-
-    #[test]
-    fn an_own_key_speaks_for_its_identity_only_and_a_policy_for_all_below() {
-        let (own, policy) = (key("own"), key("policy"));
-        let policies = [Policy {
-            name: "p".into(),
-            keys: [key("x"), policy.clone()].into(),
-            rights: Rights::DEVICE_CONNECT,
-        }];
-        let expiry = UnixTime::from_secs(1_700_000_001);
-        let check = |resource, key, name| {
-            verify(&sign(resource, key, expiry, name), "h/devices/d", &[&own], &policies)
-        };
-        assert_eq!(check("h/devices/d", &own, None), Ok(expiry));
-        assert_eq!(check("h", &own, None), Err(SasError::WrongScope));
-        assert_eq!(check("h", &policy, Some("p")), Ok(expiry));
-        assert_eq!(check("h", &own, Some("p")), Err(SasError::BadSignature));
-        assert_eq!(check("h/devices/d", &policy, None), Err(SasError::BadSignature));
-        assert_eq!(check("h", &policy, Some("q")), Err(SasError::Forbidden));
-    }
-
-    #[test]
-    fn a_policy_needs_the_right() {
-        let policies =
-            [Policy { name: "p".into(), keys: [key("k")].into(), rights: Rights::SERVICE_CONNECT }];
-        let token = sign("h", &key("k"), UnixTime::from_secs(1_800_000_000), Some("p"));
-        assert_eq!(verify(&token, "h/devices/d", &[], &policies), Err(SasError::Forbidden));
-    }
-
-    #[test]
-    fn a_token_ends_at_its_expiry_and_a_skew_moves_the_end() {
-        let (own, token) = (key("k"), sign("h/devices/d", &key("k"), NOW, None));
-        let keys = [&own];
-        let demand =
-            |now, skew| Demand { target: "h/devices/d", keys: &keys, right: Rights::NONE, now, skew };
-        let check = |now, skew| SasToken::parse(&token).unwrap().verify(&demand(now, skew), |_| None).is_ok();
-        assert!(check(UnixTime::from_millis(1_699_999_999_999), Duration::ZERO));
-        assert!(!check(NOW, Duration::ZERO));
-        assert!(check(NOW, Duration::from_secs(1)));
-        assert!(!check(UnixTime::from_secs(1_700_000_001), Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn the_signed_text_is_sr_as_it_stands() {
-        let own = key("k");
-        let lower = own.signature(b"h%2fdevices%2fd\n1800000000");
-        let token = |sr: &str| format!("SharedAccessSignature se=1800000000&sig={}&SR={sr}", Escaped(&lower));
-        assert!(verify(&token("h%2fdevices%2fd"), "h/devices/d", &[&own], &[]).is_ok());
-        assert_eq!(
-            verify(&token("h%2Fdevices%2Fd"), "h/devices/d", &[&own], &[]),
-            Err(SasError::BadSignature)
-        );
-    }
-
-    #[test]
-    fn what_is_no_token_is_refused() {
-        let long = "99999999999999999999";
-        for members in [
-            "",
-            "sr=a&sig=b",
-            "sr=a&se=1",
-            "sig=b&se=1",
-            "sr=&sig=b&se=1",
-            "sr=a&sig=b&se=1&",
-            "sr=a&sig=b&se=1&sr=a",
-            "sr=a&sig=b&se=1&x=y",
-            "sr=a&sig=b&se=-1",
-            "sr=a&sig=b&se=+1",
-            "sr=a&sig=b&se=1.0",
-            "sr=a&sig=b&se",
-            "sr=a\n&sig=b&se=1",
-            "sr=a&sig=b&se=1\0",
-            "sr=%ff&sig=b&se=1",
-            &format!("sr=a&sig=b&se={long}"),
-        ] {
-            let token = format!("SharedAccessSignature {members}");
-            assert_eq!(SasToken::parse(&token), Err(SasError::Malformed), "{token}");
-        }
-        assert_eq!(SasToken::parse("SharedAccessSignature"), Err(SasError::Malformed));
-        assert!(
-            SasToken::parse("SharedAccessSignature sr=a&sig=b+/=&se=1&skn=").unwrap().key_name().is_none()
-        );
-    }
-
-    #[test]
-    fn keys_and_signatures_do_not_show() {
-        let own = SymmetricKey::from_base64("c2VjcmV0").unwrap();
-        let token = sign("h", &own, NOW, None);
-        let shown = format!("{own:?} {:?}", SasToken::parse(&token).unwrap());
-        assert!(
-            !shown.contains("c2VjcmV0") && !shown.contains("secret") && !shown.contains("sig"),
-            "{shown}"
-        );
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use crate::packet::{QoS, TopicFilter};
 
 const TWIN_RESPONSES: &str = "$iothub/twin/res/#";
 const DESIRED_PATCHES: &str = "$iothub/twin/PATCH/properties/desired/#";
+const CREDENTIAL_RESPONSES: &str = "$iothub/credentials/res/#";
 const METHODS: &str = "$iothub/methods/POST/#";
 
 /// One kind of message that the hub sends (IoT Hub MQTT: topic filters).
@@ -23,14 +24,22 @@ pub enum Subscription {
     DesiredPatches,
     /// Calls of direct methods: `$iothub/methods/POST/#`.
     Methods,
+    /// Answers to requests for a certificate: `$iothub/credentials/res/#`.
+    CredentialResponses,
     /// Messages to inputs: `devices/{device id}/modules/{module id}/#`, for modules.
     ModuleInputs,
 }
 
 impl Subscription {
     /// Every subscription.
-    pub const ALL: [Self; 5] =
-        [Self::CloudMessages, Self::TwinResponses, Self::DesiredPatches, Self::Methods, Self::ModuleInputs];
+    pub const ALL: [Self; 6] = [
+        Self::CloudMessages,
+        Self::TwinResponses,
+        Self::DesiredPatches,
+        Self::Methods,
+        Self::CredentialResponses,
+        Self::ModuleInputs,
+    ];
 
     /// A name for logs and stores.
     #[must_use]
@@ -40,6 +49,7 @@ impl Subscription {
             Self::TwinResponses => "twin answers",
             Self::DesiredPatches => "desired properties",
             Self::Methods => "methods",
+            Self::CredentialResponses => "certificate answers",
             Self::ModuleInputs => "module inputs",
         }
     }
@@ -67,6 +77,7 @@ impl Subscription {
             _ if of_methods => Ok(Self::Methods),
             _ if filter == TWIN_RESPONSES.as_bytes() => Ok(Self::TwinResponses),
             _ if filter == DESIRED_PATCHES.as_bytes() => Ok(Self::DesiredPatches),
+            _ if filter == CREDENTIAL_RESPONSES.as_bytes() => Ok(Self::CredentialResponses),
             b"#" if identity.module_id().is_none() => Ok(Self::CloudMessages),
             _ => Err(TopicError::UnknownFilter),
         }
@@ -99,6 +110,7 @@ impl Subscription {
             (Self::TwinResponses, _) => Some(TWIN_RESPONSES.to_string()),
             (Self::DesiredPatches, _) => Some(DESIRED_PATCHES.to_string()),
             (Self::Methods, _) => Some(METHODS.to_string()),
+            (Self::CredentialResponses, _) => Some(CREDENTIAL_RESPONSES.to_string()),
         }
     }
 }
@@ -110,6 +122,7 @@ pub struct Subscriptions {
     twin_responses: Option<QoS>,
     desired_patches: Option<QoS>,
     methods: Option<QoS>,
+    credential_responses: Option<QoS>,
     module_inputs: Option<QoS>,
 }
 
@@ -120,6 +133,7 @@ impl Subscriptions {
         twin_responses: None,
         desired_patches: None,
         methods: None,
+        credential_responses: None,
         module_inputs: None,
     };
 
@@ -158,6 +172,7 @@ impl Subscriptions {
             Subscription::TwinResponses => &mut self.twin_responses,
             Subscription::DesiredPatches => &mut self.desired_patches,
             Subscription::Methods => &mut self.methods,
+            Subscription::CredentialResponses => &mut self.credential_responses,
             Subscription::ModuleInputs => &mut self.module_inputs,
         }
     }

@@ -8,7 +8,7 @@ use alloc::string::String;
 use core::fmt::{self, Write as _};
 use core::str::{FromStr, from_utf8};
 
-use super::escape::{Encoded, Escaped, split_once};
+use super::escape::{Encoded, append_method, split_once};
 use super::identity::Identity;
 use super::properties::{PropertyBag, encode_property};
 use crate::limits::REQUEST_ID_MAX;
@@ -19,6 +19,8 @@ const TWIN_GET: &str = "$iothub/twin/GET/";
 const TWIN_REPORTED: &str = "$iothub/twin/PATCH/properties/reported/";
 const TWIN_DESIRED: &str = "$iothub/twin/PATCH/properties/desired/";
 const TWIN_RESPONSE: &str = "$iothub/twin/res/";
+const ISSUE_CERTIFICATE: &str = "$iothub/credentials/POST/issueCertificate/";
+const CREDENTIAL_RESPONSE: &str = "$iothub/credentials/res/";
 const METHOD_REQUEST: &str = "$iothub/methods/POST/";
 const METHOD_RESPONSE: &str = "$iothub/methods/res/";
 const DEVICES: &str = "devices/";
@@ -110,6 +112,11 @@ pub enum FromDevice<'a> {
         /// The `$rid` of the request.
         rid: RequestId<'a>,
     },
+    /// A request for a new certificate of the device.
+    IssueCertificate {
+        /// Ties the answers to it.
+        rid: RequestId<'a>,
+    },
 }
 
 impl<'a> FromDevice<'a> {
@@ -138,6 +145,9 @@ impl<'a> FromDevice<'a> {
         if let Some(end) = strip(topic, METHOD_RESPONSE) {
             let (status, params) = status_and_params(end, true)?;
             return Ok(Self::MethodResponse { status, rid: params.rid()? });
+        }
+        if let Some(end) = strip(topic, ISSUE_CERTIFICATE) {
+            return Ok(Self::IssueCertificate { rid: Params::parse(end)?.rid()? });
         }
         Err(TopicError::UnknownTopic)
     }
@@ -217,6 +227,13 @@ pub enum FromHub<'a> {
         /// Ties the answer to it.
         rid: RequestId<'a>,
     },
+    /// An answer to a request for a certificate; 202 is not the last one.
+    CredentialResponse {
+        /// As in HTTP.
+        status: u16,
+        /// The `$rid` of the request.
+        rid: RequestId<'a>,
+    },
 }
 
 impl<'a> FromHub<'a> {
@@ -253,6 +270,10 @@ impl<'a> FromHub<'a> {
             let method =
                 Encoded::new(method).filter(|method| !method.as_bytes().is_empty()).ok_or(MALFORMED)?;
             return Ok(Self::MethodRequest { method: method.decoded(), rid: Params::parse(params)?.rid()? });
+        }
+        if let Some(end) = strip(topic, CREDENTIAL_RESPONSE) {
+            let (status, params) = status_and_params(end, false)?;
+            return Ok(Self::CredentialResponse { status, rid: params.rid()? });
         }
         Err(TopicError::UnknownTopic)
     }
@@ -304,22 +325,28 @@ impl<'a> Place<'a> {
 
 /// `?name=value&…`, which stands at the end of a request or an answer. Unknown names are passed over.
 #[derive(Clone, Copy)]
-struct Params<'a>(&'a [u8]);
+pub(super) struct Params<'a>(&'a [u8]);
 
 impl<'a> Params<'a> {
-    fn parse(end: &'a [u8]) -> Result<Self, TopicError> {
+    pub(super) fn parse(end: &'a [u8]) -> Result<Self, TopicError> {
         strip(end, "?").map(Self).ok_or(TopicError::Malformed(Rule::RequestId))
     }
 
-    fn get(self, wanted: &str) -> Option<&'a [u8]> {
+    pub(super) fn get(self, wanted: &str) -> Option<&'a [u8]> {
         let pairs = self.0.split(|&byte| byte == b'&').filter_map(|pair| split_once(pair, b'='));
         pairs.into_iter().find(|(name, _)| *name == wanted.as_bytes()).map(|(_, value)| value)
     }
 
-    fn rid(self) -> Result<RequestId<'a>, TopicError> {
+    pub(super) fn rid(self) -> Result<RequestId<'a>, TopicError> {
         let is_id = |rid: &&[u8]| (1..=REQUEST_ID_MAX).contains(&rid.len());
         let rid = self.get("$rid").filter(is_id).and_then(Encoded::new);
         rid.map(RequestId).ok_or(TopicError::Malformed(Rule::RequestId))
+    }
+
+    /// A number in decimal digits; `None` where there is none, or something else.
+    #[cfg(feature = "provisioning")]
+    pub(super) fn number<T: FromStr>(self, name: &str) -> Option<T> {
+        number(self.get(name)?, false)
     }
 
     /// Versions have 63 bits, as .NET's `long` has.
@@ -333,7 +360,7 @@ impl<'a> Params<'a> {
 }
 
 /// `{status}/?{params}`
-fn status_and_params<T: FromStr>(end: &[u8], signed: bool) -> Result<(T, Params<'_>), TopicError> {
+pub(super) fn status_and_params<T: FromStr>(end: &[u8], signed: bool) -> Result<(T, Params<'_>), TopicError> {
     let (status, params) = split_once(end, b'/').ok_or(MALFORMED)?;
     Ok((number(status, signed).ok_or(MALFORMED)?, Params::parse(params)?))
 }
@@ -346,7 +373,7 @@ fn number<T: FromStr>(text: &[u8], signed: bool) -> Option<T> {
 }
 
 #[inline]
-fn strip<'a>(topic: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+pub(super) fn strip<'a>(topic: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     topic.strip_prefix(prefix.as_bytes())
 }
 
@@ -357,7 +384,7 @@ fn level(rest: &[u8]) -> Option<&[u8]> {
 }
 
 /// Appends to `out`, which takes everything: a `String` does not fail.
-fn append(out: &mut String, text: fmt::Arguments<'_>) {
+pub(super) fn append(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
@@ -401,7 +428,7 @@ pub fn cloud_message_topic<'p>(
 }
 
 /// Appends the topic of a request for the twin. `rid` is displayed as it shall stand: a number, a [`RequestId`] or
-/// [`Escaped`] text.
+/// text that is [percent-encoded](super::Escaped).
 pub fn twin_get_topic(rid: impl fmt::Display, out: &mut String) {
     append(out, format_args!("{TWIN_GET}?$rid={rid}"));
 }
@@ -430,9 +457,24 @@ pub fn desired_patch_topic(version: u64, out: &mut String) {
     append(out, format_args!("{TWIN_DESIRED}?$version={version}"));
 }
 
+/// Appends the topic of a request for a certificate. `rid` as for [`twin_get_topic`].
+pub fn issue_certificate_topic(rid: impl fmt::Display, out: &mut String) {
+    append(out, format_args!("{ISSUE_CERTIFICATE}?$rid={rid}"));
+}
+
+/// Appends the topic of an answer to a request for a certificate. `rid` as for [`twin_get_topic`].
+pub fn credential_response_topic(status: u16, rid: impl fmt::Display, out: &mut String) {
+    append(out, format_args!("{CREDENTIAL_RESPONSE}{status}/?$rid={rid}"));
+}
+
 /// Appends the topic of a call of the direct method `method`. `rid` as for [`twin_get_topic`].
+///
+/// Azure's SDKs for C and embedded C, and plug and play names such as `thermostat1*reboot`, take the name as it stands. So
+/// no more is encoded than would break the topic, and the `%` of the encoding itself.
 pub fn method_request_topic(method: &str, rid: impl fmt::Display, out: &mut String) {
-    append(out, format_args!("{METHOD_REQUEST}{}/?$rid={rid}", Escaped(method)));
+    out.push_str(METHOD_REQUEST);
+    append_method(method, out);
+    append(out, format_args!("/?$rid={rid}"));
 }
 
 /// Appends the topic of the answer to a direct method. `rid` as for [`twin_get_topic`].
@@ -496,6 +538,27 @@ mod tests {
             ("$iothub/twin/GET", Err(TopicError::UnknownTopic)),
         ] {
             assert_eq!(from_device(topic, "d"), outcome, "{topic}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_method_is_encoded_no_more_than_the_topic_needs() {
+        let raw = "thermostat1*getMaxMinReport!&'-.^_`|~";
+        for (method, sent) in [
+            (raw, raw),
+            ("a#b+c", "a%23b%2Bc"),
+            ("100%", "100%25"),
+            ("a%41", "a%2541"),
+            ("a/b?c d", "a%2Fb%3Fc%20d"),
+        ] {
+            let mut topic = String::new();
+            method_request_topic(method, 1, &mut topic);
+            assert_eq!(topic, alloc::format!("$iothub/methods/POST/{sent}/?$rid=1"));
+            let read = FromHub::parse_text(&topic, Identity::new("d", None).unwrap());
+            assert!(
+                matches!(read, Ok(FromHub::MethodRequest { method: read, .. }) if read == method),
+                "{method}"
+            );
         }
     }
 

@@ -10,8 +10,8 @@ use crate::rule::Rule;
 
 /// `{host}/{device id}[/{module id}]/?{query}` (IoT Hub MQTT: Username).
 ///
-/// The older forms are read as well: without the `?`, the query starting with `api-version=`, and without a query. Host
-/// and ids stand raw; names and values of the query are percent-encoded.
+/// The older forms are read as well: without the `?`, its parameters in any order, a slash between them as one client of
+/// 2017 wrote it; and without a query. Host and ids stand raw; names and values of the query are percent-encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Username<'a> {
     host: &'a str,
@@ -19,12 +19,19 @@ pub struct Username<'a> {
     query: Encoded<'a>,
 }
 
+/// The parameters by which a query without its `?` is told from a module id.
+const PARAMETERS: [&str; 6] =
+    ["api-version", "DeviceClientType", "model-id", "auth-chain", "ClientVersion", "digital-twin-model-id"];
+
 /// Why a user name is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsernameError {
     /// It has none of the forms that user names have.
     #[error("a user name is {{host}}/{{device id}}[/{{module id}}]/?api-version={{version}}")]
     Malformed,
+    /// It is one for the Device Provisioning Service: `{id scope}/registrations/{registration id}/api-version=…`.
+    #[error("the user name is one for the Device Provisioning Service, not for a hub")]
+    Provisioning,
     /// It names another identity than the client id does.
     #[error("the user name and the client id name the same device or module")]
     ClientIdMismatch,
@@ -39,6 +46,7 @@ impl UsernameError {
     pub const fn rule(self) -> Rule {
         match self {
             Self::Malformed => Rule::Username,
+            Self::Provisioning => Rule::ProvisioningUsername,
             Self::ClientIdMismatch => Rule::ClientId,
             Self::Id(error) => error.rule(),
         }
@@ -57,7 +65,7 @@ impl<'a> Username<'a> {
         }
         // The client id says where the ids end: a `?` may stand in them, too.
         let Some(query) = path.strip_prefix(client_id).and_then(query) else {
-            return Err(mismatch(path));
+            return Err(mismatch(path, client_id));
         };
         let identity = Identity::from_client_id(client_id)?;
         let query = Encoded::new(query.as_bytes()).ok_or(UsernameError::Malformed)?;
@@ -117,7 +125,7 @@ impl<'a> Username<'a> {
     }
 
     fn pairs(self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + Clone {
-        self.query.split(b'&').map(|pair| {
+        self.query.split(b'&').flat_map(at_slash).map(|pair| {
             let (name, value) = pair.pair();
             (name.decoded(), value.map_or(Cow::Borrowed(""), Encoded::decoded))
         })
@@ -129,7 +137,7 @@ impl<'a> Username<'a> {
     }
 }
 
-/// What is left of a user name behind its ids, as a query.
+/// What is left of a user name after its ids, as a query.
 fn query(rest: &str) -> Option<&str> {
     if rest.is_empty() {
         return Some("");
@@ -137,13 +145,44 @@ fn query(rest: &str) -> Option<&str> {
     let rest = rest.strip_prefix('/')?;
     match rest.strip_prefix('?') {
         Some(query) => Some(query),
-        None => (rest.is_empty() || rest.starts_with("api-version=")).then_some(rest),
+        None => (rest.is_empty() || starts_with_parameter(rest)).then_some(rest),
     }
 }
 
-/// What is wrong with a user name whose `path` does not start with the client id: it names another identity, or none.
-fn mismatch(path: &str) -> UsernameError {
-    let end = path.find("/?").or_else(|| path.find("/api-version=")).unwrap_or(path.len());
+fn starts_with_parameter(text: &str) -> bool {
+    PARAMETERS.into_iter().any(|name| text.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
+}
+
+/// A pair, or two where a slash stands between them instead of `&` (Azure's SDK for .NET, 1.5.1-preview).
+fn at_slash(pair: Encoded<'_>) -> impl Iterator<Item = Encoded<'_>> + Clone {
+    let text = pair.as_str();
+    let cut = text
+        .match_indices('/')
+        .find(|(at, _)| text.get(at.saturating_add(1)..).is_some_and(starts_with_parameter));
+    let (first, second) = match cut {
+        Some((at, _)) => (text.get(..at).unwrap_or(text), text.get(at.saturating_add(1)..)),
+        None => (text, None),
+    };
+    // Cut at an ASCII character, so each decodes as the whole did.
+    [Some(first), second].into_iter().flatten().filter_map(|part| Encoded::new(part.as_bytes()))
+}
+
+/// What is wrong with a user name whose `path` does not go on after the client id as it should: it names another identity,
+/// or it is none.
+fn mismatch(path: &str, client_id: &str) -> UsernameError {
+    if path.strip_prefix("registrations/").is_some_and(|rest| rest.contains("/api-version=")) {
+        return UsernameError::Provisioning;
+    }
+    // The right id, and no slash before the query.
+    let runs_on = |rest: &str| rest.starts_with(['?', '&']) || starts_with_parameter(rest);
+    if !client_id.is_empty() && path.strip_prefix(client_id).is_some_and(runs_on) {
+        return UsernameError::Malformed;
+    }
+    let no_mark = path
+        .match_indices('/')
+        .map(|(at, _)| at)
+        .find(|at| path.get(at.saturating_add(1)..).is_some_and(starts_with_parameter));
+    let end = path.find("/?").or(no_mark).unwrap_or(path.len());
     let ids = path.get(..end).unwrap_or(path);
     match Identity::from_client_id(ids.strip_suffix('/').unwrap_or(ids)) {
         Ok(_) => UsernameError::ClientIdMismatch,
@@ -167,6 +206,18 @@ mod tests {
             ("h/d/api-version=2016-11-14", Some("2016-11-14")),
             ("h/d/?api-version=2021-04-12", Some("2021-04-12")),
             ("h/d/?DeviceClientType=a/b&api-version=2021-04-12&api-version=2", Some("2021-04-12")),
+            ("h/d/DeviceClientType=azure-iot-device%2F1.0.14", None),
+            ("h/d/DeviceClientType=x&api-version=2016-11-14", Some("2016-11-14")),
+            ("h/d/model-id=dtmi%3Aa%3B1&DeviceClientType=x&api-version=2016-11-14", Some("2016-11-14")),
+            (
+                "h/d/api-version=2017-06-30/DeviceClientType=Microsoft.Azure.Devices.Client/1.5.1",
+                Some("2017-06-30"),
+            ),
+            (
+                "h/d/?api-version=2017-06-30/DeviceClientType=Microsoft.Azure.Devices.Client/1.5.1",
+                Some("2017-06-30"),
+            ),
+            ("h/d/DeviceClientType=a/b/api-version=2017-06-30", Some("2017-06-30")),
         ] {
             let username = Username::parse(text, "d").unwrap();
             assert_eq!((username.host(), username.api_version().as_deref()), ("h", version), "{text}");
@@ -181,14 +232,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_calls_itself_is_read_in_every_form() {
+        for (text, client_type) in [
+            ("h/d/DeviceClientType=azure-iot-device%2F1.0.14", "azure-iot-device/1.0.14"),
+            ("h/d/?api-version=1&DeviceClientType=a/b", "a/b"),
+            ("h/d/api-version=2017-06-30/DeviceClientType=Microsoft.Azure/1.5.1", "Microsoft.Azure/1.5.1"),
+        ] {
+            assert_eq!(Username::parse(text, "d").unwrap().client_type().unwrap(), client_type, "{text}");
+        }
+    }
+
+    #[test]
     fn another_identity_is_told_from_no_identity() {
-        use UsernameError::{ClientIdMismatch, Malformed};
+        use UsernameError::{ClientIdMismatch, Malformed, Provisioning};
         for (text, client_id, error) in [
             ("h/d/m/?api-version=1", "d", ClientIdMismatch),
             ("h/d", "D", ClientIdMismatch),
             ("h/d1/?api-version=1", "d", ClientIdMismatch),
             ("h/d/?api-version=1", "", ClientIdMismatch),
             ("h//?api-version=1", "d", Malformed),
+            ("h/d?api-version=1", "d", Malformed),
+            ("h/dapi-version=1", "d", Malformed),
+            ("h/d&api-version=1", "d", Malformed),
+            ("h/d/m?api-version=1", "d/m", Malformed),
+            ("h/d/x=y", "d", ClientIdMismatch),
+            ("h/e/DeviceClientType=x", "d", ClientIdMismatch),
+            ("0ne00000A0A/registrations/d/api-version=2019-03-31&ClientVersion=x", "d", Provisioning),
+            ("0ne00000A0A/registrations/d/api-version=2019-03-31", "registrations", Provisioning),
             ("h/d/m/x", "d/m", Malformed),
             ("h", "d", Malformed),
             ("", "", Malformed),

@@ -77,6 +77,28 @@ impl Close {
         self.reason.rule()
     }
 
+    /// What to do about it, one sentence to the person whose device it is: that of the rule, and for a CONNECT that was refused
+    /// the usual causes.
+    #[must_use]
+    pub const fn fix(&self) -> &'static str {
+        use ConnectReturnCode as Code;
+        match self.reason {
+            CloseReason::Refused(Code::UnacceptableProtocolVersion, _) => {
+                "connect with MQTT 3.1.1, protocol level 4"
+            }
+            CloseReason::Refused(Code::IdentifierRejected, _) => {
+                "check that the client id is the device id, or {device id}/{module id}"
+            }
+            CloseReason::Refused(Code::ServerUnavailable, _) => {
+                "nothing to fix unless it lasts: the hub is starting, or throttles connections, or its quota is used up"
+            }
+            CloseReason::Refused(Code::BadUserNameOrPassword | Code::NotAuthorized, _) => {
+                "check, in this order: the device's clock (a token has expired or is made in the past), that the key or thumbprint is the one in the registry, that the device is registered in this hub and enabled, that the token's sr names this host and device"
+            }
+            _ => self.rule().fix(),
+        }
+    }
+
     /// The offending bytes, counted from the front of the input that the event carried, which is not advanced
     /// past them; empty where no bytes are to blame.
     #[must_use]
@@ -85,14 +107,14 @@ impl Close {
     }
 }
 
-/// The rule's id, what it says, and how to mend a breach.
+/// The rule's id, what it says, and how to fix a breach.
 impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason, self.rule().says())?;
         if self.start < self.end {
             write!(f, " (bytes {}..{})", self.start, self.end)?;
         }
-        write!(f, "; {}", self.rule().mend())
+        write!(f, "; {}", self.fix())
     }
 }
 

@@ -3,9 +3,9 @@
 mod close;
 pub mod keep_alive;
 pub mod legality;
-#[cfg(feature = "device")]
+#[cfg(any(feature = "device", all(feature = "hub", feature = "provisioning")))]
 mod packet_ids;
 
 pub use close::{Close, CloseReason};
-#[cfg(feature = "device")]
+#[cfg(any(feature = "device", all(feature = "hub", feature = "provisioning")))]
 pub(crate) use packet_ids::PacketIds;

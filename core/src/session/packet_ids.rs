@@ -12,11 +12,13 @@ pub(crate) struct PacketIds {
 
 impl PacketIds {
     /// The ids behind `last`, which was the last that was given.
+    #[cfg(feature = "device")]
     pub(crate) const fn behind(last: u16) -> Self {
         Self { last }
     }
 
     /// The last id that was given; 0 where none was.
+    #[cfg(feature = "device")]
     pub(crate) const fn last(&self) -> u16 {
         self.last
     }

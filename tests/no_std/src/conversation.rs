@@ -76,8 +76,10 @@ impl Pair {
             let event = hub::Event::Received(&mut rest);
             match self.hub.handle(NOW, self.link, event, tx).expect("the device breaks no rule") {
                 hub::Action::Authenticate(request) => {
-                    let grant =
-                        self.hub.authenticate(NOW, &request, None).expect("the token is the device's");
+                    let grant = self
+                        .hub
+                        .authenticate(NOW, self.link, &request, hub::TlsClient::default())
+                        .expect("the token is the device's");
                     if let Some(commit) = self.hub.accept(NOW, self.link, grant) {
                         self.hub.committed(commit.device, commit.revision);
                     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use clap::Parser;
-use devicebound_blocking::{Incoming, Machine, Tls};
+use devicebound_client::{Incoming, Machine, Tls};
 
 use crate::thermostat::{Options, Thermostat, Wish, message};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use devicebound::Rule;
 use devicebound::hub::{
     Action, Authentication, Commit, ConnectRequest, DeviceIdentity, DeviceRecord, Event, Expired, Hub,
-    HubConfig, LinkId, Progress, Wait,
+    HubConfig, LinkId, Progress, TlsClient, Wait, Warning,
 };
 use devicebound::iothub::Username;
 use devicebound::iothub::sas::{self, SasToken, SymmetricKey};
@@ -128,6 +128,22 @@ impl Judge {
         }
     }
 
+    /// What the hub would warn of since this was asked last, as far as it rests on what the device sent alone.
+    pub(super) fn warnings(&mut self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        while let Some((_, warning)) = self.hub.poll_warning() {
+            // Names of hubs, TLS, and what the captured hub had sent are not known to this one.
+            let is_of_others = matches!(
+                warning.rule,
+                Rule::HostName | Rule::ServerName | Rule::MethodUnknown | Rule::UnsolicitedAck
+            );
+            if !is_of_others {
+                warnings.push(warning);
+            }
+        }
+        warnings
+    }
+
     /// Everything is stored, and everything that waits is sent.
     fn settle(&mut self, link: LinkId) -> Result<(), Close> {
         for _ in 0..STEPS_MAX {
@@ -155,7 +171,7 @@ impl Judge {
             return Some(refused(Rule::ClientId));
         };
         self.hub.insert(DeviceRecord::new(identity)).ok()?;
-        let breach = self.breach(request);
+        let breach = self.breach(link, request);
         self.wave_through(link, request);
         breach.map(refused)
     }
@@ -174,15 +190,15 @@ impl Judge {
         let Ok(username) = Text::new(username) else { return };
         let credentials = Some(Credentials { username, password: Some(token.as_bytes()) });
         let request = ConnectRequest { connect: Connect { credentials, ..request.connect } };
-        if let Ok(grant) = self.hub.authenticate(self.now, &request, None) {
+        if let Ok(grant) = self.hub.authenticate(self.now, link, &request, TlsClient::default()) {
             let commit = self.hub.accept(self.now, link, grant);
             commit.into_iter().for_each(|commit| self.commit(commit));
         }
     }
 
     /// What is wrong with a CONNECT, whatever the keys are.
-    fn breach(&mut self, request: &ConnectRequest<'_>) -> Option<Rule> {
-        match self.hub.authenticate(self.now, request, None) {
+    fn breach(&mut self, link: LinkId, request: &ConnectRequest<'_>) -> Option<Rule> {
+        match self.hub.authenticate(self.now, link, request, TlsClient::default()) {
             Ok(_) => None,
             Err(refusal) => match refusal.rule() {
                 // Nobody here has the keys; a certificate would have been shown in TLS.

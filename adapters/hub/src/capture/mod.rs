@@ -4,6 +4,7 @@
 //!  hex lines ──▶ hex ──────────────────────────┐
 //!                                              ├─▶ conversation ─▶ lines
 //!  pcap, pcapng ─▶ frames ─▶ segments ─▶ streams ─┘    (a hub machine)
+//!                 (file)     (link)      (direction, content: TLS, WebSocket)
 //! ```
 //!
 //! What the device sent goes through a hub machine of its own for each connection, so a breach is judged by the very code
@@ -12,17 +13,27 @@
 //!
 //! Nothing in a capture is trusted: whatever its bytes are, there are lines in the end.
 
+mod content;
 mod conversation;
-mod frames;
+mod direction;
+mod file;
+mod framing;
 mod hex;
 mod judge;
+mod link;
 mod streams;
+mod tls;
+mod unread;
+mod websocket;
 mod words;
 
 use std::fmt;
+use std::rc::Rc;
 
 pub use conversation::Conversation;
+use file::Item;
 pub use hex::HexError;
+pub use tls::KeyLog;
 
 /// Why a capture cannot be read at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,13 +72,49 @@ pub fn explain_hex(text: &str, tell: &mut dyn FnMut(&str)) -> Result<(), Capture
     result.map_err(CaptureError::Hex)
 }
 
-/// Explains the MQTT in a pcap or pcapng file. `tell` gets each line of the explanation.
+/// Explains the MQTT in a pcap or pcapng file, in TLS where the file itself has the session secrets. `tell` gets each line of
+/// the explanation.
 ///
 /// # Errors
 /// [`CaptureError::File`], after what comes before the damage was explained.
 pub fn explain_file(bytes: &[u8], tell: &mut dyn FnMut(&str)) -> Result<(), CaptureError> {
-    let mut streams = streams::Streams::default();
-    let result = frames::each_segment(bytes, &mut |segment| streams.segment(&segment, tell));
+    explain_file_with(KeyLog::default(), bytes, tell)
+}
+
+/// As [`explain_file`], with session secrets of TLS.
+///
+/// # Errors
+/// [`CaptureError::File`], after what comes before the damage was explained.
+pub fn explain_file_with(
+    secrets: KeyLog,
+    bytes: &[u8],
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), CaptureError> {
+    let mut secrets = secrets;
+    if file::may_hold_secrets(bytes) {
+        // They may stand behind the packets that they are for. What is wrong with the file is told below.
+        let _ = file::each_item(bytes, &mut |item| {
+            if let Item::KeyLog(text) = item {
+                secrets.read(text);
+            }
+        });
+    }
+    let mut streams = streams::Streams::new(Rc::new(secrets));
+    let mut unread = unread::Summary::default();
+    let result = file::each_item(bytes, &mut |item| match item {
+        Item::Frame(frame) => match link::segment(&frame) {
+            Ok(segment) => {
+                if segment.cut > 0 {
+                    unread.cut(frame.snap_length);
+                }
+                streams.segment(&segment, tell);
+            }
+            Err(why) => unread.count(why),
+        },
+        Item::NoInterface => unread.count(unread::Unread::NoInterface),
+        Item::KeyLog(_) => {}
+    });
     streams.end(tell);
+    unread.tell(tell);
     result.map_err(CaptureError::File)
 }

@@ -10,9 +10,9 @@ use devicebound::iothub::Identity;
 
 use super::{parse_duration, say, state_flag};
 use crate::Failure;
-use crate::snippets::shell_quoted;
+use crate::cli::snippets::shell_quoted;
 use crate::state::StateDir;
-use crate::transport::device_certs::{self, DeviceCertificate};
+use crate::state::device_certs::{self, DeviceCertificate};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CertCommand {

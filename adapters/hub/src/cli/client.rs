@@ -99,12 +99,22 @@ impl Client {
     }
 
     /// All rows that a query finds, page by page, until `each` says false.
-    pub(super) fn query(&self, text: &str, mut each: impl FnMut(&Value) -> bool) -> Result<(), Failure> {
+    pub(super) fn query(&self, text: &str, each: impl FnMut(&Value) -> bool) -> Result<(), Failure> {
+        self.query_at("/devices/query", text, each)
+    }
+
+    /// The same of what a path finds.
+    pub(super) fn query_at(
+        &self,
+        path: &str,
+        text: &str,
+        mut each: impl FnMut(&Value) -> bool,
+    ) -> Result<(), Failure> {
         let body = json!({"query": text}).to_string();
         let mut token = String::new();
         loop {
             let headers = [("x-ms-continuation", token), ("x-ms-max-item-count", PAGE.to_string())];
-            let mut response = self.exchange(Method::POST, "/devices/query", &headers, body.as_bytes())?;
+            let mut response = self.exchange(Method::POST, path, &headers, body.as_bytes())?;
             let next = response.headers().get("x-ms-continuation").and_then(|token| token.to_str().ok());
             let next = next.map(str::to_owned);
             let body = response.body_mut().with_config().limit(PAGE_SIZE_MAX).reader();
@@ -264,7 +274,9 @@ fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
 /// The hub's answer in words, with what usually helps. `name` is Azure's name of the error.
 fn refused(name: &str, body: &str) -> Failure {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
-    let message = body.get("Message").and_then(Value::as_str).unwrap_or_default();
+    // The provisioning service has the name in lower case.
+    let message =
+        body.get("Message").or_else(|| body.get("message")).and_then(Value::as_str).unwrap_or_default();
     // The errors of direct methods carry a second JSON text inside the first.
     let inner: Value = serde_json::from_str(message).unwrap_or_default();
     let detail = inner.get("message").and_then(Value::as_str);
@@ -282,7 +294,7 @@ fn refused(name: &str, body: &str) -> Failure {
             "connect the device and subscribe $iothub/methods/POST/#, or wait for it: --connect-timeout 60"
         }
         "ArgumentInvalid" | "InvalidMessageExpiryTime" | "MessageTooLarge" => {
-            "mend what is said above; devicebound help COMMAND shows the forms"
+            "correct what is said above; devicebound help COMMAND shows the forms"
         }
         "GatewayTimeout" => {
             "see in the hub's live view whether the device answered; give it longer: --timeout 60"

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
-use super::{Target, print_json, say};
+use super::{Target, print_json, say, say_json};
 use crate::Failure;
-use crate::policies::new_key;
+use crate::state::policies::new_key;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeviceCommand {
@@ -94,7 +94,9 @@ pub(super) fn run(command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::Add(args) => add(&args),
         DeviceCommand::List { target } => list(&target),
-        DeviceCommand::Query(args) => Client::connect(&args.target)?.query(&args.query, |row| say(row)),
+        DeviceCommand::Query(args) => {
+            Client::connect(&args.target)?.query(&args.query, |row| say_json(&row.to_string()))
+        }
         DeviceCommand::Keys(args) => keys(&args),
         DeviceCommand::Show(one) => {
             let client = Client::connect(&one.target)?;

@@ -7,8 +7,9 @@ use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::Failure;
+use crate::observe::printable::Escaping;
 
-/// The variable with the filter: `info`, `warn`, `devicebound_hub::view=debug,warn` and so on.
+/// The variable with the filter: `info`, `warn`, `devicebound_hub::observe::view=debug,warn` and so on.
 const FILTER: &str = "DEVICEBOUND_LOG";
 
 /// How the log is written.
@@ -34,7 +35,7 @@ pub(super) fn start(format: LogFormat) -> Result<Option<WorkerGuard>, Failure> {
             "write a level (warn, info, debug) or target=level",
         )
     })?;
-    let (out, guard) = NonBlocking::new(io::stderr());
+    let (out, guard) = NonBlocking::new(Escaping(io::stderr()));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(out);
     let started = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),

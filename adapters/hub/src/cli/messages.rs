@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::client::{Client, identity_path};
-use super::{Target, json_argument, parse_duration, print_json, say};
+use super::{Target, json_argument, parse_duration, print_json, say, say_json};
 use crate::Failure;
 use crate::clock::unix_time;
 
@@ -123,7 +123,7 @@ pub(super) fn run_cloud_to_device(command: CloudToDeviceCommand) -> Result<(), F
         CloudToDeviceCommand::Feedback { target } => {
             let client = Client::connect(&target)?;
             while let Some((reports, lock)) = client.feedback()? {
-                if !reports.iter().all(say) {
+                if !reports.iter().all(|report| say_json(&report.to_string())) {
                     // What nobody has read comes again.
                     return Ok(());
                 }

@@ -8,21 +8,26 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::Failure;
-use crate::snippets::shell_quoted;
+use crate::cli::snippets::shell_quoted;
+use crate::observe::printable::{printable_json, printable_lines};
 use crate::state::StateDir;
 
+mod ca;
 mod cert;
 mod client;
 mod demo;
 mod device;
+mod enrollment;
 mod explain;
 mod fault;
 mod hub;
 mod log;
 mod messages;
 mod operations;
+mod page;
 mod quota;
 mod sas;
+pub mod snippets;
 mod telemetry;
 mod twin;
 mod watch;
@@ -44,6 +49,15 @@ enum Command {
     /// Register devices and look them up
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Let devices provision themselves, one by one
+    #[command(subcommand)]
+    Enrollment(enrollment::EnrollmentCommand),
+    /// Let devices provision themselves, by a key or an authority that they share
+    #[command(subcommand)]
+    EnrollmentGroup(enrollment::GroupCommand),
+    /// See which devices have provisioned themselves
+    #[command(subcommand)]
+    Registration(enrollment::RegistrationCommand),
     /// Read and change a device's twin
     #[command(subcommand)]
     Twin(twin::TwinCommand),
@@ -61,12 +75,17 @@ enum Command {
     Operations(operations::OperationsCommand),
     /// Make a SAS token for a device, or for the service API
     Sas(sas::SasArgs),
+    /// Print a link to the page of a hub that runs
+    Page(page::PageArgs),
+    /// Tell SDKs and tools of the hub's CA certificate
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
     /// Make certificates for devices
     #[command(subcommand)]
     Cert(cert::CertCommand),
     /// Let something go wrong for a device, to see how it bears that
     Fault(fault::FaultArgs),
-    /// Say what a rule means and how to mend a breach, or what a capture means and where it breaks a rule
+    /// Say what a rule means and how to fix a breach, or what a capture means and where it breaks a rule
     Explain(explain::ExplainArgs),
 }
 
@@ -101,7 +120,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            eprintln!("error: {}", printable_lines(&failure.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -112,12 +131,17 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Hub(args) => hub::run(args),
         Command::Demo => demo::run(),
         Command::Device(command) => device::run(command),
+        Command::Enrollment(command) => enrollment::run(command),
+        Command::EnrollmentGroup(command) => enrollment::run_group(command),
+        Command::Registration(command) => enrollment::run_registration(command),
         Command::Twin(command) => twin::run(command),
         Command::C2d(command) => messages::run_cloud_to_device(command),
         Command::Method(command) => messages::run_method(command),
         Command::Telemetry(command) => telemetry::run(command),
         Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
+        Command::Page(args) => page::run(&args),
+        Command::Ca(command) => ca::run(&command),
         Command::Cert(command) => cert::run(command),
         Command::Fault(args) => fault::run(&args),
         Command::Explain(args) => explain::run(&args),
@@ -156,15 +180,24 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     number.checked_mul(unit).map(std::time::Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
-/// Prints a line; false when nobody reads any more (`| head`).
-fn say(line: impl Display) -> bool {
+/// Prints text for people, what a terminal would obey escaped; false when nobody reads any more (`| head`).
+fn say(text: impl Display) -> bool {
+    print_raw(&printable_lines(&text.to_string()))
+}
+
+/// Prints JSON text; what a terminal would obey is escaped, and it means the same. False when nobody reads any more.
+fn say_json(json: &str) -> bool {
+    print_raw(&printable_json(json))
+}
+
+fn print_raw(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
 /// Prints a value for people: indented JSON.
 fn print_json(value: &serde_json::Value) {
-    say(format_args!("{value:#}"));
+    say_json(&format!("{value:#}"));
 }
 
 #[cfg(test)]

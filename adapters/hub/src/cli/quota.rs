@@ -11,10 +11,10 @@ use devicebound::hub::Usage;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::aside::Aside;
+use crate::blocking_thread::BlockingThread;
 use crate::engine::Engine;
+use crate::observe::view::View;
 use crate::state::{Secrecy, StateDir};
-use crate::view::View;
 
 const FILE: &str = "quota.json";
 /// Time between two writes.
@@ -25,7 +25,7 @@ const PACE: Duration = Duration::from_secs(1);
 pub(super) struct Quota {
     engine: Arc<Engine>,
     state: StateDir,
-    writer: Aside,
+    writer: BlockingThread,
     view: View,
     written: Option<Usage>,
     has_failed: bool,
@@ -51,7 +51,7 @@ impl Quota {
         }
         let no_thread =
             |error| Failure::new(format!("cannot start threads: {error}"), "see the limits of this system");
-        let writer = Aside::start("quota").map_err(no_thread)?;
+        let writer = BlockingThread::start("quota").map_err(no_thread)?;
         Ok(Self { engine, state, writer, view, written, has_failed: false })
     }
 

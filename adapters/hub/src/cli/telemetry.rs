@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Target;
 use super::watch::{self, Stream};
 use crate::Failure;
+use crate::observe::printable::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TelemetryCommand {
@@ -28,7 +29,7 @@ pub(super) fn run(command: TelemetryCommand) -> Result<(), Failure> {
     watch::run(&args.target, &args.stream, &Stream { path: "/messages/events", for_people })
 }
 
-/// `{time} {device} {body} {properties}`.
+/// `{time} {device} {body} {properties}`, on one line: what a device chose cannot begin another.
 fn for_people(event: &Value) -> String {
     let text = |name| event.get(name).and_then(Value::as_str).unwrap_or_default();
     let device = match event.get("moduleId").and_then(Value::as_str) {
@@ -44,7 +45,7 @@ fn for_people(event: &Value) -> String {
     for (name, value) in event.get("properties").and_then(Value::as_object).into_iter().flatten() {
         shown.push_str(&format!(" {name}={}", value.as_str().unwrap_or_default()));
     }
-    shown
+    printable(&shown)
 }
 
 #[cfg(test)]
@@ -59,5 +60,14 @@ mod tests {
         assert_eq!(for_people(&event), "T d hi a=b");
         let event = json!({"enqueuedTime": "T", "deviceId": "d", "moduleId": "m", "body": "AAE="});
         assert_eq!(for_people(&event), "T d/m 2 bytes AAE=");
+    }
+
+    #[test]
+    fn what_a_device_chose_neither_moves_the_cursor_nor_begins_a_line() {
+        let body = STANDARD.encode("21\n2099-01-01 demo\u{202e}");
+        let event = json!({
+            "enqueuedTime": "T", "deviceId": "d\u{9b}31m", "body": body, "properties": {"a\u{9d}": "b\u{202e}c"},
+        });
+        assert_eq!(for_people(&event), r"T d\u{9b}31m 21\n2099-01-01 demo\u{202e} a\u{9d}=b\u{202e}c");
     }
 }

@@ -1,69 +1,49 @@
 //! Cloud-to-device messages: `POST /devices/{id}/messages/deviceBound` and `DELETE /devices/{id}/commands`.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use devicebound::hub::{CloudMessage, FeedbackRequest};
 use devicebound::iothub::PropertyBag;
 use devicebound::time::UnixTime;
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::feedback::drop_old;
-use super::{ApiError, Code, Shared, client_id, find, header, safe};
-use crate::backlog::Change;
-use crate::clock::unix_time;
+use super::call::header;
+use super::{ApiError, Call, Shared};
+use crate::backend::Error;
 
 /// Application properties come in headers with this prefix. HTTP knows no case in header names, so they arrive in lower
 /// case; the query parameter `properties` takes a property bag, which keeps the case.
 pub(super) const PROPERTY: &str = "iothub-app-";
 
-pub(super) async fn send(
-    State(service): Shared,
-    Path(device_id): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, ApiError> {
-    let client_id = client_id(&device_id, None)?;
-    let message = message(&headers, query.as_deref().unwrap_or_default(), &body)?;
-    let id = client_id.clone();
-    let enqueued = service.engine.at(&client_id, move |core, now| {
-        let key = find(core, &id)?;
-        drop_old(&mut core.hub, key, unix_time());
-        let (_, commit) = core.hub.enqueue(now, key, message)?;
-        Ok::<_, ApiError>(core.change_durably([Change::Record(commit.device)]))
-    });
-    safe(enqueued.await?).await?;
-    Ok(StatusCode::NO_CONTENT)
+pub(super) async fn send(backend: Shared, mut call: Call) -> Result<Response, ApiError> {
+    let id = call.client_id()?;
+    let body = call.body().await?;
+    let message =
+        CloudMessage { to: Some(call.path()), ..message(&call.parts.headers, call.raw_query(), &body)? };
+    backend.send_cloud_message(&id, message).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-pub(super) async fn purge(
-    State(service): Shared,
-    Path(device_id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let client_id = client_id(&device_id, None)?;
-    let id = client_id.clone();
-    let purged = service.engine.at(&client_id, move |core, now| {
-        let key = find(core, &id)?;
-        let (purged, commit) = core.hub.purge(now, key).ok_or_else(ApiError::store_failed)?;
-        Ok::<_, ApiError>((core.change_durably([Change::Record(commit.device)]), purged))
-    });
-    let (change, purged) = purged.await?;
-    safe(change).await?;
-    Ok(Json(json!({"deviceId": device_id, "moduleId": null, "totalMessagesPurged": purged})))
+pub(super) async fn purge(backend: Shared, call: Call) -> Result<Response, ApiError> {
+    let id = call.client_id()?;
+    let purged = backend.purge(&id).await?;
+    let body = json!({"deviceId": id.device_id(), "moduleId": null, "totalMessagesPurged": purged});
+    Ok(Json(body).into_response())
 }
 
-fn message(headers: &HeaderMap, query: &str, body: &[u8]) -> Result<CloudMessage, ApiError> {
+fn message(headers: &HeaderMap, query: &str, body: &[u8]) -> Result<CloudMessage, Error> {
     let text = |name| header(headers, name).map(str::to_owned);
     let ack = header(headers, "iothub-ack").map(|ack| {
-        FeedbackRequest::parse(ack).ok_or_else(|| invalid("iothub-ack is none, positive, negative or full"))
+        FeedbackRequest::parse(ack)
+            .ok_or_else(|| Error::invalid("iothub-ack is none, positive, negative or full"))
     });
     Ok(CloudMessage {
         message_id: text("iothub-messageid"),
+        to: None,
         correlation_id: text("iothub-correlationid"),
         user_id: text("iothub-userid"),
         content_type: text("iothub-contenttype"),
@@ -75,19 +55,20 @@ fn message(headers: &HeaderMap, query: &str, body: &[u8]) -> Result<CloudMessage
     })
 }
 
-fn properties(headers: &HeaderMap, query: &str) -> Result<Vec<(String, Option<String>)>, ApiError> {
+fn properties(headers: &HeaderMap, query: &str) -> Result<Vec<(String, Option<String>)>, Error> {
     let mut properties = Vec::new();
     for (name, value) in headers {
         if let Some(name) = name.as_str().strip_prefix(PROPERTY) {
-            let value =
-                std::str::from_utf8(value.as_bytes()).map_err(|_| invalid("a property is not UTF-8"))?;
+            let value = std::str::from_utf8(value.as_bytes())
+                .map_err(|_| Error::invalid("a property is not UTF-8"))?;
             properties.push((name.to_owned(), Some(value.to_owned())));
         }
     }
     let bag = query.split('&').find_map(|pair| pair.strip_prefix("properties="));
     if let Some(bag) = bag.filter(|bag| !bag.is_empty()) {
-        let bag = percent_decode_str(bag).decode_utf8().map_err(|_| invalid("the query is not UTF-8"))?;
-        let bag = PropertyBag::parse(&bag).map_err(|rule| invalid(rule.says()))?;
+        let bag =
+            percent_decode_str(bag).decode_utf8().map_err(|_| Error::invalid("the query is not UTF-8"))?;
+        let bag = PropertyBag::parse(&bag).map_err(|rule| Error::invalid(rule.says()))?;
         properties.extend(
             bag.iter().map(|(name, value)| (name.into_owned(), value.map(|value| value.into_owned()))),
         );
@@ -95,16 +76,12 @@ fn properties(headers: &HeaderMap, query: &str) -> Result<Vec<(String, Option<St
     Ok(properties)
 }
 
-fn expiry(text: &str) -> Result<UnixTime, ApiError> {
+fn expiry(text: &str) -> Result<UnixTime, Error> {
     let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| invalid("iothub-expiry is a time such as 2030-01-31T12:00:00Z"))?;
+        .map_err(|_| Error::invalid("iothub-expiry is a time such as 2030-01-31T12:00:00Z"))?;
     // A time before 1970 has passed, as 1970 has.
     let millis = u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     Ok(UnixTime::from_millis(millis))
-}
-
-fn invalid(message: &str) -> ApiError {
-    ApiError::new(Code::ArgumentInvalid, message)
 }
 
 #[cfg(test)]

@@ -3,51 +3,32 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
 use devicebound::hub::MethodRequest;
 use devicebound::limits::METHOD_RESPONSE_TIME;
 use serde_json::{Value, json};
 
-use super::{ApiError, Code, Service, Shared, client_id, find, json_object};
-use crate::engine::Engine;
+use super::{ApiError, Call, Shared};
+use crate::backend::methods::MethodResult;
+use crate::backend::{Backend, Error};
 
-pub(super) async fn invoke(
-    State(service): Shared,
-    Path(device_id): Path<String>,
-    body: Bytes,
-) -> Result<Json<Value>, ApiError> {
-    service.invoke(&client_id(&device_id, None)?, &body).await.map_err(ApiError::nested)
+pub(super) async fn invoke(backend: Shared, call: Call) -> Result<Response, ApiError> {
+    let MethodResult { status, payload } =
+        call_method(&backend, call).await.map_err(|error| ApiError::from(error).nested())?;
+    Ok(Json(json!({"status": status, "payload": answer(&payload)})).into_response())
 }
 
-pub(super) async fn invoke_module(
-    State(service): Shared,
-    Path((device_id, module_id)): Path<(String, String)>,
-    body: Bytes,
-) -> Result<Json<Value>, ApiError> {
-    service.invoke(&client_id(&device_id, Some(&module_id))?, &body).await.map_err(ApiError::nested)
-}
-
-impl Service {
-    async fn invoke(&self, client_id: &str, body: &[u8]) -> Result<Json<Value>, ApiError> {
-        let request = method_request(&json_object(body)?)?;
-        let id = client_id.to_owned();
-        let called = self.engine.at(client_id, move |core, now| {
-            let key = find(core, &id)?;
-            let call = core.hub.invoke(now, key, request)?;
-            Ok::<_, ApiError>(Engine::expect_outcome(core, call))
-        });
-        let outcome = called.await?;
-        // The machine ends every call; only a hub that stops forgets one.
-        let outcome =
-            outcome.await.map_err(|_| ApiError::new(Code::ServiceUnavailable, "the hub is stopping"))?;
-        let (status, payload) = outcome?;
-        Ok(Json(json!({"status": status, "payload": answer(&payload)})))
+async fn call_method(backend: &Backend, mut call: Call) -> Result<MethodResult, Error> {
+    let id = call.client_id()?;
+    let request = method_request(&call.json_object().await?)?;
+    tokio::select! {
+        result = backend.invoke(&id, request) => result,
+        () = call.gone.wait() => Err(Error::caller_gone()),
     }
 }
 
-fn method_request(body: &Value) -> Result<MethodRequest, ApiError> {
-    let invalid = |message: &str| ApiError::new(Code::ArgumentInvalid, message);
+fn method_request(body: &Value) -> Result<MethodRequest, Error> {
+    let invalid = |message: &str| Error::invalid(message.to_owned());
     let seconds = |name: &str, default: Duration| match body.get(name) {
         None | Some(Value::Null) => Ok(default),
         Some(value) => value

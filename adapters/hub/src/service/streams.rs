@@ -1,54 +1,68 @@
 //! `GET /messages/events` and `GET /operations`: lines as they come.
 //!
-//! Query: `from` begins with a cursor, `after` behind one (`newest`: with the next line; default: the oldest that is kept),
+//! Query: `from` begins with a cursor, `after` after one (`newest`: with the next line; default: the oldest that is kept),
 //! `deviceId` leaves out other devices, `follow=false` ends when all that is kept was sent. Lines are NDJSON, or server-sent events
 //! where `Accept` asks for `text/event-stream`; their ids are cursors, so `Last-Event-ID` goes on where a client was.
 //!
-//! Telemetry comes from the store: a reader that was away misses nothing, unless it was away for longer than the store
-//! keeps. Then the stream says so, where it asked for a cursor, with a line `{"gap":{"from":…,"to":…,"why":…}}`, among
-//! server-sent events an event `gap`. A cursor that has not come yet is of another store, and refused.
+//! A gap is told with a line `{"gap":{"from":…,"to":…,"why":…}}`, among server-sent events with an event `gap`. A stream is
+//! good for as long as the token that opened it, and ends with a line `{"expired":{"cursor":…,"why":…}}`.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
-use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
+use devicebound::time::UnixTime;
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::{ApiError, Code, Shared, header};
-use crate::log::{Entry, EventLog, Follower};
-use crate::pages::Pages;
+use super::{ApiError, Backend, Call, Shared};
+use crate::backend::Error;
+use crate::backend::events::{Begin, EventReader, Item, Wanted};
+use crate::clock::unix_time;
+use crate::store::{Gap, Position};
+use crate::telemetry::message::Message;
 
 /// So often something is sent on a quiet stream, so that both ends see that the other is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// So often a stream looks whether its token has expired: the wall clock may be set meanwhile.
+const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 /// A chunk of this size waits for no further line.
 const CHUNK: usize = 64 * 1024;
 
-type Parameters = Query<HashMap<String, String>>;
-
-pub(super) async fn telemetry(
-    State(service): Shared,
-    Query(query): Parameters,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    service.engine.bring_telemetry().await;
-    Ok(Reader::new(Source::Telemetry(service.telemetry.clone()), &query, &headers)?.into_response())
+pub(super) async fn telemetry(backend: Shared, call: Call) -> Result<Response, ApiError> {
+    let reader = backend.read_telemetry(wanted(&call)?, line).await?;
+    Ok(Encoder::new(reader, &call).into_response())
 }
 
-pub(super) async fn operations(
-    State(service): Shared,
-    Query(query): Parameters,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let log = Arc::clone(&service.engine.operations.log);
-    Ok(Reader::new(Source::Operations(log), &query, &headers)?.into_response())
+pub(super) async fn operations(backend: Shared, call: Call) -> Result<Response, ApiError> {
+    let reader = Backend::read_operations(&backend, wanted(&call)?)?;
+    Ok(Encoder::new(reader, &call).into_response())
+}
+
+pub(super) async fn timeline(backend: Shared, call: Call) -> Result<Response, ApiError> {
+    let reader = Backend::read_timeline(&backend, wanted(&call)?)?;
+    Ok(Encoder::new(reader, &call).into_response())
+}
+
+/// A message as JSON, with the names of Event Hubs.
+fn line(cursor: u64, message: &Message<'_>) -> String {
+    message.to_line(cursor)
+}
+
+/// What query and headers ask for.
+fn wanted(call: &Call) -> Result<Wanted, Error> {
+    let wrong = |_| Error::invalid("from and after are the cursor of a line, or newest");
+    let (from, after) = (call.query("from"), call.header("last-event-id").map(str::to_owned));
+    let begin = match (after.or_else(|| call.query("after")).as_deref(), from.as_deref()) {
+        (None, None) => Begin::Oldest,
+        (Some("newest"), _) | (None, Some("newest")) => Begin::Newest,
+        (Some(after), _) => Begin::After(Position::after(after.parse().map_err(wrong)?)),
+        (None, Some(from)) => Begin::After(Position::before(from.parse().map_err(wrong)?)),
+    };
+    let ends = call.query("follow").is_some_and(|follow| follow == "false");
+    Ok(Wanted { begin, device_id: call.query("deviceId"), ends })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,91 +71,21 @@ enum Format {
     ServerSentEvents,
 }
 
-#[derive(Clone, Debug)]
-enum Source {
-    Telemetry(Pages),
-    Operations(Arc<EventLog>),
-}
-
-impl Source {
-    fn newest(&self) -> u64 {
-        match self {
-            Self::Telemetry(pages) => pages.newest(),
-            Self::Operations(log) => log.newest(),
-        }
-    }
-
-    /// The next lines behind `cursor`; none when there are no more.
-    async fn page(&self, cursor: u64) -> io::Result<Vec<Entry>> {
-        match self {
-            Self::Telemetry(pages) if pages.newest() > cursor => pages.page(cursor).await,
-            Self::Telemetry(_) => Ok(Vec::new()),
-            Self::Operations(log) => Ok(log.after(cursor).into_iter().collect()),
-        }
-    }
-
-    async fn wait_behind(&self, cursor: u64) {
-        match self {
-            Self::Telemetry(pages) => pages.wait_behind(cursor).await,
-            Self::Operations(log) => drop(log.wait_after(cursor).await),
-        }
-    }
-}
-
-/// One client's place in a log.
+/// Turns what a reader is given into the chunks of one response.
 #[derive(Debug)]
-struct Reader {
-    source: Source,
+struct Encoder {
+    reader: EventReader,
     format: Format,
-    cursor: u64,
-    /// It asked for a cursor, so it is told what is not kept any more.
-    minds_gaps: bool,
-    /// The source failed.
+    /// From when on the token of the request is not good any more.
+    expiry: Option<UnixTime>,
     is_over: bool,
-    device_id: Option<String>,
-    /// Ends behind this one: the newest when the client asked. `None` follows what comes.
-    end: Option<u64>,
-    /// While this is there, the log knows that somebody follows it.
-    _follower: Option<Follower>,
 }
 
-impl Reader {
-    fn new(source: Source, query: &HashMap<String, String>, headers: &HeaderMap) -> Result<Self, ApiError> {
-        let events = header(headers, "accept").is_some_and(|accept| accept.contains("text/event-stream"));
-        let wrong =
-            |_| ApiError::new(Code::ArgumentInvalid, "from and after are the cursor of a line, or newest");
-        let from = query.get("from").filter(|from| *from != "newest");
-        let after = header(headers, "last-event-id").or_else(|| query.get("after").map(String::as_str));
-        let cursor = match (after, from) {
-            (None, Some(from)) => Some(from.parse::<u64>().map_err(wrong)?.saturating_sub(1)),
-            (None, None) if !query.contains_key("from") => None,
-            (None | Some("newest"), _) => Some(source.newest()),
-            (Some(cursor), _) => Some(cursor.parse().map_err(wrong)?),
-        };
-        let newest = source.newest();
-        if let Some(ahead) = cursor.filter(|cursor| *cursor > newest) {
-            // To wait for it would be to pass over all that comes until then.
-            let message = format!(
-                "line {ahead} has not come yet, the newest is {newest}: the cursor is of another store; begin with from=1"
-            );
-            return Err(ApiError::new(Code::ArgumentInvalid, message));
-        }
-        let follow = query.get("follow").is_none_or(|follow| follow != "false");
-        let follower = match &source {
-            Source::Operations(log) if follow => Some(log.follow()),
-            Source::Operations(_) | Source::Telemetry(_) => None,
-        };
-        Ok(Self {
-            // Taken once, or a reader that is no faster than the devices would never come to the end.
-            end: if follow { None } else { Some(newest) },
-            source,
-            format: if events { Format::ServerSentEvents } else { Format::Lines },
-            cursor: cursor.unwrap_or(0),
-            minds_gaps: cursor.is_some(),
-            is_over: false,
-            device_id: query.get("deviceId").cloned(),
-            _follower: follower,
-        })
+impl Encoder {
+    fn new(reader: EventReader, call: &Call) -> Self {
+        let events = call.header("accept").is_some_and(|accept| accept.contains("text/event-stream"));
+        let format = if events { Format::ServerSentEvents } else { Format::Lines };
+        Self { reader, format, expiry: call.caller.expiry, is_over: false }
     }
 
     fn into_response(self) -> Response {
@@ -149,9 +93,9 @@ impl Reader {
             Format::Lines => "application/x-ndjson",
             Format::ServerSentEvents => "text/event-stream",
         };
-        let chunks = stream::unfold(self, |mut reader| async move {
-            let chunk = reader.chunk().await?;
-            Some((Ok::<_, Infallible>(chunk), reader))
+        let chunks = stream::unfold(self, |mut encoder| async move {
+            let chunk = encoder.chunk().await?;
+            Some((Ok::<_, Infallible>(chunk), encoder))
         });
         ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], Body::from_stream(chunks))
             .into_response()
@@ -160,72 +104,49 @@ impl Reader {
     /// The next lines, or a sign of life; `None` at the end.
     async fn chunk(&mut self) -> Option<Bytes> {
         let mut chunk = String::new();
-        while !self.is_over && chunk.is_empty() {
-            self.fill(&mut chunk).await;
-            if self.end.is_some_and(|end| end <= self.cursor) {
+        let mut quiet = Duration::ZERO;
+        while chunk.is_empty() && !self.is_over {
+            if self.expiry.is_some_and(|expiry| unix_time() >= expiry) {
+                self.is_over = true;
+                let why =
+                    "the token that opened this stream has expired: go on after this cursor with another one";
+                let expired = json!({"expired": {"cursor": self.reader.cursor(), "why": why}});
+                self.say("expired", &expired, &mut chunk);
                 break;
             }
-            let more = self.source.wait_behind(self.cursor);
-            if chunk.is_empty() && !self.is_over && tokio::time::timeout(KEEP_ALIVE, more).await.is_err() {
-                chunk.push_str(match self.format {
-                    Format::Lines => "\n",
-                    Format::ServerSentEvents => ":\n\n",
-                });
+            for item in self.reader.available(CHUNK).await {
+                self.append(&item, &mut chunk);
+            }
+            if self.reader.is_over() {
+                self.is_over = true;
+            } else if chunk.is_empty() {
+                if tokio::time::timeout(EXPIRY_CHECK, self.reader.wait()).await.is_err() {
+                    quiet = quiet.saturating_add(EXPIRY_CHECK);
+                }
+                if quiet >= KEEP_ALIVE {
+                    chunk.push_str(match self.format {
+                        Format::Lines => "\n",
+                        Format::ServerSentEvents => ":\n\n",
+                    });
+                }
             }
         }
         (!chunk.is_empty()).then(|| chunk.into())
     }
 
-    /// Appends what there is, as far as the chunk has room.
-    async fn fill(&mut self, chunk: &mut String) {
-        while chunk.len() < CHUNK {
-            let newest = self.source.newest();
-            let end = self.end.unwrap_or(newest);
-            if self.cursor >= newest.min(end) {
-                return;
-            }
-            match self.source.page(self.cursor).await {
-                Ok(entries) if entries.is_empty() => self.pass(newest, chunk),
-                Ok(entries) => {
-                    for entry in &entries {
-                        if self.end.is_some_and(|end| end < entry.cursor) {
-                            return self.pass(end, chunk);
-                        }
-                        self.append(entry, chunk);
-                    }
-                }
-                Err(error) => {
-                    let error =
-                        json!({"error": format!("cannot read the store: {error}; ask again from here")});
-                    self.say("error", &error, chunk);
-                    self.is_over = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The lines up to `to` are not kept any more.
-    fn pass(&mut self, to: u64, chunk: &mut String) {
-        if self.minds_gaps && to > self.cursor {
-            let why = "these are not kept any more: see --retain-hours and --retain-mb";
-            let gap = json!({"gap": {"from": self.cursor.saturating_add(1), "to": to, "why": why}});
-            self.say("gap", &gap, chunk);
-        }
-        self.cursor = to;
-    }
-
-    fn append(&mut self, entry: &Entry, chunk: &mut String) {
-        self.pass(entry.cursor.saturating_sub(1), chunk);
-        self.minds_gaps = true;
-        self.cursor = entry.cursor;
-        if self.device_id.as_deref().is_some_and(|device_id| device_id != &*entry.device_id) {
-            return;
-        }
-        match self.format {
-            Format::Lines => chunk.extend([&*entry.line, "\n"]),
-            Format::ServerSentEvents => {
+    fn append(&self, item: &Item, chunk: &mut String) {
+        match (item, self.format) {
+            (Item::Event(entry), Format::Lines) => chunk.extend([&*entry.line, "\n"]),
+            (Item::Event(entry), Format::ServerSentEvents) => {
                 chunk.extend(["id: ", &entry.cursor.to_string(), "\ndata: ", &*entry.line, "\n\n"]);
+            }
+            (Item::Gap(Gap { from, to }), _) => {
+                let why = "these are not kept any more: see --retain-hours and --retain-mb";
+                self.say("gap", &json!({"gap": {"from": from, "to": to, "why": why}}), chunk);
+            }
+            (Item::Failed(error), _) => {
+                let error = format!("cannot read the store: {error}; ask again from here");
+                self.say("error", &json!({"error": error}), chunk);
             }
         }
     }
@@ -243,112 +164,131 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::observe::event_log::{EventLog, Standing};
+    use crate::store::reader::TelemetryReader;
     use crate::store::tests::telemetry as batch;
     use crate::store::{MemoryStore, Retention, Store as _};
 
-    fn reader(query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Reader {
-        ask(query, headers).unwrap()
+    fn encoder(reader: EventReader, format: Format) -> Encoder {
+        Encoder { reader, format, expiry: None, is_over: false }
     }
 
     /// Asks a log of three lines.
-    fn ask(query: &[(&str, &str)], headers: &[(&'static str, &'static str)]) -> Result<Reader, ApiError> {
+    fn ask(wanted: Wanted) -> Result<EventReader, Error> {
         let log = EventLog::default();
         for (device_id, line) in [("a", "1"), ("b", "2"), ("a", "3")] {
-            log.append(device_id.into(), |_| line.to_owned());
+            log.append(device_id.into(), Standing::Known, |_| line.to_owned());
         }
-        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let headers =
-            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        Reader::new(Source::Operations(Arc::new(log)), &query, &headers)
+        EventReader::of_log(Arc::new(log), wanted)
     }
 
-    async fn all(mut reader: Reader) -> String {
+    async fn all(mut encoder: Encoder) -> String {
         let mut text = String::new();
-        while let Some(chunk) = reader.chunk().await {
+        while let Some(chunk) = encoder.chunk().await {
             text.push_str(std::str::from_utf8(&chunk).unwrap());
         }
         text
     }
 
+    async fn lines_of(wanted: Wanted) -> String {
+        all(encoder(ask(wanted).unwrap(), Format::Lines)).await
+    }
+
+    fn after(cursor: u64) -> Begin {
+        Begin::After(Position::after(cursor))
+    }
+
+    fn kept(begin: Begin) -> Wanted {
+        Wanted { begin, device_id: None, ends: true }
+    }
+
     #[tokio::test]
     async fn all_that_is_kept_is_sent_and_then_the_stream_ends_if_asked_to() {
-        assert_eq!(all(reader(&[("follow", "false")], &[])).await, "1\n2\n3\n");
-        assert_eq!(all(reader(&[("follow", "false"), ("after", "2")], &[])).await, "3\n");
-        assert_eq!(all(reader(&[("follow", "false"), ("after", "newest")], &[])).await, "");
-        assert_eq!(all(reader(&[("follow", "false"), ("deviceId", "a")], &[])).await, "1\n3\n");
+        assert_eq!(lines_of(kept(Begin::Oldest)).await, "1\n2\n3\n");
+        assert_eq!(lines_of(kept(after(2))).await, "3\n");
+        assert_eq!(lines_of(kept(Begin::Newest)).await, "");
+        let of_a = Wanted { device_id: Some("a".to_owned()), ..kept(Begin::Oldest) };
+        assert_eq!(lines_of(of_a).await, "1\n3\n");
     }
 
     /// A store that keeps almost nothing, with `messages` messages of which the last is kept if `keeps` is set.
-    fn telemetry(messages: usize, keeps: bool) -> (MemoryStore, Source) {
+    fn store_of(messages: usize, keeps: bool) -> MemoryStore {
         let size = batch(&["dev"]).blocks[0].as_bytes().len() as u64;
         let retention = Retention { bytes: if keeps { size } else { 0 }, ..Retention::default() };
         let mut store = MemoryStore::new(retention);
         for _ in 0..messages {
             let _ = store.commit(batch(&["dev"])).unwrap();
         }
-        let source = source(&store);
-        (store, source)
+        store
     }
 
-    fn source(store: &MemoryStore) -> Source {
-        Source::Telemetry(Pages::of(store.telemetry()).unwrap())
-    }
-
-    fn from(source: &Source, query: &[(&str, &str)]) -> Reader {
-        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Reader::new(source.clone(), &query, &HeaderMap::new()).unwrap()
+    fn from(store: &MemoryStore, begin: Begin) -> Encoder {
+        let reader = TelemetryReader::of(store.telemetry()).unwrap();
+        encoder(EventReader::of_telemetry(reader, kept(begin), line).unwrap(), Format::Lines)
     }
 
     #[tokio::test]
     async fn a_reader_hears_what_is_not_kept_any_more_if_it_asked_for_it() {
-        let (_store, source) = telemetry(5, true);
-        let text = all(from(&source, &[("from", "2"), ("follow", "false")])).await;
+        let store = store_of(5, true);
+        let text = all(from(&store, after(1))).await;
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((lines[0]["gap"]["from"].as_u64(), lines[0]["gap"]["to"].as_u64()), (Some(2), Some(4)));
         assert_eq!(lines[1]["cursor"], 5);
-        let text = all(from(&source, &[("follow", "false")])).await;
+        let text = all(from(&store, Begin::Oldest)).await;
         assert_eq!(text.lines().count(), 1, "whoever begins with the oldest misses nothing: {text}");
 
-        let (_store, source) = telemetry(5, false);
-        let text = all(from(&source, &[("from", "1"), ("follow", "false")])).await;
+        let store = store_of(5, false);
+        let text = all(from(&store, after(0))).await;
         assert!(text.contains(r#""to":5"#), "{text}");
         assert_eq!(text.lines().count(), 1, "nothing is kept: {text}");
     }
 
     #[test]
     fn a_cursor_of_another_store_is_refused_and_not_waited_for() {
-        for query in [("from", "5"), ("after", "4"), ("after", "18446744073709551615")] {
-            let refused = ask(&[query], &[]).unwrap_err();
-            assert!(refused.to_string().contains("the newest is 3"), "{query:?}: {refused}");
+        for ahead in [4, u64::MAX] {
+            let refused = ask(kept(after(ahead))).unwrap_err();
+            assert!(refused.to_string().contains("the newest is 3"), "{ahead}: {refused}");
         }
-        assert!(ask(&[], &[("last-event-id", "4")]).is_err());
-        for query in [("from", "4"), ("after", "3")] {
-            assert!(ask(&[query], &[]).is_ok(), "{query:?} begins with the next line");
-        }
+        assert!(ask(kept(after(3))).is_ok(), "it begins with the next line");
     }
 
     #[tokio::test]
     async fn whoever_asks_for_what_is_kept_gets_no_more_than_that() {
         let mut store = MemoryStore::default();
         let _ = store.commit(batch(&["a", "b"])).unwrap();
-        let reader = from(&source(&store), &[("follow", "false")]);
+        let reader = from(&store, Begin::Oldest);
         let _ = store.commit(batch(&["c"])).unwrap();
         assert_eq!(all(reader).await.lines().count(), 2);
     }
 
     #[tokio::test]
-    async fn server_sent_events_go_on_where_the_client_was() {
-        let headers = [("accept", "text/event-stream"), ("last-event-id", "1")];
+    async fn server_sent_events_have_cursors_as_ids() {
+        let reader = ask(kept(after(1))).unwrap();
         assert_eq!(
-            all(reader(&[("follow", "false")], &headers)).await,
+            all(encoder(reader, Format::ServerSentEvents)).await,
             "id: 2\ndata: 2\n\nid: 3\ndata: 3\n\n"
         );
     }
 
+    fn follow() -> EventReader {
+        ask(Wanted { begin: Begin::Newest, device_id: None, ends: false }).unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_quiet_stream_shows_that_it_lives() {
-        let mut reader = reader(&[("after", "newest")], &[]);
-        assert_eq!(reader.chunk().await.unwrap(), "\n");
+        assert_eq!(encoder(follow(), Format::Lines).chunk().await.unwrap(), "\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_when_its_token_expires_and_says_so() {
+        let expired = Encoder { expiry: Some(unix_time()), ..encoder(follow(), Format::Lines) };
+        let text = all(expired).await;
+        assert!(text.contains("expired"), "{text}");
+        let later = Some(unix_time().after(Duration::from_secs(3600)));
+        let mut good = Encoder { expiry: later, ..encoder(follow(), Format::Lines) };
+        assert_eq!(good.chunk().await.unwrap(), "\n");
     }
 }

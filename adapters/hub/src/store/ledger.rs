@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use devicebound::hub::{DeviceRecord, Revision, SequenceNumber};
+use devicebound::hub::{DeviceRecord, SequenceNumber};
 
-use super::RecordChange;
+use super::{RecordChange, Stored, Version};
 
-/// Which revision of each record was handed to the store, and up to which message: so that a commit can be compared,
-/// and a message is written once.
+/// Which version of each record the store holds, and up to which message: so that a commit can be compared, and a message
+/// is written once.
 ///
 /// Another process that changed a record is found out by the next commit of it, which the store refuses.
 #[derive(Debug, Default)]
@@ -15,17 +15,32 @@ pub struct Ledger {
     records: HashMap<Box<str>, Held>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Held {
-    revision: Revision,
-    /// Numbers grow, and a message never changes: those behind this one are new.
+    /// `None` until a first commit has come back.
+    version: Option<Version>,
+    /// Numbers grow, and a message never changes: those after this one are new.
     newest: Option<SequenceNumber>,
 }
 
 impl Ledger {
     /// The store holds this record: it was loaded, or reloaded after a commit failed.
-    pub fn holds(&mut self, record: &DeviceRecord) {
-        self.records.insert(record.identity.client_id().into(), Held::all_of(record));
+    pub fn holds(&mut self, stored: &Stored) {
+        let held = Held { version: Some(stored.version), newest: stored.record.waiting().last() };
+        self.records.insert(stored.record.identity.client_id().into(), held);
+    }
+
+    /// The store has written the last [`change`](Self::change) of this client id, and made it this version.
+    pub fn written(&mut self, client_id: &str, version: Version) {
+        // One that is not there was removed meanwhile.
+        if let Some(held) = self.records.get_mut(client_id) {
+            held.version = Some(version);
+        }
+    }
+
+    /// Nobody knows what the store holds of this client id: its next change is refused, and then the store says.
+    pub fn doubt(&mut self, client_id: &str) {
+        self.records.entry(client_id.into()).or_default().version = Some(Version::NEVER_GIVEN);
     }
 
     /// The store holds no such record, or will not from now on.
@@ -33,31 +48,21 @@ impl Ledger {
         self.records.remove(client_id);
     }
 
-    /// What makes the store's record the present one, which counts as done from now on. If it is not, say so with
-    /// [`holds`](Self::holds) or [`forget`](Self::forget).
+    /// What makes the store's record the present one. Before the next change of the same record say what came of it:
+    /// [`written`](Self::written), or what is there instead, [`holds`](Self::holds) or [`forget`](Self::forget).
     #[must_use]
     pub fn change(&mut self, record: &DeviceRecord) -> RecordChange {
         let client_id = record.identity.client_id();
-        let held = match self.records.get_mut(client_id) {
-            Some(held) => Some(std::mem::replace(held, Held::all_of(record))),
-            None => self.records.insert(client_id.into(), Held::all_of(record)),
-        };
-        let newest = held.and_then(|held| held.newest);
-        let is_new = |sequence: &SequenceNumber| newest.is_none_or(|newest| newest < *sequence);
+        let held = self.records.entry(client_id.into()).or_default();
+        let before = std::mem::replace(held, Held { newest: record.waiting().last(), ..*held });
+        let is_new = |sequence: &SequenceNumber| before.newest.is_none_or(|newest| newest < *sequence);
         let entry = |sequence| Some((sequence, record.to_entry(sequence)?));
         RecordChange {
             client_id: client_id.to_owned(),
-            expected: held.map(|held| held.revision),
-            revision: record.revision(),
+            expected: before.version,
             head: record.to_head(),
             waiting: record.waiting().collect(),
             enqueued: record.waiting().filter(is_new).filter_map(entry).collect(),
         }
-    }
-}
-
-impl Held {
-    fn all_of(record: &DeviceRecord) -> Self {
-        Self { revision: record.revision(), newest: record.waiting().last() }
     }
 }

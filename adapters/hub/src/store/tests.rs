@@ -8,9 +8,9 @@ use devicebound::iothub::sas::SymmetricKey;
 use devicebound::time::Instant;
 
 use super::*;
-use crate::clock::unix_time;
-use crate::message::Sender;
+use crate::clock::{AgeClock, unix_time};
 use crate::state::StateDir;
+use crate::telemetry::message::Sender;
 
 const NOW: Instant = Instant::from_secs(1);
 
@@ -49,6 +49,21 @@ impl Records {
         };
         Batch { records: client_ids.iter().map(change).collect(), ..Batch::default() }
     }
+
+    /// Commits a batch, whole, and notes what the store has made of it.
+    fn commit(&mut self, store: &mut dyn Store, batch: Batch) -> Vec<Version> {
+        let client_ids: Vec<String> = batch.records.iter().map(|change| change.client_id.clone()).collect();
+        let versions: Vec<_> =
+            store.commit(batch).unwrap().versions.into_iter().map(Option::unwrap).collect();
+        assert_eq!(versions.len(), client_ids.len());
+        client_ids.iter().zip(&versions).for_each(|(id, version)| self.ledger.written(id, *version));
+        versions
+    }
+}
+
+/// A batch of one record, which the store has to refuse.
+fn refused(store: &mut dyn Store, records: Vec<RecordChange>) -> bool {
+    store.commit(Batch { records, ..Batch::default() }).unwrap().versions == [None]
 }
 
 /// A batch with one block of these messages.
@@ -72,19 +87,21 @@ pub(crate) fn telemetry(bodies: &[&str]) -> Batch {
     Batch { blocks: vec![block], ..Batch::default() }
 }
 
-/// The numbers that are kept behind `after`.
-fn cursors(log: &TelemetryLog, mut after: u64) -> Vec<u64> {
-    let mut cursors = Vec::new();
+/// The numbers that are kept after a position.
+fn cursors(log: &TelemetryLog, after: u64) -> Vec<u64> {
+    let (mut position, mut cursors) = (Position::after(after), Vec::new());
     loop {
-        let page = log.page(after).unwrap();
-        let Some(last) = page.last() else { return cursors };
-        after = last.cursor;
-        cursors.extend(page.iter().map(|entry| entry.cursor));
+        let page = log.read(position).unwrap();
+        if page.next == position {
+            return cursors;
+        }
+        position = page.next;
+        cursors.extend(page.messages().map(|(cursor, _)| cursor));
     }
 }
 
-fn ids(records: &[DeviceRecord]) -> Vec<&str> {
-    records.iter().map(|record| record.identity.client_id()).collect()
+fn ids(records: &[Stored]) -> Vec<&str> {
+    records.iter().map(|stored| stored.record.identity.client_id()).collect()
 }
 
 /// Each kind of store, empty, with this retention; the folder lives as long as the store.
@@ -95,24 +112,54 @@ fn each_store(retention: Retention, test: impl Fn(&mut dyn Store)) {
 }
 
 #[test]
-fn a_record_is_committed_once_and_then_from_its_revision_alone() {
+fn a_record_is_committed_once_and_then_from_its_version_alone() {
     each_store(Retention::default(), |store| {
         let mut records = Records::new(&["a"]);
         let first = records.changes(&["a"]);
         let again = first.records.clone();
-        assert_eq!(store.commit(first).unwrap(), Committed::default());
-        let twice = store.commit(Batch { records: again, ..Batch::default() }).unwrap();
-        assert_eq!(twice.refused, ["a"], "there is a record already");
+        records.commit(store, first);
+        assert!(refused(store, again), "there is a record already");
 
         records.enqueue("a", "one");
         let newer = records.changes(&["a"]);
         let stale = newer.records.clone();
-        assert_eq!(store.commit(newer).unwrap(), Committed::default());
-        let stale = store.commit(Batch { records: stale, ..Batch::default() }).unwrap();
-        assert_eq!(stale.refused, ["a"], "the store has moved on");
+        let version = records.commit(store, newer)[0];
+        assert!(refused(store, stale), "the store has moved on");
         let safe = store.reload("a").unwrap().unwrap();
-        assert_eq!(safe.revision(), records.hub.record(records.key("a")).unwrap().revision());
-        assert_eq!(safe.waiting().len(), 1);
+        assert_eq!(safe.version, version);
+        assert_eq!(safe.record.revision(), records.hub.record(records.key("a")).unwrap().revision());
+        assert_eq!(safe.record.waiting().len(), 1);
+    });
+}
+
+#[test]
+fn no_version_is_given_twice_even_when_a_record_was_removed_in_between() {
+    each_store(Retention::default(), |store| {
+        let mut versions = Vec::new();
+        for _ in 0..3 {
+            let mut records = Records::new(&["a", "b"]);
+            let batch =
+                Batch { removed: vec!["a".to_owned(), "b".to_owned()], ..records.changes(&["a", "b"]) };
+            versions.extend(records.commit(store, batch));
+        }
+        let given = versions.len();
+        versions.sort_unstable();
+        versions.dedup();
+        assert_eq!(versions.len(), given);
+    });
+}
+
+#[test]
+fn a_record_that_another_process_made_anew_is_not_written_over() {
+    each_store(Retention::default(), |store| {
+        let mut ours = Records::new(&["a"]);
+        let first = ours.changes(&["a"]);
+        ours.commit(store, first);
+        let mut theirs = Records::new(&["a"]);
+        let anew = Batch { removed: vec!["a".to_owned()], ..theirs.changes(&["a"]) };
+        theirs.commit(store, anew);
+        ours.enqueue("a", "one");
+        assert!(refused(store, ours.changes(&["a"]).records), "it is another record of this name");
     });
 }
 
@@ -124,19 +171,19 @@ fn a_message_is_written_once_and_goes_with_the_head_that_does_not_list_it() {
         records.enqueue("a", "two");
         let first = records.changes(&["a"]);
         assert_eq!(first.records[0].enqueued.len(), 2);
-        assert_eq!(store.commit(first).unwrap(), Committed::default());
+        records.commit(store, first);
         records.enqueue("a", "three");
         let second = records.changes(&["a"]);
         let numbers: Vec<u64> = second.records[0].enqueued.iter().map(|(number, _)| number.0).collect();
         assert_eq!(numbers, [3], "the others are there");
-        assert_eq!(store.commit(second).unwrap(), Committed::default());
-        assert_eq!(store.reload("a").unwrap().unwrap().waiting().len(), 3);
+        records.commit(store, second);
+        assert_eq!(store.reload("a").unwrap().unwrap().record.waiting().len(), 3);
 
         let key = records.key("a");
         let _ = records.hub.purge(NOW, key).unwrap();
         let purged = records.changes(&["a"]);
-        assert_eq!(store.commit(purged).unwrap(), Committed::default());
-        assert_eq!(store.reload("a").unwrap().unwrap().waiting().len(), 0);
+        records.commit(store, purged);
+        assert_eq!(store.reload("a").unwrap().unwrap().record.waiting().len(), 0);
     });
 }
 
@@ -148,7 +195,7 @@ fn a_record_without_a_message_that_it_lists_is_refused() {
     records.enqueue("a", "one");
     let mut batch = records.changes(&["a"]);
     batch.records[0].enqueued.clear();
-    assert_eq!(store.commit(batch).unwrap().refused, ["a"]);
+    assert!(refused(&mut store, batch.records));
     assert_eq!(store.reload("a").unwrap(), None);
 }
 
@@ -158,13 +205,13 @@ fn a_removed_record_stays_away_and_one_made_anew_in_the_same_batch_stays() {
         let mut records = Records::new(&["a", "b", "b/m"]);
         records.enqueue("b", "one");
         let all = records.changes(&["a", "b", "b/m"]);
-        assert_eq!(store.commit(all).unwrap(), Committed::default());
+        records.commit(store, all);
         let mut anew = Records::new(&["b"]);
         let removed = ["a", "b", "never there"].map(str::to_owned).to_vec();
         let batch = Batch { removed, ..anew.changes(&["b"]) };
-        assert_eq!(store.commit(batch).unwrap(), Committed::default());
+        anew.commit(store, batch);
         assert_eq!(store.reload("a").unwrap(), None);
-        assert_eq!(store.reload("b").unwrap().unwrap().waiting().len(), 0);
+        assert_eq!(store.reload("b").unwrap().unwrap().record.waiting().len(), 0);
         assert!(store.reload("b/m").unwrap().is_some(), "a module goes only by its own name");
     });
 }
@@ -175,12 +222,15 @@ fn telemetry_is_read_from_any_cursor_on() {
         let log = store.telemetry();
         assert_eq!((cursors(&log, 0), log.newest()), (vec![], 0));
         for bodies in [&["a", "b", "c"][..], &["d"], &["e", "f"]] {
-            assert_eq!(store.commit(telemetry(bodies)).unwrap(), Committed::default());
+            let _ = store.commit(telemetry(bodies)).unwrap();
         }
         for after in 0..8 {
             assert_eq!(cursors(&log, after), (after + 1..=6).collect::<Vec<_>>());
         }
-        assert!(log.page(3).unwrap()[0].line.contains(r#""cursor":4"#));
+        let page = log.read(3).unwrap();
+        let bodies: Vec<_> = page.messages().map(|(cursor, message)| (cursor, message.body)).collect();
+        assert_eq!(bodies, [(4, &b"d"[..])]);
+        assert_eq!((page.gap, page.next), (None, Position::after(4)));
         assert_eq!(log.newest(), 6);
         assert!(cursors(&log, u64::MAX).is_empty());
     });
@@ -195,12 +245,16 @@ fn the_oldest_telemetry_gives_way_by_size_and_by_age() {
             let _ = store.commit(telemetry(&["a", "b"])).unwrap();
         }
         assert_eq!(cursors(&store.telemetry(), 0), [7, 8, 9, 10]);
+        let page = store.telemetry().read(1).unwrap();
+        assert_eq!((page.gap, page.next), (Some(Gap { from: 2, to: 6 }), Position::after(8)));
     });
     let by_age = Retention { age: Duration::ZERO, ..Retention::default() };
     each_store(by_age, |store| {
         let _ = store.commit(telemetry(&["a", "b"])).unwrap();
         assert!(cursors(&store.telemetry(), 0).is_empty());
         assert_eq!(store.telemetry().newest(), 2);
+        let page = store.telemetry().read(Position::START).unwrap();
+        assert_eq!((page.gap, page.next), (Some(Gap { from: 1, to: 2 }), Position::after(2)));
     });
 }
 
@@ -216,7 +270,7 @@ fn all_is_there_after_the_store_was_opened_again() {
     let tiny = Retention { bytes: 0, ..Retention::default() };
     let mut store = DiskStore::at(&state, tiny).unwrap();
     let all = records.changes(&names);
-    assert_eq!(store.commit(all).unwrap(), Committed::default());
+    records.commit(&mut store, all);
     let _ = store.commit(telemetry(&["a", "b"])).unwrap();
     drop(store);
 
@@ -224,7 +278,7 @@ fn all_is_there_after_the_store_was_opened_again() {
     let loaded = store.load().unwrap();
     names.sort_unstable();
     assert_eq!(ids(&loaded), names);
-    for record in &loaded {
+    for Stored { record, .. } in &loaded {
         let before = records.hub.record(records.key(record.identity.client_id())).unwrap();
         assert_eq!(record.to_head(), before.to_head());
     }
@@ -253,10 +307,10 @@ async fn whoever_waits_hears_of_the_next_message() {
     let mut store = MemoryStore::default();
     let _ = store.commit(telemetry(&["a"])).unwrap();
     let log = store.telemetry();
-    log.wait_behind(0).await;
+    log.wait_after(0).await;
     let (waited, ()) = tokio::join!(
         async {
-            log.wait_behind(1).await;
+            log.wait_after(1).await;
             log.newest()
         },
         async {
@@ -264,4 +318,61 @@ async fn whoever_waits_hears_of_the_next_message() {
         }
     );
     assert_eq!(waited, 2);
+}
+
+#[test]
+fn a_partition_counts_without_gaps_over_restarts_and_whatever_gives_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let block = telemetry(&["a", "b"]).blocks[0].as_bytes().len() as u64 + 20;
+    let retention = Retention { bytes: block, ..Retention::default() };
+    let own = usize::from(partitions::partition_of("dev", partitions::PARTITIONS));
+    for start in 0..3 {
+        let mut store = DiskStore::at(&state, retention).unwrap();
+        let _ = store.commit(telemetry(&["a", "b"])).unwrap();
+        let pieces = store.telemetry().pieces(Position::START, usize::MAX).unwrap();
+        let counted: Vec<u64> =
+            (0..4).map(|number| pieces[0].head.before.get(number).unwrap().next).collect();
+        let mut expected = vec![0; 4];
+        expected[own] = start * 2;
+        assert_eq!((pieces.len(), counted), (1, expected), "start {start}");
+    }
+}
+
+#[test]
+fn a_store_is_one_hubs_whatever_is_deleted_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let mut first = DiskStore::at(&state, Retention::default()).unwrap();
+    state.remove("lock");
+    state.remove("store");
+    let failure = DiskStore::at(&state, Retention::default()).unwrap_err();
+    assert!(failure.cause().contains("another hub uses it"), "{failure}");
+    assert!(failure.next().contains("--state"), "{failure}");
+    let _ = first.commit(telemetry(&["a"])).unwrap();
+    drop(first);
+    assert_eq!(cursors(&DiskStore::at(&state, Retention::default()).unwrap().telemetry(), 0), [1]);
+}
+
+#[test]
+fn ages_go_on_when_the_wall_clock_was_a_year_ahead_and_came_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let hour = Duration::from_secs(3600);
+    let retention = Retention { age: hour, ..Retention::default() };
+    let ahead = unix_time().after(365 * 24 * hour);
+    let mut store = DiskStore::at(&state, retention).unwrap();
+    store.set_ages(AgeClock::after(ahead));
+    let _ = store.commit(telemetry(&["a"])).unwrap();
+    drop(store);
+
+    // The clock is right again: what was written is neither young for a year nor gone at once.
+    let mut store = DiskStore::at(&state, retention).unwrap();
+    let _ = store.commit(telemetry(&["b"])).unwrap();
+    assert_eq!(cursors(&store.telemetry(), 0), [1, 2]);
+    for (minutes, body, kept) in [(30, "c", &[1, 2, 3][..]), (80, "d", &[3, 4]), (200, "e", &[5])] {
+        store.set_ages(AgeClock::after(ahead.after(Duration::from_secs(minutes * 60))));
+        let _ = store.commit(telemetry(&[body])).unwrap();
+        assert_eq!(cursors(&store.telemetry(), 0), kept, "after {minutes} minutes");
+    }
 }

@@ -1,4 +1,4 @@
-//! From a socket to a stream of MQTT bytes: TLS, the certificates for it, and WebSocket.
+//! From a socket to a stream of MQTT bytes: TLS and WebSocket.
 
 use std::io;
 use std::pin::Pin;
@@ -6,17 +6,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffers::Buffers;
+use crate::transport::buffers::Buffers;
 
-mod authority;
-pub mod certs;
-pub mod device_certs;
+mod any_certificate;
+pub(crate) mod body;
+pub(crate) mod buffers;
+pub(crate) mod guarded;
+pub mod key_log;
+pub mod offer;
 pub mod tls;
 pub(crate) mod tls_socket;
 pub mod websocket;
 
 /// So much is read at a time at most. A TLS record has up to 16 KiB and some.
 pub(crate) const READ_MAX: usize = 64 * 1024;
+
+/// Reads in a row that brought nothing of MQTT (pings, empty frames and records) before other connections get their turn.
+pub(crate) const EMPTY_READS_PER_TURN: usize = 8;
 
 /// What carries MQTT's bytes. All memory that is not owed to the other side is lent from `buffers`, so that an idle
 /// connection has none.
@@ -52,7 +58,10 @@ pub(crate) trait Transport: Sized + 'static {
         tx: &mut Vec<u8>,
     ) -> Poll<io::Result<()>>;
 
-    /// Says that no more will come, and closes. To be called once all is written.
+    /// How many bytes the other side has taken so far, sealed as they are: it grows while somebody reads.
+    fn taken(&self) -> u64;
+
+    /// Says that no more will come. To be called once all is written.
     fn poll_close(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<()>>;
 }
 
@@ -61,11 +70,12 @@ pub(crate) struct Stream<S> {
     inner: S,
     /// Something was written since the last flush.
     dirty: bool,
+    taken: u64,
 }
 
 impl<S> Stream<S> {
     pub(crate) const fn new(inner: S) -> Self {
-        Self { inner, dirty: false }
+        Self { inner, dirty: false, taken: 0 }
     }
 }
 
@@ -112,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Stream<S>
             }
         };
         self.dirty |= written > 0;
+        self.taken += written as u64;
         tx.drain(..written);
         ready!(result)?;
         if self.dirty {
@@ -119,6 +130,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Stream<S>
             self.dirty = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &mut Buffers) -> Poll<io::Result<()>> {

@@ -2,44 +2,39 @@
 
 use std::sync::Arc;
 
-use devicebound::hub::ClientCertificate;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CipherSuite, CommonState, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
-};
+use devicebound::hub::{ClientCertificate, ServerName, TlsClient};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::{CipherSuite, CommonState, ServerConfig};
 
-use super::certs::Certificates;
-use super::device_certs::DeviceAuthorities;
+use super::any_certificate::AnyCertificate;
+use super::offer::Offer;
 use crate::Failure;
-
-/// The cryptography behind every TLS connection of this crate.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
+use crate::state::certs::Certificates;
+use crate::state::device_certs::DeviceAuthorities;
 
 /// The server side of TLS 1.2 and 1.3 for both ports.
 ///
 /// # Errors
 /// When certificate and key do not belong together.
 pub fn server_config(certificates: Certificates) -> Result<Arc<ServerConfig>, Failure> {
+    server_config_with(&Offer::new(Vec::new(), certificates.servers)?)
+}
+
+/// The same with certificates that are exchanged while the hub runs.
+///
+/// # Errors
+/// When the cryptography has no version of TLS.
+pub fn server_config_with(offer: &Arc<Offer>) -> Result<Arc<ServerConfig>, Failure> {
     let provider = server_provider();
-    let verifier = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
-    let build = || {
-        ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates.chain, certificates.key)
-    };
-    let mut config = build().map_err(|error| {
-        Failure::new(
-            format!("server.pem and server.key in the state folder cannot be used: {error}"),
-            "remove both; the hub makes new ones of the same authority",
-        )
-    })?;
+    let verifier = Arc::new(AnyCertificate::new(Arc::clone(&provider)));
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(
+            |error| Failure::new(format!("TLS cannot be used: {error}"), "build with TLS 1.2 and 1.3"),
+        )?;
+    let resolver: Arc<dyn ResolvesServerCert> = Arc::<Offer>::clone(offer);
+    let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
     config.ignore_client_order = true;
     // Devices stay connected for days, and few keep tickets: one that comes back makes a full handshake. Tickets would cost
     // each handshake two more messages, and the hub memory for sessions.
@@ -65,63 +60,55 @@ fn server_provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// The certificate that the client showed in a finished handshake, and whether one of the authorities stands behind it.
-#[must_use]
-pub fn client_certificate(
-    connection: &CommonState,
-    authorities: &DeviceAuthorities,
-) -> Option<ClientCertificate> {
-    authorities.judge(connection.peer_certificates()?)
+/// What a client showed in a finished handshake.
+#[derive(Clone, Debug)]
+pub struct ShownCertificate {
+    /// What the hub machine looks at.
+    pub judged: ClientCertificate,
+    /// All certificates that it sent, its own first.
+    pub chain: Arc<[CertificateDer<'static>]>,
 }
 
-/// Takes any certificate whose key the client holds.
-///
-/// A device may be known by the thumbprint of a self-signed certificate, so no chain is looked at here: whose
-/// certificate it is, and who stands behind it, gets decided at CONNECT. That the client holds the key is checked, or a copied certificate would do.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
+/// A certificate that is known, and no more than that.
+impl From<ClientCertificate> for ShownCertificate {
+    fn from(judged: ClientCertificate) -> Self {
+        Self { judged, chain: Arc::default() }
+    }
 }
 
-impl ClientCertVerifier for AnyCertificate {
-    fn client_auth_mandatory(&self) -> bool {
-        false
+/// What a TLS handshake told of a client.
+#[derive(Clone, Debug)]
+pub struct TlsPeer {
+    /// The certificate that it showed.
+    pub certificate: Option<ShownCertificate>,
+    /// The server that it asked for (SNI).
+    pub server_name: Option<Box<str>>,
+}
+
+impl TlsPeer {
+    /// What a finished handshake told, and whether one of the authorities stands behind the certificate.
+    #[must_use]
+    pub fn of(
+        connection: &CommonState,
+        authorities: &DeviceAuthorities,
+        server_name: Option<Box<str>>,
+    ) -> Self {
+        let shown = |chain: &[CertificateDer<'_>]| {
+            let owned = chain.iter().map(|certificate| certificate.clone().into_owned());
+            Some(ShownCertificate { judged: authorities.judge(chain)?, chain: owned.collect() })
+        };
+        Self { certificate: connection.peer_certificates().and_then(shown), server_name }
     }
 
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+    /// The same for the machine.
+    #[must_use]
+    pub fn client(&self) -> TlsClient<'_> {
+        let server_name = self.server_name.as_deref().map_or(ServerName::Absent, ServerName::Name);
+        TlsClient { certificate: self.certificate.as_ref().map(|shown| &shown.judged), server_name }
     }
 
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+    /// All certificates that it sent.
+    pub(crate) fn chain(&self) -> Option<Arc<[CertificateDer<'static>]>> {
+        self.certificate.as_ref().map(|shown| Arc::clone(&shown.chain))
     }
 }

@@ -9,14 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{CommonState, ServerConfig};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::{READ_MAX, Transport};
-use crate::buffers::Buffers;
+use super::{EMPTY_READS_PER_TURN, READ_MAX, Transport};
+use crate::transport::buffers::Buffers;
 
 /// The most that a handshake may need to have unread at a time: messages up to 64 KiB (rustls), in records.
 const UNREAD_MAX: usize = 96 * 1024;
@@ -29,7 +29,12 @@ pub(crate) struct TlsSocket {
     unread: Vec<u8>,
     /// What the client has not taken yet.
     unsent: Vec<u8>,
+    /// How many sealed bytes the client has taken.
+    taken: u64,
     is_over: bool,
+    /// Reads the client's first message for the server name in it, which an unbuffered connection does not tell.
+    hello: Option<Box<Acceptor>>,
+    server_name: Option<Box<str>>,
 }
 
 /// A [`TlsSocket`] between two threads.
@@ -38,6 +43,7 @@ pub(crate) struct Parked {
     tls: Box<UnbufferedServerConnection>,
     unread: Vec<u8>,
     unsent: Vec<u8>,
+    taken: u64,
     is_over: bool,
 }
 
@@ -48,7 +54,37 @@ impl TlsSocket {
     /// When the configuration cannot be used.
     pub(crate) fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Self { tcp, tls: Box::new(tls), unread: Vec::new(), unsent: Vec::new(), is_over: false })
+        Ok(Self::of(tcp, Box::new(tls), Some(Box::default())))
+    }
+
+    fn of(tcp: TcpStream, tls: Box<UnbufferedServerConnection>, hello: Option<Box<Acceptor>>) -> Self {
+        let (unread, unsent) = (Vec::new(), Vec::new());
+        Self { tcp, tls, unread, unsent, taken: 0, is_over: false, hello, server_name: None }
+    }
+
+    /// The server name that the client asked for, once the handshake is done; taken out.
+    pub(crate) const fn take_server_name(&mut self) -> Option<Box<str>> {
+        self.server_name.take()
+    }
+
+    /// Looks for the server name in what has arrived.
+    fn look_for_server_name(&mut self, mut arrived: &[u8]) {
+        let Some(mut hello) = self.hello.take() else { return };
+        while !arrived.is_empty() {
+            if !matches!(hello.read_tls(&mut arrived), Ok(1..)) {
+                return;
+            }
+            match hello.accept() {
+                Ok(None) => {}
+                Ok(Some(accepted)) => {
+                    self.server_name = accepted.client_hello().server_name().map(Into::into);
+                    return;
+                }
+                // The handshake itself says what is wrong.
+                Err(_) => return,
+            }
+        }
+        self.hello = Some(hello);
     }
 
     /// What the handshake has brought out.
@@ -96,6 +132,7 @@ impl TlsSocket {
         if let Some(front) = arrived.get_mut(..kept) {
             front.copy_from_slice(&self.unread);
         }
+        self.look_for_server_name(arrived.get(kept..).unwrap_or_default());
         let taken = self.open(arrived, rx)?;
         let rest = arrived.get(taken..).unwrap_or_default();
         if rest.len() > UNREAD_MAX {
@@ -172,6 +209,7 @@ impl TlsSocket {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut written = 0;
         let result = poll_write_all(&mut self.tcp, cx, &self.unsent, &mut written);
+        self.taken += written as u64;
         if written == self.unsent.len() {
             self.unsent = Vec::new();
         } else {
@@ -185,13 +223,13 @@ impl Transport for TlsSocket {
     type Parked = Parked;
 
     fn park(self) -> io::Result<Parked> {
-        let Self { tcp, tls, unread, unsent, is_over } = self;
-        Ok(Parked { tcp: tcp.into_std()?, tls, unread, unsent, is_over })
+        let Self { tcp, tls, unread, unsent, taken, is_over, .. } = self;
+        Ok(Parked { tcp: tcp.into_std()?, tls, unread, unsent, taken, is_over })
     }
 
     fn resume(parked: Parked) -> io::Result<Self> {
-        let Parked { tcp, tls, unread, unsent, is_over } = parked;
-        Ok(Self { tcp: TcpStream::from_std(tcp)?, tls, unread, unsent, is_over })
+        let Parked { tcp, tls, unread, unsent, taken, is_over } = parked;
+        Ok(Self { unread, unsent, taken, is_over, ..Self::of(TcpStream::from_std(tcp)?, tls, None) })
     }
 
     fn poll_read(
@@ -201,7 +239,10 @@ impl Transport for TlsSocket {
         rx: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         let before = rx.len();
-        while !self.is_over {
+        for _ in 0..EMPTY_READS_PER_TURN {
+            if self.is_over {
+                return Poll::Ready(Ok(0));
+            }
             if ready!(self.poll_fill(cx, buffers, rx))? == 0 {
                 self.is_over = true;
             }
@@ -213,7 +254,9 @@ impl Transport for TlsSocket {
                 return Poll::Ready(Ok(rx.len() - before));
             }
         }
-        Poll::Ready(Ok(0))
+        // Records without a payload, or records that do not become whole: others get their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_write(
@@ -234,8 +277,13 @@ impl Transport for TlsSocket {
         tx.clear();
         let mut written = 0;
         let result = poll_write_all(&mut self.tcp, cx, sealed, &mut written);
+        self.taken += written as u64;
         self.unsent.extend_from_slice(sealed.get(written..).unwrap_or_default());
         result
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &mut Buffers) -> Poll<io::Result<()>> {

@@ -4,7 +4,7 @@ use devicebound::explain::Sender;
 use devicebound::packet::{ConnAck, Packet};
 use devicebound_hub::capture::{Conversation, explain_file, explain_hex};
 use devicebound_hub::clock::unix_time;
-use devicebound_hub::view::{Format, View};
+use devicebound_hub::observe::view::{Format, View};
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
@@ -17,18 +17,23 @@ const QOS_2: &[u8] = &[0x34, 5, 0, 1, b'a', 0, 1];
 const PORT: u16 = 1883;
 
 /// A capture of one connection: frames with their times in milliseconds.
-struct Capture {
-    frames: Vec<(u64, Vec<u8>)>,
+pub(crate) struct Capture {
+    pub(crate) frames: Vec<(u64, Vec<u8>)>,
     time: u64,
     /// The next sequence numbers of device and hub.
     sequences: [u32; 2],
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Capture {
     /// With the three-way handshake.
-    fn new() -> Self {
-        let mut capture = Self::in_the_middle();
+    pub(crate) fn new() -> Self {
+        Self::new_on(PORT)
+    }
+
+    /// With the three-way handshake, on a port of its own.
+    pub(crate) fn new_on(port: u16) -> Self {
+        let mut capture = Self { port, ..Self::in_the_middle() };
         capture.frame(Sender::Device, &[], "S");
         capture.frame(Sender::Hub, &[], "S.");
         capture
@@ -38,12 +43,12 @@ impl Capture {
         Self { frames: Vec::new(), time: unix_time().as_millis(), sequences: [u32::MAX - 20, 7], port: PORT }
     }
 
-    fn sends(&mut self, sender: Sender, payload: &[u8]) -> &mut Self {
+    pub(crate) fn sends(&mut self, sender: Sender, payload: &[u8]) -> &mut Self {
         self.frame(sender, payload, ".");
         self
     }
 
-    fn frame(&mut self, sender: Sender, payload: &[u8], flags: &str) {
+    pub(crate) fn frame(&mut self, sender: Sender, payload: &[u8], flags: &str) {
         let (from, to, index) = match sender {
             Sender::Device => (40_000, self.port, 0),
             Sender::Hub => (self.port, 40_000, 1),
@@ -67,7 +72,7 @@ impl Capture {
         self.time += 10;
     }
 
-    fn pcap(&self) -> Vec<u8> {
+    pub(crate) fn pcap(&self) -> Vec<u8> {
         let mut file = Vec::new();
         file.extend(0xa1b2_c3d4_u32.to_le_bytes());
         file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]); // version 2.4, Ethernet
@@ -82,7 +87,7 @@ impl Capture {
         file
     }
 
-    fn pcapng(&self) -> Vec<u8> {
+    pub(crate) fn pcapng(&self) -> Vec<u8> {
         let mut file = Vec::new();
         let mut block = |kind: u32, body: &[u8]| {
             let padding = (4 - body.len() % 4) % 4;
@@ -133,7 +138,7 @@ fn words(line: &str) -> &str {
     line.get(38..).unwrap_or_default()
 }
 
-fn assert_told(lines: &[String], parts: &[&str]) {
+pub(crate) fn assert_told(lines: &[String], parts: &[&str]) {
     let mut rest = lines.iter();
     for part in parts {
         assert!(rest.any(|line| line.contains(part)), "`{part}` is missing in\n{}", lines.join("\n"));
@@ -378,7 +383,7 @@ proptest! {
             let sender = if *is_device { Sender::Device } else { Sender::Hub };
             let time = Some(devicebound::time::UnixTime::from_millis(time));
             if index == gap {
-                conversation.gap(time, sender, 9, &mut tell);
+                conversation.gap(time, sender, Some(9), &mut tell);
             }
             conversation.received(time, sender, packet, &mut tell);
             if index == gap / 2 {

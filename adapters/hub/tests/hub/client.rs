@@ -6,10 +6,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound::iothub::sas::{self, Policy, Rights};
+use devicebound_hub::backend::Backend;
 use devicebound_hub::clock::unix_time;
-use devicebound_hub::pages::Pages;
-use devicebound_hub::service::{Readers, Service, router};
+use devicebound_hub::service::router;
 use devicebound_hub::store::Store as _;
+use devicebound_hub::store::reader::TelemetryReader;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -27,17 +28,17 @@ impl Client {
     }
 
     pub(crate) fn of(hub: Hub) -> Self {
+        Self::with_others(hub, Router::new())
+    }
+
+    /// The same beside what other rooms serve.
+    pub(crate) fn with_others(hub: Hub, others: Router) -> Self {
         let policies = Rights::DEFAULT_POLICIES
             .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
             .to_vec();
-        let service = Service {
-            engine: Arc::clone(&hub.engine),
-            telemetry: Pages::of(hub.store.telemetry()).unwrap(),
-            policies,
-            host_names: Vec::new(),
-            feedback: Readers::default(),
-        };
-        Self { hub, router: router(Arc::new(service)) }
+        let telemetry = TelemetryReader::of(hub.store.telemetry()).unwrap();
+        let backend = Arc::new(Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new()));
+        Self { router: router(backend, Vec::new(), others), hub }
     }
 
     pub(crate) async fn ask(

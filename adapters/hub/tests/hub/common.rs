@@ -12,10 +12,10 @@ use devicebound::packet::{
 };
 use devicebound_hub::Failure;
 use devicebound_hub::clock::unix_time;
-use devicebound_hub::connection;
 use devicebound_hub::engine::Engine;
-use devicebound_hub::store::{Batch, Committed, Ledger, MemoryStore, Store, TelemetryLog};
-use devicebound_hub::view::View;
+use devicebound_hub::observe::view::View;
+use devicebound_hub::server::connection;
+use devicebound_hub::store::{Batch, Committed, Ledger, MemoryStore, Store, Stored, TelemetryLog};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
@@ -71,26 +71,30 @@ impl TestStore {
     pub(crate) fn messages(&self) -> Vec<Value> {
         let log = self.telemetry();
         let mut messages: Vec<Value> = Vec::new();
-        loop {
-            let page = log.page(messages.len() as u64).unwrap();
-            if page.is_empty() {
-                return messages;
-            }
-            messages.extend(page.iter().map(|entry| serde_json::from_str::<Value>(&entry.line).unwrap()));
+        while (messages.len() as u64) < log.newest() {
+            let page = log.read(messages.len() as u64).unwrap();
+            let lines = page.messages().map(|(cursor, message)| message.to_line(cursor));
+            messages.extend(lines.map(|line| serde_json::from_str::<Value>(&line).unwrap()));
         }
+        messages
     }
 }
 
 impl Store for TestStore {
-    fn load(&mut self) -> Result<Vec<DeviceRecord>, Failure> {
+    fn load(&mut self) -> Result<Vec<Stored>, Failure> {
         let records = self.records.lock().unwrap().clone();
         let mut ledger = Ledger::default();
         let batch = Batch {
             records: records.iter().map(|record| ledger.change(record)).collect(),
             ..Batch::default()
         };
-        assert_eq!(self.inner.lock().unwrap().commit(batch).unwrap(), Committed::default());
-        Ok(records)
+        let committed = self.inner.lock().unwrap().commit(batch).unwrap();
+        let stored = |(record, version): (_, Option<_>)| Stored { record, version: version.unwrap() };
+        Ok(records.into_iter().zip(committed.versions).map(stored).collect())
+    }
+
+    fn documents(&mut self) -> Result<Vec<(String, String)>, Failure> {
+        self.inner.lock().unwrap().documents()
     }
 
     fn commit(&mut self, batch: Batch) -> io::Result<Committed> {
@@ -102,7 +106,7 @@ impl Store for TestStore {
         self.inner.lock().unwrap().commit(batch)
     }
 
-    fn reload(&mut self, client_id: &str) -> io::Result<Option<DeviceRecord>> {
+    fn reload(&mut self, client_id: &str) -> io::Result<Option<Stored>> {
         if self.unreadable.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -130,7 +134,17 @@ impl Hub {
     }
 
     pub(crate) fn start_as(config: HubConfig, view: View, workers: usize) -> Self {
+        Self::start_from(config, view, workers, |_| {})
+    }
+
+    /// A hub that finds more in its store than `demo`.
+    pub(crate) fn prepared(prepare: impl FnOnce(&TestStore)) -> Self {
+        Self::start_from(HubConfig::default(), View::default(), 2, prepare)
+    }
+
+    fn start_from(config: HubConfig, view: View, workers: usize, prepare: impl FnOnce(&TestStore)) -> Self {
         let store = TestStore::default();
+        prepare(&store);
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
         let (engine, parts) = Engine::start(config, Box::new(store.clone()), view, workers).unwrap();
         let writer = parts.writer.unwrap();

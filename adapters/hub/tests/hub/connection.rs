@@ -4,7 +4,7 @@ use crate::common::{
     ACCEPTED, DISCONNECT, Device, Hub, PINGREQ, PINGRESP, REFUSED, connect, connect_as, connect_with,
     connect_with_will, puback, publish,
 };
-use devicebound_hub::connection;
+use devicebound_hub::server::connection;
 use devicebound_hub::store::Store as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -38,7 +38,7 @@ async fn a_lost_connection_sends_the_will() {
     let hub = Hub::start();
     let device = hub.connected(&connect_with_will()).await;
     drop(device);
-    hub.store.telemetry().wait_behind(0).await;
+    hub.store.telemetry().wait_after(0).await;
     let messages = hub.store.messages();
     assert_eq!(messages[0]["body"], "bGFzdCB3b3Jkcw==");
     assert_eq!(messages[0]["properties"]["iothub-MessageType"], "Will");
@@ -79,7 +79,7 @@ async fn all_that_was_sent_before_the_end_of_the_stream_counts() {
     sent.extend_from_slice(DISCONNECT);
     device.send(&sent).await;
     device.stream.shutdown().await.unwrap();
-    hub.store.telemetry().wait_behind(99).await;
+    hub.store.telemetry().wait_after(99).await;
     // Who says DISCONNECT does not wait for what is still owed; what comes is in order.
     let mut acknowledged = 0;
     while let Some(packet) = device.receive().await {
@@ -99,7 +99,7 @@ async fn who_closes_without_reading_what_is_owed_is_heard_to_the_end() {
     // From here on the hub cannot write, as behind a reset.
     drop(device);
     assert_eq!(hub.operation(2).await["level"], "Information");
-    hub.store.telemetry().wait_behind(99).await;
+    hub.store.telemetry().wait_after(99).await;
     assert_eq!(hub.store.messages().len(), 100, "no will");
 }
 

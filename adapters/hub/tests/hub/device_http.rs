@@ -6,6 +6,7 @@ use devicebound::hub::ClientCertificate;
 use devicebound::iothub::sas;
 use devicebound_hub::clock::unix_time;
 use devicebound_hub::service::Peer;
+use devicebound_hub::transport::tls::TlsPeer;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -33,7 +34,10 @@ impl Client {
         path: &str,
         certificate: Option<ClientCertificate>,
     ) -> Answer {
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), certificate };
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            tls: TlsPeer { certificate: certificate.map(Into::into), server_name: None },
+        };
         let uri = format!(
             "/devices/demo/messages/{path}{}api-version=2021-04-12",
             if path.contains('?') { '&' } else { '?' }
@@ -99,7 +103,7 @@ async fn a_message_is_received_under_a_lock_and_completed() {
     assert_eq!((message.status, message.body.as_slice()), (StatusCode::OK, br#""m1""#.as_slice()));
     for (name, value) in [
         ("iothub-messageid", "m1"),
-        ("iothub-to", "/devices/demo/messages/devicebound"),
+        ("iothub-to", "/devices/demo/messages/deviceBound"),
         ("iothub-ack", "full"),
         ("iothub-app-alert", "high"),
         ("iothub-sequencenumber", "1"),

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use devicebound::hub::{
-    Action, Authentication, DeviceIdentity, DeviceRecord, Event, Hub, HubConfig, Progress, Wait,
+    Action, Authentication, DeviceIdentity, DeviceRecord, Event, Hub, HubConfig, Progress, TlsClient, Wait,
 };
 use devicebound::time::Instant;
 use devicebound_hub::clock::unix_time;
@@ -75,7 +75,7 @@ fn a_device_is_let_in_when_its_registration_is_safe_and_not_before() {
     else {
         panic!("a CONNECT is to be judged");
     };
-    let grant = hub.authenticate(now, &request, None).unwrap();
+    let grant = hub.authenticate(now, link, &request, TlsClient::default()).unwrap();
     assert_eq!(hub.accept(now, link, grant), None, "the session changes nothing");
     let waits = hub.handle(now, link, Event::Received(&mut &[][..]), &mut tx);
     assert!(matches!(waits, Ok(Action::Wait(Wait::Store))), "{waits:?}");

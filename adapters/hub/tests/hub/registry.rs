@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use devicebound::hub::{HubConfig, Scale, Tier};
-use devicebound_hub::view::View;
+use devicebound_hub::observe::view::View;
 use serde_json::{Value, json};
 
 use crate::client::{Client, message};
@@ -287,4 +287,49 @@ async fn a_tier_limits_queries_and_changes_of_the_registry() {
     }
     let (status, _) = client.ask("PUT", "/devices/new", &[], json!({})).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test(flavor = "local")]
+async fn keys_are_made_anew_for_those_who_have_keys() {
+    let client = with_devices(2).await;
+    let certified = json!({"authentication": {"type": "certificateAuthority"}});
+    client.ask("PUT", "/devices/dev1", &[("if-match", "*")], certified).await;
+    client.ask("PUT", "/devices/dev0/modules/m", &[], json!({})).await;
+    let keys = async |path: &str| {
+        let (_, shown) = client.ask("GET", path, &[], Value::Null).await;
+        let keys = &shown["authentication"]["symmetricKey"];
+        [keys["primaryKey"].clone(), keys["secondaryKey"].clone()]
+    };
+    let regenerate = async |which: &str, devices: Value| {
+        let body = json!({"policyKey": which, "devices": devices});
+        client.ask("POST", "/devices/keys/regenerate", &[], body).await
+    };
+    let path = "/devices/dev0";
+    let before = keys(path).await;
+    let (status, made) = regenerate("primaryKey", json!([{"id": "dev0"}])).await;
+    let after = keys(path).await;
+    assert_eq!(status, StatusCode::OK, "{made}");
+    assert_eq!((before[0] == after[0], before[1] == after[1]), (false, true));
+    assert_eq!(made["rotatedKeys"][0]["primaryKey"], after[0], "{made}");
+    let module = json!([{"id": "dev0", "moduleId": "m"}, {"id": "dev1"}, {"id": "none"}]);
+    let before = keys("/devices/dev0/modules/m").await;
+    let (status, made) = regenerate("both", module).await;
+    let after = keys("/devices/dev0/modules/m").await;
+    assert_eq!(status, StatusCode::MULTI_STATUS, "{made}");
+    assert!(before[0] != after[0] && before[1] != after[1]);
+    assert_eq!(made["errors"][0]["errorCode"], 400_004, "{made}");
+    assert_eq!(made["errors"][1]["errorCode"], 404_001, "{made}");
+    assert_eq!(regenerate("both", json!([{"id": "none"}])).await.0, StatusCode::BAD_REQUEST);
+    for (which, devices) in [("third", json!([{"id": "dev0"}])), ("both", json!([])), ("both", json!([{}]))] {
+        let (status, body) = regenerate(which, devices).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(message(&body).starts_with("ErrorCode:ArgumentInvalid;"), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_hub_with_a_tier_has_one_worker_however_many_are_asked_for() {
+    let config = HubConfig { tier: Some(Scale { tier: Tier::S1, units: 1 }), ..HubConfig::default() };
+    let hub = Hub::start_as(config, View::default(), 4);
+    assert!((0..100).all(|number| hub.engine.place_of(&format!("device-{number}")) == 0));
 }

@@ -61,7 +61,7 @@ async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
     for (body, reason) in [
         (json!({"deviceId": "other"}), "ids in the body"),
         (json!({"status": "maybe"}), "enabled or disabled"),
-        (json!({"capabilities": {"iotEdge": true}}), "iotEdge"),
+        (json!({"capabilities": {"iotEdge": 1}}), "iotEdge"),
         (json!({"authentication": {"type": "none"}}), "certificateAuthority"),
         (json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": "c2hvcnQ="}}}), "16 to 64"),
         (
@@ -85,7 +85,7 @@ async fn what_a_registration_cannot_mean_is_refused_with_the_reason() {
         assert!(message(&answer).contains(reason), "{body}: {answer}");
     }
     let (status, _) = client.ask("PUT", "/devices/a%2Fb", &[], json!({})).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "a slash is for modules");
+    assert_eq!(status, StatusCode::NOT_FOUND, "a slash is a slash, however it is written");
 }
 
 #[tokio::test(flavor = "local")]
@@ -215,7 +215,6 @@ async fn an_unknown_path_is_said_to_be_one() {
         ("POST", "/digitaltwins/demo/commands/reboot", "/twins/{id}/methods"),
         ("POST", "/devices/demo/files", "file upload"),
         ("POST", "/devices/demo/modules/m/messages/deviceBound", "modules have no cloud-to-device messages"),
-        ("POST", "/devices/keys/regenerate", "PUT /devices/{id}"),
         ("POST", "/devices/demo/applyConfigurationContent", "IoT Edge"),
     ] {
         let (status, headers, body) = client.exchange("iothubowner", method, path, &[], Value::Null).await;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use devicebound::hub::{Authentication, HubConfig};
 use devicebound::packet::{Connect, Credentials, Packet, Text};
-use devicebound_hub::listen::{self, Ports};
+use devicebound_hub::observe::view::{Format, View};
 use devicebound_hub::server::Server;
+use devicebound_hub::server::listen::{self, Ports};
 use devicebound_hub::state::StateDir;
+use devicebound_hub::state::certs;
+use devicebound_hub::state::device_certs::{self, DeviceAuthorities};
 use devicebound_hub::store::Store as _;
-use devicebound_hub::transport::device_certs::{self, DeviceAuthorities};
-use devicebound_hub::transport::{certs, tls};
-use devicebound_hub::view::{Format, View};
+use devicebound_hub::transport::tls;
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -32,6 +33,7 @@ use crate::common::{
 struct Sockets {
     mqtt: SocketAddr,
     https: SocketAddr,
+    amqp: SocketAddr,
     store: TestStore,
     roots: RootCertStore,
     engine: Arc<devicebound_hub::engine::Engine>,
@@ -49,7 +51,7 @@ impl Sockets {
         let state = StateDir::open(folder.path()).unwrap();
         let certificates = certs::load_or_make(&state, &[]).unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(certificates.chain[1].clone()).unwrap();
+        roots.add(certificates.servers[0].chain[1].clone()).unwrap();
         let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
         prepare(&store);
@@ -63,13 +65,20 @@ impl Sockets {
         )
         .unwrap()
         .trusting(DeviceAuthorities::load(&state, &[]).unwrap());
-        let ports = Ports { addresses: vec![[127, 0, 0, 1].into()], mqtt: 0, https: Some(0) };
+        let ports = Ports {
+            addresses: vec![[127, 0, 0, 1].into()],
+            mqtt: 0,
+            https: Some(0),
+            amqp: Some(0),
+            emulator: None,
+        };
         let listeners = listen::bind(&ports).await.unwrap();
         let mqtt = listeners.mqtt[0].local_addr().unwrap();
         let https = listeners.https[0].local_addr().unwrap();
+        let amqp = listeners.amqp[0].local_addr().unwrap();
         let engine = Arc::clone(server.engine());
         tokio::spawn(server.run(listeners, std::future::pending()));
-        Self { mqtt, https, store, roots, engine, state, _folder: folder }
+        Self { mqtt, https, amqp, store, roots, engine, state, _folder: folder }
     }
 
     fn client(
@@ -77,7 +86,7 @@ impl Sockets {
         versions: &[&'static SupportedProtocolVersion],
         identity: Option<&Identity>,
     ) -> TlsConnector {
-        let builder = ClientConfig::builder_with_provider(tls::provider())
+        let builder = ClientConfig::builder_with_provider(devicebound_hub::state::provider::provider())
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(self.roots.clone());
@@ -180,7 +189,7 @@ async fn a_client_that_says_close_notify_is_gone_and_its_will_comes() {
     device.send(&connect_with_will()).await;
     assert_eq!(device.receive().await.as_deref(), Some(ACCEPTED));
     device.stream.shutdown().await.unwrap();
-    hub.store.telemetry().wait_behind(0).await;
+    hub.store.telemetry().wait_after(0).await;
     assert_eq!(device.receive().await, None);
 }
 
@@ -277,20 +286,135 @@ async fn a_text_frame_ends_the_connection_with_its_rule() {
 async fn the_view_tells_who_asks_the_wrong_thing_of_the_https_port() {
     let (view, lines) = View::lines(Format::Text);
     let hub = Sockets::start_with(view, |_| {}).await;
-    let _ = hub.upgrade("/$iothub/websocket", "AMQPWSB10").await;
+    let _ = hub.upgrade("/$iothub/websocket", "wamp").await;
     let mut socket = hub.dial(hub.https, hub.client(rustls::ALL_VERSIONS, None)).await;
     socket.write_all(&connect()).await.unwrap();
     let told = tokio::task::spawn_blocking(move || [lines.recv().unwrap(), lines.recv().unwrap()]);
     let [web_socket, mqtt] = told.await.unwrap();
-    assert!(web_socket.contains("subprotocol `mqtt`") && web_socket.contains("no AMQP"), "{web_socket}");
+    assert!(web_socket.contains("subprotocol `mqtt` or `AMQPWSB10`"), "{web_socket}");
     assert!(mqtt.contains("no HTTP request") && mqtt.contains("8883"), "{mqtt}");
 }
 
+/// Header and open of azure-iothub, without SASL; then a session, and a link to a node without a token.
+fn amqp_without_a_token() -> Vec<u8> {
+    let frame = |body: &[u8]| {
+        let size = u32::try_from(body.len() + 8).unwrap().to_be_bytes();
+        [&size[..], &[2, 0, 0, 0], body].concat()
+    };
+    let open = [&[0, 0x53, 0x10, 0xc0, 14, 2, 0xa1, 0][..], &[0xa1, 9], b"localhost"].concat();
+    let begin = [0, 0x53, 0x11, 0xc0, 7, 4, 0x40, 0x43, 0x52, 9, 0x52, 9];
+    let node = |code: u8, address: &str| {
+        let length = u8::try_from(address.len()).unwrap();
+        [&[0, 0x53, code, 0xc0, length + 3, 1, 0xa1, length], address.as_bytes()].concat()
+    };
+    let mut fields = vec![0xa1, 1, b'n', 0x43, 0x42, 0x40, 0x40];
+    fields.extend([node(0x28, "me"), node(0x29, "/messages/devicebound")].concat());
+    let size = u8::try_from(fields.len() + 1).unwrap();
+    let attach = [&[0, 0x53, 0x12, 0xc0, size, 7][..], &fields].concat();
+    [b"AMQP\0\x01\0\0".to_vec(), frame(&open), frame(&begin), frame(&attach)].concat()
+}
+
+/// Whether this is what the hub says to it: the header, and in the end that there is no token.
+fn is_refused_for_want_of_a_token(received: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(received);
+    received.starts_with(b"AMQP\0\x01\0\0")
+        && text.contains("amqp:unauthorized-access")
+        && text.contains("$cbs")
+}
+
 #[tokio::test]
-async fn amqp_over_web_socket_is_refused() {
+async fn amqp_over_web_socket_comes_to_the_amqp_side_on_the_paths_of_both_families_of_sdks() {
     let hub = Sockets::start(|_| {}).await;
-    match hub.upgrade("/$iothub/websocket", "AMQPWSB10").await {
-        Err(Error::Http(response)) => assert_eq!(response.status(), 400),
-        other => panic!("{other:?}"),
+    for path in ["/$iothub/websocket", "/$servicebus/websocket", "/$servicebus/websocket/"] {
+        let (mut socket, selected) = hub.upgrade(path, "AMQPWSB10").await.unwrap();
+        assert_eq!(selected, "AMQPWSB10");
+        let start = amqp_without_a_token();
+        // Frames of WebSocket are none of AMQP.
+        for bytes in start.chunks(7) {
+            socket.send(Message::binary(bytes.to_vec())).await.unwrap();
+        }
+        let mut received = Vec::new();
+        while !is_refused_for_want_of_a_token(&received) {
+            let Message::Binary(frame) = socket.next().await.unwrap().unwrap() else {
+                panic!("a binary frame")
+            };
+            received.extend_from_slice(&frame);
+        }
+    }
+}
+
+#[tokio::test]
+async fn amqp_over_tls_opens_and_refuses_a_link_without_a_token() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut socket = hub.dial(hub.amqp, hub.client(rustls::ALL_VERSIONS, None)).await;
+    socket.write_all(&amqp_without_a_token()).await.unwrap();
+    let mut received = Vec::new();
+    while !is_refused_for_want_of_a_token(&received) {
+        assert_ne!(
+            socket.read_buf(&mut received).await.unwrap(),
+            0,
+            "{}",
+            String::from_utf8_lossy(&received)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_writing_still_reads_why_it_is_refused() {
+    let hub = Sockets::start(|_| {}).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut device = Device::new(hub.dial(hub.mqtt, hub.client(&[version], None)).await);
+        device.send(&connect_by_certificate("unknown")).await;
+        // More than the sockets' buffers hold: it goes through only as long as the hub reads.
+        for _ in 0..64 {
+            device.stream.write_all(&[0x5a; 16 * 1024]).await.expect("the hub closes politely");
+        }
+        assert_eq!(device.receive().await.as_deref(), Some(REFUSED), "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_before_its_body_was_sent_is_answered() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut socket = hub.dial(hub.https, hub.client(rustls::ALL_VERSIONS, None)).await;
+    let head = "POST /devices/query?api-version=2021-04-12 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048000\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..64 {
+        socket.write_all(&[b' '; 16 * 1024]).await.expect("the hub closes politely");
+    }
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_for_a_stranger_is_refused_by_name() {
+    let hub = Sockets::start(|_| {}).await;
+    let mut socket = hub.dial(hub.https, hub.client(rustls::ALL_VERSIONS, None)).await;
+    let head =
+        format!("GET /devices HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(32 * 1024));
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 431");
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_once() {
+    let hub = Sockets::start(|_| {}).await;
+    for (hosts, status) in [
+        ("Host: localhost\r\n", "401"),
+        ("", "400"),
+        ("Host: localhost\r\nHost: localhost\r\n", "400"),
+        ("Host: a\r\nhost: b\r\n", "400"),
+        ("Host: \r\n", "400"),
+        ("Host: me@localhost\r\n", "400"),
+    ] {
+        let mut socket = hub.dial(hub.https, hub.client(rustls::ALL_VERSIONS, None)).await;
+        let head = format!("GET /devices HTTP/1.1\r\n{hosts}\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, format!("HTTP/1.1 {status}").as_bytes(), "{hosts:?}");
     }
 }

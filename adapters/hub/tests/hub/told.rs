@@ -6,7 +6,8 @@ use devicebound::hub::{HubConfig, Limits};
 use devicebound::iothub::sas;
 use devicebound::packet::{Packet, Publish, PublishQoS, TopicName};
 use devicebound_hub::clock::unix_time;
-use devicebound_hub::view::View;
+use devicebound_hub::observe::view::View;
+use devicebound_hub::transport::tls::TlsPeer;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -74,7 +75,10 @@ async fn the_numbers_of_the_hub_are_for_who_is_on_its_machine_or_shows_a_token()
             request = request.header("authorization", token);
         }
         let mut request = request.body(Body::empty()).unwrap();
-        let peer = devicebound_hub::service::Peer { address: (peer, 1).into(), certificate: None };
+        let peer = devicebound_hub::service::Peer {
+            address: (peer, 1).into(),
+            tls: TlsPeer { certificate: None, server_name: None },
+        };
         request.extensions_mut().insert(peer);
         let router = client.router.clone();
         async move {

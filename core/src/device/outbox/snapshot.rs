@@ -8,6 +8,8 @@
 //! SHA-256 of all before
 //! ```
 //!
+//! After it there may be changes: see [`journal`](super::journal).
+//!
 //! Numbers have their most significant byte first, as in MQTT.
 
 use alloc::vec::Vec;
@@ -18,12 +20,13 @@ use super::super::{ConfigError, Limits};
 use super::{Entry, Outbox, Ticket};
 use crate::packet::{Decoded, Packet, PacketId, PublishQoS, decode};
 use crate::rule::Rule;
+use crate::time::Instant;
 
 /// What a snapshot of any version starts with.
 const TITLE: &[u8] = b"devicebound outbox ";
 /// The version that is written, and read.
 const VERSION: &[u8] = b"1\n";
-const DIGEST_LENGTH: usize = 32;
+pub(super) const DIGEST_LENGTH: usize = 32;
 
 /// Why no device can be made from a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +67,7 @@ impl RestoreError {
 
 impl Outbox {
     /// Appends a snapshot of what is not acknowledged.
-    pub(in super::super) fn save(&self, identity: &str, last_id: u16, out: &mut Vec<u8>) {
+    pub(in super::super) fn write_snapshot(&self, identity: &str, last_id: u16, out: &mut Vec<u8>) {
         let start = out.len();
         let waiting = || self.entries.iter().filter(|entry| !entry.acknowledged);
         out.extend_from_slice(TITLE);
@@ -75,13 +78,18 @@ impl Outbox {
         out.extend_from_slice(&last_id.to_be_bytes());
         out.extend_from_slice(&long(waiting().count()).to_be_bytes());
         for entry in waiting() {
-            out.extend_from_slice(&entry.ticket.0.to_be_bytes());
-            out.extend_from_slice(&entry.id.map_or(0, PacketId::get).to_be_bytes());
-            out.extend_from_slice(&long(entry.length).to_be_bytes());
-            out.extend_from_slice(self.bytes.get(entry.range()).unwrap_or_default());
+            self.write_entry(entry, out);
         }
         let digest = Sha256::digest(out.get(start..).unwrap_or_default());
         out.extend_from_slice(&digest);
+    }
+
+    /// A message as it stands in snapshots and changes.
+    pub(super) fn write_entry(&self, entry: &Entry, out: &mut Vec<u8>) {
+        out.extend_from_slice(&entry.ticket.0.to_be_bytes());
+        out.extend_from_slice(&entry.id.map_or(0, PacketId::get).to_be_bytes());
+        out.extend_from_slice(&long(entry.length).to_be_bytes());
+        out.extend_from_slice(self.bytes.get(entry.range()).unwrap_or_default());
     }
 
     /// The outbox that a snapshot is of, and the last packet id that was given.
@@ -92,18 +100,20 @@ impl Outbox {
     ) -> Result<(Self, u16), RestoreError> {
         let rest = snapshot.strip_prefix(TITLE).ok_or(RestoreError::NotASnapshot)?;
         let rest = rest.strip_prefix(VERSION).ok_or(RestoreError::Version)?;
-        let (content, digest) = snapshot.split_last_chunk::<DIGEST_LENGTH>().ok_or(RestoreError::Damaged)?;
-        if Sha256::digest(content).as_slice() != digest {
+        // Nothing in it is believed: neither before the digest is known, nor after.
+        let mut reader = Reader(rest);
+        let whose = reader.array().and_then(|length| reader.bytes(u16::from_be_bytes(length).into()));
+        let whose = whose.ok_or(RestoreError::Damaged)?;
+        let (mut outbox, mut last_id) = reader.outbox().ok_or(RestoreError::Damaged)?;
+        let content = snapshot.len().saturating_sub(reader.0.len());
+        let digest: [u8; DIGEST_LENGTH] = reader.array().ok_or(RestoreError::Damaged)?;
+        if Sha256::digest(snapshot.get(..content).unwrap_or_default()).as_slice() != digest {
             return Err(RestoreError::Damaged);
         }
-        let body = rest.get(..rest.len().saturating_sub(DIGEST_LENGTH)).unwrap_or_default();
-        // What has the right digest was written by `save`; all the same nothing in it is believed.
-        let mut reader = Reader(body);
-        let whose = reader.array().and_then(|length| reader.bytes(u16::from_be_bytes(length).into()));
-        if whose.ok_or(RestoreError::Damaged)? != identity.as_bytes() {
+        if whose != identity.as_bytes() {
             return Err(RestoreError::OtherIdentity);
         }
-        let (outbox, last_id) = reader.outbox().ok_or(RestoreError::Damaged)?;
+        outbox.apply(&mut reader, digest, &mut last_id)?;
         if outbox.entries.len() > limits.outbox_messages || outbox.live > limits.outbox_bytes {
             return Err(RestoreError::Limits);
         }
@@ -117,46 +127,53 @@ fn short(length: usize) -> u16 {
 }
 
 /// An outbox holds fewer messages, and a packet fewer bytes, than that.
-fn long(length: usize) -> u32 {
+pub(super) fn long(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// What is left to be read.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.bytes(N)?.try_into().ok()
     }
 
-    fn length(&mut self) -> Option<usize> {
+    pub(super) fn length(&mut self) -> Option<usize> {
         usize::try_from(u32::from_be_bytes(self.array()?)).ok()
     }
 
-    /// All that stands behind the identity, and nothing else.
+    /// All that stands behind the identity.
     fn outbox(&mut self) -> Option<(Outbox, u16)> {
         let last_ticket = u64::from_be_bytes(self.array()?);
         let last_id = u16::from_be_bytes(self.array()?);
         let mut outbox = Outbox { last_ticket, ..Outbox::default() };
+        self.entries(&mut outbox)?;
+        Some((outbox, last_id))
+    }
+
+    /// Messages with their number before them, behind those that are there.
+    pub(super) fn entries(&mut self, outbox: &mut Outbox) -> Option<()> {
         for _ in 0..self.length()? {
             let entry = self.entry(&mut outbox.bytes)?;
             let in_order = outbox.entries.back().is_none_or(|before| {
                 // Ids are given in turn.
                 before.ticket < entry.ticket && (before.id.is_some() || entry.id.is_none())
             });
-            if !in_order || entry.ticket.0 > last_ticket || entry.id.is_some_and(|id| outbox.holds(id)) {
+            let is_known = entry.id.is_some_and(|id| outbox.holds(id));
+            if !in_order || is_known || entry.ticket.0 > outbox.last_ticket {
                 return None;
             }
+            outbox.live = outbox.live.saturating_add(entry.length);
             outbox.entries.push_back(entry);
         }
-        outbox.live = outbox.bytes.len();
-        self.0.is_empty().then_some((outbox, last_id))
+        Some(())
     }
 
     /// One message, whose packet is appended to `bytes`: a whole PUBLISH at QoS 1, with DUP if and only if it has a
@@ -173,6 +190,6 @@ impl<'a> Reader<'a> {
         let sound = rest.is_empty() && dup == id.is_some() && id.is_none_or(|id| id == packet_id);
         let at = bytes.len();
         bytes.extend_from_slice(packet);
-        sound.then_some(Entry { ticket, at, length, id_at, id, acknowledged: false })
+        sound.then_some(Entry { ticket, at, length, id_at, id, due: Instant::default(), acknowledged: false })
     }
 }

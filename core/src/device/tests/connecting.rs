@@ -463,7 +463,7 @@ fn another_credential_is_used_by_a_new_connection_once_nothing_is_in_flight() {
 #[test]
 fn disconnect_ends_in_good_order_and_asks_for_no_other_connection() {
     let mut bench = Bench::online();
-    bench.device.disconnect(&mut bench.tx);
+    bench.device.disconnect(bench.now, &mut bench.tx);
     assert_eq!(bench.sent().last().unwrap().kind, PacketType::Disconnect);
     assert_eq!(bench.pull(&mut &[][..]), Err(CloseReason::Disconnected));
     assert_eq!(bench.event(Event::Closed), Ok(Action::Wait(Wait::Nothing)));

@@ -214,8 +214,8 @@ fn random_events_never_make_it_panic_or_grow() {
             3 => drop(device.subscribe(now, subscription, tx)),
             4 => drop(device.unsubscribe(now, subscription, tx)),
             5 => drop(deliveries.pop().map(|delivery| device.complete(delivery, tx))),
-            6 => drop(calls.pop().map(|call| device.respond(call, 200, b"", tx))),
-            7 if random(50) == 0 => device.disconnect(tx),
+            6 => drop(calls.pop().map(|call| device.respond(now, call, 200, b"", tx))),
+            7 if random(50) == 0 => device.disconnect(now, tx),
             _ => tx.clear(),
         }
         let status = bench.device.status();

@@ -23,7 +23,7 @@ fn a_call_comes_with_name_and_payload_and_its_answer_repeats_the_rid() {
     let Action::Invoke(call) = bench.hear(invoke("1a-%2F")) else { panic!() };
     assert_eq!((call.name.as_ref(), call.payload), ("re boot", &b"{\"in\":1}"[..]));
     assert_eq!(call.due, bench.now.after(METHOD_RESPONSE_TIME.2));
-    bench.device.respond(call.id, -7, b"{}", &mut bench.tx).unwrap();
+    bench.device.respond(bench.now, call.id, -7, b"{}", &mut bench.tx).unwrap();
     let sent = bench.sent();
     assert_eq!(sent[0].topic, "$iothub/methods/res/-7/?$rid=1a-%2F");
     assert_eq!((sent[0].qos, &sent[0].payload[..]), (Some(QoS::AtMostOnce), &b"{}"[..]));
@@ -35,8 +35,11 @@ fn calls_are_answered_in_any_order_and_once() {
     let calls = ["a", "b", "c"].map(|rid| call(bench.hear(invoke(rid))));
     assert_eq!(bench.device.status().calls, 3);
     for index in [2, 0, 1] {
-        bench.device.respond(calls[index], 200, b"", &mut bench.tx).unwrap();
-        assert_eq!(bench.device.respond(calls[index], 200, b"", &mut bench.tx), Err(RespondError::Gone));
+        bench.device.respond(bench.now, calls[index], 200, b"", &mut bench.tx).unwrap();
+        assert_eq!(
+            bench.device.respond(bench.now, calls[index], 200, b"", &mut bench.tx),
+            Err(RespondError::Gone)
+        );
     }
     let topics = bench.sent_topics();
     assert_eq!(topics, ["c", "a", "b"].map(|rid| format!("$iothub/methods/res/200/?$rid={rid}")));
@@ -48,12 +51,12 @@ fn an_answer_that_nobody_waits_for_says_so() {
     let late = call(bench.hear(invoke("1")));
     bench.now = bench.now.after(METHOD_RESPONSE_TIME.2);
     let _ = bench.event(Event::TimedOut);
-    assert_eq!(bench.device.respond(late, 200, b"", &mut bench.tx), Err(RespondError::Gone));
+    assert_eq!(bench.device.respond(bench.now, late, 200, b"", &mut bench.tx), Err(RespondError::Gone));
 
     let mut bench = Bench::online();
     let cut = call(bench.hear(invoke("1")));
     bench.reconnect(true);
-    assert_eq!(bench.device.respond(cut, 200, b"", &mut bench.tx), Err(RespondError::Gone));
+    assert_eq!(bench.device.respond(bench.now, cut, 200, b"", &mut bench.tx), Err(RespondError::Gone));
     assert!(bench.sent().is_empty());
 }
 
@@ -61,9 +64,9 @@ fn an_answer_that_nobody_waits_for_says_so() {
 fn an_answer_that_is_too_large_can_be_given_once_more() {
     let mut bench = Bench::online();
     let call = call(bench.hear(invoke("1")));
-    let refused = bench.device.respond(call, 200, &vec![b' '; 131_073], &mut bench.tx);
+    let refused = bench.device.respond(bench.now, call, 200, &vec![b' '; 131_073], &mut bench.tx);
     assert_eq!(refused, Err(RespondError::TooLarge));
-    bench.device.respond(call, 200, &vec![b' '; 131_072], &mut bench.tx).unwrap();
+    bench.device.respond(bench.now, call, 200, &vec![b' '; 131_072], &mut bench.tx).unwrap();
 }
 
 #[test]
@@ -78,6 +81,6 @@ fn a_call_too_many_is_answered_by_the_machine() {
         ("$iothub/methods/res/429/?$rid=2", &b"null"[..])
     );
     assert_eq!(bench.device.status().ignored.refused_calls, 1);
-    bench.device.respond(first, 200, b"", &mut bench.tx).unwrap();
+    bench.device.respond(bench.now, first, 200, b"", &mut bench.tx).unwrap();
     call(bench.hear(invoke("3")));
 }

@@ -30,7 +30,7 @@ fn saved(device: &Device) -> Vec<u8> {
 }
 
 fn restored(snapshot: &[u8]) -> Device {
-    Device::restore(config(), snapshot).unwrap()
+    Device::restore(&config(), snapshot).unwrap()
 }
 
 #[test]
@@ -128,18 +128,18 @@ fn a_snapshot_that_was_changed_or_cut_short_is_refused() {
     bench.telemetry(b"1");
     let snapshot = saved(&bench.device);
     for length in 0..snapshot.len() {
-        assert!(Device::restore(config(), &snapshot[..length]).is_err(), "{length} bytes");
+        assert!(Device::restore(&config(), &snapshot[..length]).is_err(), "{length} bytes");
     }
     for at in 0..snapshot.len() {
         let mut changed = snapshot.clone();
         changed[at] ^= 0x10;
-        assert!(Device::restore(config(), &changed).is_err(), "byte {at}");
+        assert!(Device::restore(&config(), &changed).is_err(), "byte {at}");
     }
 }
 
 #[test]
 fn a_snapshot_says_why_it_cannot_be_used() {
-    let refused = |config, snapshot: &[u8]| Device::restore(config, snapshot).unwrap_err();
+    let refused = |config, snapshot: &[u8]| Device::restore(&config, snapshot).unwrap_err();
     let mut bench = Bench::online();
     bench.telemetry(b"1");
     bench.telemetry(b"2");
@@ -166,7 +166,7 @@ fn what_has_the_right_digest_is_read_as_carefully() {
             changed[at] ^= 1 << bit;
             let digest = Sha256::digest(&changed);
             changed.extend_from_slice(&digest);
-            if let Ok(device) = Device::restore(config(), &changed) {
+            if let Ok(device) = Device::restore(&config(), &changed) {
                 assert_eq!(saved(&device), changed, "byte {at}, bit {bit}");
                 let (_, sent) = online(device);
                 assert_eq!(sent.len(), 1, "byte {at}, bit {bit}");
@@ -184,4 +184,141 @@ fn the_format_is_what_it_was() {
     let head = b"devicebound outbox 1\n\0\x04dev1\0\0\0\0\0\0\0\x01\0\0\0\0\0\x01";
     let entry = format!("\0\0\0\0\0\0\0\x01\0\0\0\0\0\x27\x32\x25\0\x1d{topic}\0\x0121.5");
     assert_eq!(snapshot[..snapshot.len() - 32], [&head[..], entry.as_bytes()].concat());
+}
+
+// --- changes ---
+
+/// What an application has stored, as `Save` says.
+#[derive(Default)]
+struct Store {
+    bytes: Vec<u8>,
+    /// Where the pieces after the snapshot begin.
+    pieces: Vec<usize>,
+}
+
+impl Store {
+    fn save(&mut self, device: &mut Device) -> Save {
+        let mut written = Vec::new();
+        let save = device.save(&mut written);
+        match save {
+            Save::Nothing => assert!(written.is_empty()),
+            Save::Append => {
+                self.pieces.push(self.bytes.len());
+                self.bytes.extend(written);
+            }
+            Save::Replace => {
+                self.pieces.clear();
+                self.bytes = written;
+            }
+        }
+        save
+    }
+}
+
+/// What a device holds, as bytes.
+fn snapshot_of(device: &Device) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    device.snapshot(&mut bytes);
+    bytes
+}
+
+#[test]
+fn changes_make_the_same_outbox_as_a_snapshot_after_every_step() {
+    for policy in [OutboxPolicy::Reject, OutboxPolicy::DropOldest] {
+        let limits = Limits { outbox_messages: 6, window: 3, ..Limits::default() };
+        let mut bench = Bench::new(config().with_limits(limits).with_outbox(policy));
+        let (mut store, mut in_flight, mut appended) = (Store::default(), Vec::new(), 0);
+        let mut state = 7_u32;
+        for step in 0..500 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            match state >> 29 {
+                0..=3 => {
+                    let _ = bench.device.telemetry(bench.now, Message::new(b"21.5"), &mut bench.tx);
+                    bench.pull_all();
+                }
+                4 if bench.device.status().connection == ConnectionState::Offline => {
+                    bench.open();
+                    in_flight.clear();
+                    bench.accept(true);
+                }
+                4 if step % 5 == 0 => {
+                    let _ = bench.event(Event::Closed);
+                }
+                // In turn and out of turn.
+                _ if !in_flight.is_empty() => {
+                    let acknowledged = (state as usize >> 3) % in_flight.len();
+                    let packet: Sent = in_flight.remove(acknowledged);
+                    if bench.device.status().connection == ConnectionState::Online {
+                        bench.hear(acknowledge(&packet));
+                    }
+                }
+                _ => {}
+            }
+            let sent = bench.sent();
+            in_flight.extend(sent.into_iter().filter(|packet| packet.kind == PacketType::Publish));
+            appended += u32::from(store.save(&mut bench.device) == Save::Append);
+            let restored = Device::restore(bench.device.config(), &store.bytes).unwrap();
+            assert_eq!(snapshot_of(&restored), snapshot_of(&bench.device), "step {step}");
+        }
+        assert!(appended > 100, "{appended}");
+    }
+}
+
+#[test]
+fn what_has_not_changed_is_not_written_and_what_has_is_short() {
+    let mut bench = Bench::new(config());
+    let mut store = Store::default();
+    for _ in 0..500 {
+        bench.telemetry(&[7; 100]);
+    }
+    assert_eq!(store.save(&mut bench.device), Save::Replace);
+    let whole = store.bytes.len();
+    assert_eq!(store.save(&mut bench.device), Save::Nothing);
+    bench.telemetry(b"one more");
+    assert_eq!(store.save(&mut bench.device), Save::Append);
+    assert!(store.bytes.len() - whole < 150);
+    bench.device.save_all();
+    assert_eq!(store.save(&mut bench.device), Save::Replace);
+}
+
+#[test]
+fn changes_do_not_pile_up() {
+    let mut bench = Bench::online();
+    let mut store = Store::default();
+    for _ in 0..1500 {
+        bench.telemetry(&[7; 100]);
+        let _ = store.save(&mut bench.device);
+        let sent = bench.sent();
+        bench.hear(acknowledge(&sent[0]));
+        assert!(store.bytes.len() < 70_000);
+    }
+}
+
+#[test]
+fn a_change_that_is_cut_short_was_never_written_and_one_that_is_damaged_is_found() {
+    let mut device = Device::new(config()).unwrap();
+    let (now, mut store) = (Instant::from_secs(1), Store::default());
+    let mut states = Vec::new();
+    for _ in 0..3 {
+        device.telemetry(now, Message::new(b"x"), &mut Vec::new()).unwrap();
+        let _ = store.save(&mut device);
+        states.push(snapshot_of(&device));
+    }
+    let ends = [store.pieces[0], store.pieces[1], store.bytes.len()];
+    for length in ends[0]..=ends[2] {
+        let kept = ends.iter().rposition(|&end| end <= length).unwrap();
+        let restored = Device::restore(&config(), &store.bytes[..length]).unwrap();
+        assert_eq!(snapshot_of(&restored), states[kept], "{length} bytes");
+    }
+    // In the middle, where what comes after was written.
+    for at in ends[0] + 4..ends[1] {
+        let mut damaged = store.bytes.clone();
+        damaged[at] ^= 1;
+        assert_eq!(Device::restore(&config(), &damaged).err(), Some(RestoreError::Damaged), "byte {at}");
+    }
+    for at in 0..ends[0] {
+        let mut damaged = store.bytes.clone();
+        damaged[at] ^= 1;
+        assert!(Device::restore(&config(), &damaged).is_err(), "byte {at}");
+    }
 }

@@ -76,9 +76,10 @@ fn answers_find_their_requests_in_any_order() {
 
 #[test]
 fn a_request_that_cannot_be_made_changes_nothing() {
-    let mut bench = Bench::opening(config());
+    let mut bench = Bench::new(config());
+    bench.device.disconnect(bench.now, &mut bench.tx);
     assert_eq!(bench.device.get_twin(bench.now, &mut bench.tx), Err(RequestError::NotConnected));
-    bench.accept(false);
+    let mut bench = Bench::online();
     let large = alloc::vec![b' '; 262_145];
     assert_eq!(bench.device.report(bench.now, &large, None, &mut bench.tx), Err(RequestError::TooLarge));
     assert!(bench.sent().is_empty());
@@ -298,7 +299,54 @@ fn a_request_that_is_to_be_sent_again_fails_in_time_also_offline() {
 fn nobody_waits_for_a_request_once_the_application_has_disconnected() {
     let mut bench = resending();
     let request = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
-    bench.device.disconnect(&mut bench.tx);
+    bench.device.disconnect(bench.now, &mut bench.tx);
     assert_eq!(bench.event(Event::Received(&mut &[][..])), Err(CloseReason::Disconnected));
     assert_eq!(bench.event(Event::Closed), Ok(Action::Failed(request, RequestFailure::ConnectionLost)));
+}
+
+#[test]
+fn a_request_waits_for_a_connection_whatever_becomes_of_those_that_were_sent() {
+    for policy in [RequestPolicy::Fail, RequestPolicy::Resend] {
+        let mut bench = Bench::new(config().with_requests(policy));
+        let get = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+        let report = bench.device.report(bench.now, b"{}", None, &mut bench.tx).unwrap();
+        assert!(bench.tx.is_empty());
+        bench.open();
+        // An attempt that comes to nothing does not fail what it never sent.
+        assert_eq!(bench.event(Event::Closed), Err(CloseReason::Lost));
+        bench.pull_all();
+        bench.wait_for_timer().unwrap();
+        bench.open();
+        bench.accept(false);
+        let sent: Vec<_> = bench.grant_all().into_iter().map(|packet| packet.topic).collect();
+        assert_eq!(
+            sent,
+            [
+                format!("$iothub/twin/GET/?$rid={get}"),
+                format!("$iothub/twin/PATCH/properties/reported/?$rid={report}")
+            ]
+        );
+        assert!(matches!(answer(&mut bench, 200, "1", b"{}"), Action::Answered(_)));
+        let told = (bench.event(Event::Closed), bench.pull(&mut &[][..]));
+        assert_eq!(told.0, Err(CloseReason::Lost));
+        match policy {
+            RequestPolicy::Fail => {
+                assert_eq!(told.1, Ok(Action::Failed(report, RequestFailure::ConnectionLost)));
+            }
+            RequestPolicy::Resend => assert!(matches!(told.1, Ok(Action::Wait(_)))),
+        }
+    }
+}
+
+#[test]
+fn a_request_for_which_no_connection_comes_says_that_it_was_not_sent() {
+    let mut bench = Bench::new(config());
+    let late = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    let asked = bench.now;
+    while bench.wait_for_timer() != Ok(Action::Failed(late, RequestFailure::NeverSent)) {
+        assert!(bench.now < asked.after(Duration::from_secs(60)));
+    }
+    let given_up = bench.device.get_twin(bench.now, &mut bench.tx).unwrap();
+    bench.device.disconnect(bench.now, &mut bench.tx);
+    assert_eq!(bench.pull(&mut &[][..]), Ok(Action::Failed(given_up, RequestFailure::NeverSent)));
 }

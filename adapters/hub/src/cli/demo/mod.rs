@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::hub::{HubArgs, Prepared, prepare, runtime};
 use crate::Failure;
-use crate::view::{Format, View};
+use crate::observe::view::{Format, View};
 use actor::Actor;
 use backend::Backend;
 use stage::Stage;

@@ -8,24 +8,30 @@ use devicebound::hub::{DeviceRecord, SnapshotError};
 use devicebound::time::UnixTime;
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError,
-    TableDefinition,
+    TableDefinition, WriteTransaction,
 };
 
 use super::Disk;
 use super::guard::unless_it_panics;
 use super::sealed::Sealed;
 use crate::Failure;
-use crate::block::Block;
+use crate::store::{Stored, Version};
+use crate::telemetry::block::Block;
 
 /// The layout that this version writes and reads.
-const LAYOUT: &[u8] = b"2";
+const LAYOUT: &[u8] = b"3";
+/// The one before had no versions: it kept the revision of the record where they are now.
+const LAYOUT_WITHOUT_VERSIONS: &[u8] = b"2";
 /// Pages that are kept in memory: the upper ones of the trees. The system's own cache has the rest.
 const CACHE: usize = 16 * 1024 * 1024;
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 pub(super) const HEADS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("heads");
 pub(super) const MESSAGES: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("messages");
+/// Files of earlier versions have none.
+pub(super) const DOCUMENTS: TableDefinition<'static, &str, &str> = TableDefinition::new("documents");
 pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
+pub(super) const PARTITIONS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("partitions");
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,9 @@ pub(super) enum Error {
     /// The disk says no.
     #[error("{0}")]
     Io(io::Error),
+    /// Another hub has it open.
+    #[error("another hub uses it")]
+    InUse,
     /// It is not what was written.
     #[error("{0}")]
     Damaged(String),
@@ -48,12 +57,13 @@ impl Error {
     pub(super) fn failure(&self, name: &str) -> Failure {
         let next = match self {
             Self::Io(_) => "check the permissions of the file and the space on its disk",
+            Self::InUse => "stop that hub, or give this one a folder of its own: --state DIR",
             Self::Damaged(_) | Self::Record { .. } => {
                 "restore the file from a backup, or use an empty state folder, --state DIR, and register the devices again"
             }
             Self::Layout(_) => "use the version that wrote the file, or an empty state folder: --state DIR",
         };
-        let verb = if matches!(self, Self::Io(_)) { "cannot open" } else { "cannot use" };
+        let verb = if matches!(self, Self::Io(_) | Self::InUse) { "cannot open" } else { "cannot use" };
         Failure::new(format!("{verb} {name}: {self}"), next)
     }
 
@@ -69,6 +79,7 @@ impl From<redb::Error> for Error {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(error) => Self::Io(error),
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
             redb::Error::UpgradeRequired(layout) => Self::Layout(format!("redb {layout}")),
             error => Self::Damaged(error.to_string()),
         }
@@ -132,7 +143,7 @@ fn open_and_check(disk: &dyn Disk) -> Result<Database, Error> {
     let transaction = database.begin_read()?;
     let layout = transaction.open_table(META)?.get("layout")?.map(|layout| layout.value().to_vec());
     match layout {
-        Some(layout) if layout == LAYOUT => {}
+        Some(layout) if layout == LAYOUT || layout == LAYOUT_WITHOUT_VERSIONS => {}
         Some(layout) => return Err(Error::Layout(String::from_utf8_lossy(&layout).into_owned())),
         None => return Err(Error::Damaged("its layout is not named".to_owned())),
     }
@@ -141,7 +152,7 @@ fn open_and_check(disk: &dyn Disk) -> Result<Database, Error> {
 }
 
 /// Every record.
-pub(super) fn load(database: &Database) -> Result<Vec<DeviceRecord>, Error> {
+pub(super) fn load(database: &Database) -> Result<Vec<Stored>, Error> {
     let transaction = database.begin_read()?;
     let messages = transaction.open_table(MESSAGES)?;
     let mut messages = messages.iter()?.peekable();
@@ -156,12 +167,12 @@ pub(super) fn load(database: &Database) -> Result<Vec<DeviceRecord>, Error> {
             entries.push(message?.1.value().to_vec());
         }
         let of_record = |error| Error::Record { client_id: client_id.to_owned(), error };
-        let (revision, text) = split_head(head.value()).ok_or_else(|| of_record(SnapshotError::Json))?;
+        let (version, text) = split_head(head.value()).ok_or_else(|| of_record(SnapshotError::Json))?;
         let record = DeviceRecord::from_parts(text, entries.iter().map(Vec::as_slice)).map_err(of_record)?;
-        if record.identity.client_id() != client_id || record.revision().get() != revision {
+        if record.identity.client_id() != client_id {
             return Err(of_record(SnapshotError::Member("clientId")));
         }
-        records.push(record);
+        records.push(Stored { record, version });
     }
     match messages.next() {
         None => Ok(records),
@@ -171,30 +182,47 @@ pub(super) fn load(database: &Database) -> Result<Vec<DeviceRecord>, Error> {
     }
 }
 
-/// The head of a record, and its messages in order.
-pub(super) type Parts = (Vec<u8>, Vec<Vec<u8>>);
+/// Every document, by name.
+pub(super) fn documents(database: &Database) -> Result<Vec<(String, String)>, Error> {
+    let documents = match database.begin_read()?.open_table(DOCUMENTS) {
+        Ok(documents) => documents,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for document in documents.iter()? {
+        let (key, text) = document?;
+        found.push((key.value().to_owned(), text.value().to_owned()));
+    }
+    Ok(found)
+}
+
+/// The version of a record, its head, and its messages in order.
+pub(super) type Parts = (Version, Vec<u8>, Vec<Vec<u8>>);
 
 pub(super) fn read_record(database: &Database, client_id: &str) -> Result<Option<Parts>, redb::Error> {
     let transaction = database.begin_read()?;
     let heads = transaction.open_table(HEADS)?;
     let Some(head) = heads.get(client_id)? else { return Ok(None) };
-    let head = split_head(head.value()).map(|(_, text)| text.to_vec()).unwrap_or_default();
+    // What is too short is no record, and is named as that.
+    let (version, head) = split_head(head.value()).unwrap_or((Version::new(0), &[]));
+    let head = head.to_vec();
     let mut entries = Vec::new();
     for message in transaction.open_table(MESSAGES)?.range((client_id, 0)..=(client_id, u64::MAX))? {
         entries.push(message?.1.value().to_vec());
     }
-    Ok(Some((head, entries)))
+    Ok(Some((version, head, entries)))
 }
 
-/// The value of a head: so that its revision can be compared without reading it.
-pub(super) fn join_head(revision: u64, head: &str) -> Vec<u8> {
-    [&revision.to_le_bytes(), head.as_bytes()].concat()
+/// The value of a head: so that its version can be compared without reading it.
+pub(super) fn join_head(version: Version, head: &str) -> Vec<u8> {
+    [&version.get().to_le_bytes(), head.as_bytes()].concat()
 }
 
-/// The revision, and the text.
-pub(super) fn split_head(value: &[u8]) -> Option<(u64, &[u8])> {
-    let (revision, text) = value.split_first_chunk()?;
-    Some((u64::from_le_bytes(*revision), text))
+/// The version, and the text.
+pub(super) fn split_head(value: &[u8]) -> Option<(Version, &[u8])> {
+    let (version, text) = value.split_first_chunk()?;
+    Some((Version::new(u64::from_le_bytes(*version)), text))
 }
 
 /// How long the value of a block is.
@@ -226,6 +254,8 @@ pub(super) struct Tally {
     /// Bytes of all blocks.
     pub(super) bytes: u64,
     opened: u64,
+    /// The version that was given last.
+    pub(super) version: u64,
 }
 
 impl Tally {
@@ -238,9 +268,15 @@ impl Tally {
         {
             let mut meta = transaction.open_table(META)?;
             let before = meta.get("telemetry")?.and_then(|value| Self::from_bytes(value.value()));
-            let before = before.ok_or_else(|| Error::Damaged("its tally is missing".to_owned()))?;
-            tally = Self { opened: before.opened.saturating_add(1), ..before };
+            let (before, version) =
+                before.ok_or_else(|| Error::Damaged("its tally is missing".to_owned()))?;
+            let version = match version {
+                Some(version) => version,
+                None => newest_version(&transaction)?,
+            };
+            tally = Self { opened: before.opened.saturating_add(1), version, ..before };
             meta.insert("telemetry", tally.to_bytes().as_slice())?;
+            meta.insert("layout", LAYOUT)?;
         }
         transaction.commit()?;
         Ok(tally)
@@ -252,12 +288,23 @@ impl Tally {
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        [self.newest, self.bytes, self.opened].map(u64::to_le_bytes).concat()
+        [self.newest, self.bytes, self.opened, self.version].map(u64::to_le_bytes).concat()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let [newest, bytes, opened] = bytes.as_chunks().0 else { return None };
+    /// The tally, and the version that was given last where the file has them.
+    fn from_bytes(bytes: &[u8]) -> Option<(Self, Option<u64>)> {
+        let [newest, bytes, opened, rest @ ..] = bytes.as_chunks().0 else { return None };
         let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        Some(Self { newest: number(newest), bytes: number(bytes), opened: number(opened) })
+        let tally = Self { newest: number(newest), bytes: number(bytes), opened: number(opened), version: 0 };
+        Some((tally, rest.first().map(number)))
     }
+}
+
+/// The greatest number that a head begins with.
+fn newest_version(transaction: &WriteTransaction) -> Result<u64, Error> {
+    let mut newest = 0;
+    for head in transaction.open_table(HEADS)?.iter()? {
+        newest = split_head(head?.1.value()).map_or(newest, |(version, _)| version.get().max(newest));
+    }
+    Ok(newest)
 }

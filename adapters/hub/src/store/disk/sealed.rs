@@ -6,8 +6,9 @@
 //! sector: on a disk that writes sectors whole, both are there or neither.
 
 use std::io;
+use std::ops::Bound;
 
-use redb::StorageBackend;
+use redb::{BackendError, StorageBackend};
 use sha2::{Digest as _, Sha256};
 
 use super::format::Error;
@@ -19,7 +20,7 @@ const UNCHECKED: usize = 64;
 /// Where the seal is: the end of the first sector. redb's header has 320 bytes of its first page.
 const SEAL: usize = SECTOR - 32;
 
-/// A file whose header is sealed. Without locks: the state folder has one.
+/// A file whose header is sealed.
 #[derive(Debug)]
 pub struct Sealed(Box<dyn StorageBackend>);
 
@@ -81,5 +82,31 @@ impl StorageBackend for Sealed {
 
     fn close(&self) -> io::Result<()> {
         self.0.close()
+    }
+
+    // redb's locks on the file, so that no two hubs use it, whatever became of the folder that it is in.
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
     }
 }

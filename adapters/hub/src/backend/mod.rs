@@ -1,0 +1,173 @@
+//! What a back end may ask of the hub, whatever the protocol: REST ([`service`](crate::service)) and AMQP only translate.
+//!
+//! | file | operations |
+//! |---|---|
+//! | `access` | who may ask: SAS tokens of policies and devices, certificates of devices |
+//! | `audit` | an operation runs to its end and leaves an event, whatever becomes of its caller |
+//! | `registry`, `bulk`, `keys` | identities: list, show, register, change, remove; new keys |
+//! | `twins`, `query` | twins: show, merge, replace; the query language |
+//! | `cloud_messages` | send, purge |
+//! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
+//! | `feedback` | take a batch of reports, complete it, abandon it |
+//! | `methods` | invoke a direct method |
+//! | `events` | read telemetry and operations from a position on |
+//! | `statistics`, `faults` | count devices; make something go wrong |
+//!
+//! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
+//! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
+//! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
+
+use std::sync::Arc;
+
+use devicebound::hub::{DeviceKey, Operation};
+use devicebound::iothub::sas::Policy;
+use devicebound::iothub::{IdError, Identity};
+use devicebound::time::Instant;
+
+use crate::engine::Engine;
+use crate::engine::durability::Safe;
+use crate::engine::record_scan::Seen;
+use crate::engine::worker::Core;
+use crate::store::reader::TelemetryReader;
+
+pub mod access;
+pub mod audit;
+pub mod bulk;
+pub mod cloud_messages;
+pub mod device_messages;
+mod error;
+pub mod events;
+pub mod faults;
+pub mod feedback;
+pub mod identity;
+pub mod keys;
+pub mod methods;
+pub mod query;
+pub mod registry;
+pub mod statistics;
+pub mod twins;
+
+pub use error::{Code, Error};
+
+use access::Access;
+use feedback::Readers;
+
+/// The way of a back end to the hub.
+#[derive(Debug)]
+pub struct Backend {
+    /// The hub.
+    pub engine: Arc<Engine>,
+    /// Who may ask.
+    pub access: Access,
+    telemetry: TelemetryReader,
+    feedback: Arc<Readers>,
+}
+
+impl Backend {
+    /// A way to this hub, whose stored telemetry is read with `telemetry`, for who shows a token of these policies, made
+    /// for one of `host_names`; an empty list takes tokens for any host.
+    #[must_use]
+    pub fn new(
+        engine: Arc<Engine>,
+        telemetry: TelemetryReader,
+        policies: Vec<Policy>,
+        host_names: Vec<String>,
+    ) -> Self {
+        Self { engine, access: Access::new(policies, host_names), telemetry, feedback: Arc::default() }
+    }
+
+    /// Counts an operation that the hub machine does not count itself.
+    ///
+    /// # Errors
+    /// Those of a tier: 429001, 403002, 403010.
+    pub async fn admit(&self, operation: Operation) -> Result<(), Error> {
+        // A hub that has a tier has one worker, which counts for all.
+        Ok(self.engine.at("", move |core, now| core.hub.admit(now, operation, 0)).await?)
+    }
+
+    /// What devices sent.
+    pub(crate) const fn telemetry(&self) -> &TelemetryReader {
+        &self.telemetry
+    }
+
+    /// Waits until what there is of an identity is safe, so that no answer rests on what may be taken back.
+    async fn settled(&self, id: &ClientId) -> Result<(), Error> {
+        if self.engine.settled(id.as_str()).await { Ok(()) } else { Err(Error::in_doubt()) }
+    }
+
+    /// Does something with the record of an identity, where it lives.
+    async fn at<R: Send + 'static>(
+        &self,
+        id: &ClientId,
+        act: impl FnOnce(&mut Core, Instant, &ClientId) -> R + Send + 'static,
+    ) -> R {
+        let own = id.clone();
+        self.engine.at(id.as_str(), move |core, now| act(core, now, &own)).await
+    }
+}
+
+/// The client id of an identity: a device id, for a module device id, slash, module id. Its parts are ids.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(String);
+
+impl ClientId {
+    /// The client id of a device, or of a module.
+    ///
+    /// # Errors
+    /// 400004 where one of them is not an id.
+    pub fn new(device_id: &str, module_id: Option<&str>) -> Result<Self, Error> {
+        let bad = |error: IdError| Error::invalid(error.to_string());
+        Ok(Self(Identity::new(device_id, module_id).map_err(bad)?.to_string()))
+    }
+
+    /// The client id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The device id.
+    #[must_use]
+    pub fn device_id(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(device_id, _)| device_id)
+    }
+
+    /// The module id; `None` for a device.
+    #[must_use]
+    pub fn module_id(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(_, module_id)| module_id)
+    }
+}
+
+/// The record of an identity, or the error that says that there is none.
+fn find(core: &Core, id: &ClientId) -> Result<DeviceKey, Error> {
+    core.hub.find(id.as_str()).ok_or_else(|| not_found(id.as_str()))
+}
+
+fn not_found(client_id: &str) -> Error {
+    let code = if client_id.contains('/') { Code::ModuleNotFound } else { Code::DeviceNotFound };
+    Error::new(code, format!("there is no `{client_id}`"))
+        .with_fix(format!("register it first: devicebound device add {client_id}"))
+}
+
+/// Waits until a change has become safe.
+async fn safe(change: Safe) -> Result<(), Error> {
+    if change.await { Ok(()) } else { Err(Error::store_failed()) }
+}
+
+/// The record of an identity as answers show it.
+fn look_up<'c>(core: &'c Core, now: Instant, id: &ClientId) -> Result<Seen<'c>, Error> {
+    let key = find(core, id)?;
+    let record = core.hub.record(key).ok_or_else(Error::store_failed)?;
+    Ok(Seen { hub: &core.hub, now, key, record })
+}
+
+/// Runs to its end, whatever becomes of the future that waits for it.
+///
+/// # Errors
+/// 503001 where the hub ends first.
+async fn detached<R: Send + 'static>(
+    operation: impl Future<Output = R> + Send + 'static,
+) -> Result<R, Error> {
+    tokio::spawn(operation).await.map_err(|_| Error::stopping())
+}

@@ -1,0 +1,89 @@
+//! A twin as a query sees it.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use serde_json::{Map, Value};
+
+use super::condition::Row;
+use super::parse::{Item, Select, What};
+use crate::backend::identity::{connection_state, status};
+use crate::backend::twins;
+use crate::engine::record_scan::Seen;
+
+/// One record. What most conditions ask for is borrowed from it; for the rest the whole twin is written out once.
+pub(super) struct TwinRow<'c> {
+    seen: Seen<'c>,
+    whole: OnceCell<Value>,
+}
+
+impl<'c> TwinRow<'c> {
+    pub(super) const fn new(seen: Seen<'c>) -> Self {
+        Self { seen, whole: OnceCell::new() }
+    }
+
+    pub(super) fn is_module(&self) -> bool {
+        self.seen.record.identity.identity().module_id().is_some()
+    }
+
+    fn whole(&self) -> &Value {
+        self.whole.get_or_init(|| twins::to_json(self.seen))
+    }
+
+    /// What a row of the answer holds of this twin, as JSON.
+    pub(super) fn selected(&self, select: &Select) -> String {
+        match select {
+            Select::All => self.whole().to_string(),
+            Select::Items(items) => {
+                Value::Object(items.iter().filter_map(|item| self.member(item)).collect()).to_string()
+            }
+        }
+    }
+
+    fn member(&self, item: &Item) -> Option<(String, Value)> {
+        let What::Property(path) = &item.what else { return None };
+        Some((item.name.clone(), self.value(path)?.into_owned()))
+    }
+}
+
+impl Row for TwinRow<'_> {
+    fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
+        let (first, rest) = path.split_first()?;
+        let is = |name: &str| first.eq_ignore_ascii_case(name);
+        let record = self.seen.record;
+        let twin = record.twin();
+        let identity = record.identity.identity();
+        let own = match rest {
+            [] if is("deviceId") => Some(identity.device_id()),
+            [] if is("moduleId") => return identity.module_id().map(|id| Cow::Owned(id.into())),
+            [] if is("status") => Some(status(&record.identity)),
+            [] if is("connectionState") => Some(connection_state(self.seen)),
+            _ => None,
+        };
+        if let Some(text) = own {
+            return Some(Cow::Owned(text.into()));
+        }
+        match rest {
+            [name, rest @ ..] if is("tags") => return member(twin.tags(), name, rest),
+            [section, name, rest @ ..] if is("properties") && !name.starts_with('$') => {
+                match section.as_str() {
+                    "desired" => return member(twin.desired(), name, rest),
+                    "reported" => return member(twin.reported(), name, rest),
+                    _ => return None,
+                }
+            }
+            _ => {}
+        }
+        let whole = self.whole().as_object()?;
+        let (_, value) = whole.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))?;
+        below(value, rest).map(Cow::Borrowed)
+    }
+}
+
+fn member<'v>(section: &'v Map<String, Value>, name: &str, rest: &[String]) -> Option<Cow<'v, Value>> {
+    below(section.get(name)?, rest).map(Cow::Borrowed)
+}
+
+fn below<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |value, name| value.get(name))
+}

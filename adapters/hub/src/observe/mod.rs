@@ -1,0 +1,11 @@
+//! What is told to people and machines: the live view, the event log, operations monitoring and metrics.
+
+pub mod event_log;
+pub mod metrics;
+pub(crate) mod observers;
+pub mod operations;
+pub(crate) mod printable;
+mod repeats;
+mod takeovers;
+pub mod view;
+pub(crate) mod wording;

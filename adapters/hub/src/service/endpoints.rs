@@ -1,0 +1,193 @@
+//! The table of all requests of the service API. It builds the router, the checks, the metering, the events and the
+//! documentation; a request is added here and nowhere else.
+
+use axum::http::Method;
+use devicebound::hub::Operation;
+use devicebound::iothub::sas::Rights;
+
+use super::endpoint::{Audit, Endpoint, Right};
+use super::{
+    bulk, device_http, faults, feedback, messages, methods, metrics, query, registry, rules, statistics,
+    streams, twins,
+};
+use crate::backend::Backend;
+
+const REGISTRY_READ: Right = Right::Policy(Rights::REGISTRY_READ);
+const REGISTRY_WRITE: Right = Right::Policy(Rights::REGISTRY_WRITE);
+const SERVICE: Right = Right::Policy(Rights::SERVICE_CONNECT);
+
+const REGISTRY: Option<Operation> = Some(Operation::Registry);
+
+const IDENTITY: &str = "DeviceIdentityOperations";
+const IDENTITY_GET: Option<Audit> = Some(Audit::new(IDENTITY, "get"));
+const IDENTITY_PUT: Option<Audit> = Some(Audit::new(IDENTITY, "create").or_with_etag("update"));
+const IDENTITY_DELETE: Option<Audit> = Some(Audit::new(IDENTITY, "delete"));
+const TWINS: &str = "C2DTwinOperations";
+const TWIN_READ: Option<Audit> = Some(Audit::new(TWINS, "read"));
+const TWIN_UPDATE: Option<Audit> = Some(Audit::new(TWINS, "update"));
+const TWIN_REPLACE: Option<Audit> = Some(Audit::new(TWINS, "replace"));
+const METHOD: Option<Audit> = Some(Audit::new("DirectMethods", "send"));
+const COMMANDS: &str = "C2DCommands";
+const FEEDBACK: Option<Audit> = Some(Audit::new(COMMANDS, "feedback"));
+
+/// One row of the table.
+macro_rules! endpoint {
+    ($method:ident $path:literal, $right:expr, $operation:expr, $audit:expr, $versioned:ident, $handler:path) => {
+        Endpoint {
+            method: Method::$method,
+            path: $path,
+            right: $right,
+            operation: $operation,
+            audit: $audit,
+            versioned: matches!(Version::$versioned, Version::Named),
+            handler: |state, call| Box::pin($handler(state, call)),
+        }
+    };
+}
+
+/// Whether a request names an api-version.
+enum Version {
+    Named,
+    Unnamed,
+}
+
+/// All requests of the service API.
+#[rustfmt::skip]
+pub const ENDPOINTS: &[Endpoint<Backend>] = &[
+    endpoint!(GET    "/devices",                        REGISTRY_READ,  REGISTRY, IDENTITY_GET, Named, registry::list),
+    endpoint!(POST   "/devices",                        REGISTRY_WRITE, REGISTRY, Some(Audit::new(IDENTITY, "bulk")), Named, bulk::update),
+    endpoint!(POST   "/devices/query",                  SERVICE, Some(Operation::Query), Some(Audit::new("TwinQueries", "query")), Named, query::query),
+    endpoint!(POST   "/devices/keys/regenerate",        REGISTRY_WRITE, REGISTRY, Some(Audit::new(IDENTITY, "update")), Named, registry::regenerate),
+    endpoint!(GET    "/devices/{id}",                   REGISTRY_READ,  REGISTRY, IDENTITY_GET, Named, registry::show),
+    endpoint!(PUT    "/devices/{id}",                   REGISTRY_WRITE, REGISTRY, IDENTITY_PUT, Named, registry::put),
+    endpoint!(DELETE "/devices/{id}",                   REGISTRY_WRITE, REGISTRY, IDENTITY_DELETE, Named, registry::remove),
+    endpoint!(GET    "/devices/{id}/modules",           REGISTRY_READ,  REGISTRY, IDENTITY_GET, Named, registry::modules),
+    endpoint!(GET    "/devices/{id}/modules/{module}",  REGISTRY_READ,  REGISTRY, IDENTITY_GET, Named, registry::show),
+    endpoint!(PUT    "/devices/{id}/modules/{module}",  REGISTRY_WRITE, REGISTRY, IDENTITY_PUT, Named, registry::put),
+    endpoint!(DELETE "/devices/{id}/modules/{module}",  REGISTRY_WRITE, REGISTRY, IDENTITY_DELETE, Named, registry::remove),
+    endpoint!(GET    "/statistics/devices",             REGISTRY_READ, None, None, Named, statistics::devices),
+    endpoint!(GET    "/statistics/service",             REGISTRY_READ, None, None, Named, statistics::service),
+
+    endpoint!(GET    "/twins/{id}",                     SERVICE, Some(Operation::TwinRead), TWIN_READ, Named, twins::show),
+    endpoint!(PATCH  "/twins/{id}",                     SERVICE, None, TWIN_UPDATE, Named, twins::patch),
+    endpoint!(PUT    "/twins/{id}",                     SERVICE, None, TWIN_REPLACE, Named, twins::replace),
+    endpoint!(GET    "/twins/{id}/modules/{module}",    SERVICE, Some(Operation::TwinRead), TWIN_READ, Named, twins::show),
+    endpoint!(PATCH  "/twins/{id}/modules/{module}",    SERVICE, None, TWIN_UPDATE, Named, twins::patch),
+    endpoint!(PUT    "/twins/{id}/modules/{module}",    SERVICE, None, TWIN_REPLACE, Named, twins::replace),
+    endpoint!(POST   "/twins/{id}/methods",             SERVICE, None, METHOD, Named, methods::invoke),
+    endpoint!(POST   "/twins/{id}/modules/{module}/methods", SERVICE, None, METHOD, Named, methods::invoke),
+
+    endpoint!(POST   "/devices/{id}/messages/deviceBound", SERVICE, None, Some(Audit::new(COMMANDS, "ingress")), Named, messages::send),
+    endpoint!(DELETE "/devices/{id}/commands",          SERVICE, None, Some(Audit::new(COMMANDS, "purge")), Named, messages::purge),
+    endpoint!(GET    "/messages/serviceBound/feedback", SERVICE, None, FEEDBACK, Named, feedback::receive),
+    endpoint!(DELETE "/messages/serviceBound/feedback/{lock}", SERVICE, None, FEEDBACK, Named, feedback::complete),
+    endpoint!(POST   "/messages/serviceBound/feedback/{lock}/abandon", SERVICE, None, FEEDBACK, Named, feedback::abandon),
+
+    endpoint!(POST   "/devices/{id}/messages/events",   Right::Device, None, None, Named, device_http::send),
+    endpoint!(GET    "/devices/{id}/messages/deviceBound", Right::Device, None, None, Named, device_http::receive),
+    endpoint!(DELETE "/devices/{id}/messages/deviceBound/{lock}", Right::Device, None, None, Named, device_http::complete),
+    endpoint!(POST   "/devices/{id}/messages/deviceBound/{lock}/abandon", Right::Device, None, None, Named, device_http::abandon),
+
+    // Not Azure's.
+    endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
+    endpoint!(GET    "/timeline",                       SERVICE, None, None, Unnamed, streams::timeline),
+    endpoint!(GET    "/rules",                          SERVICE, None, None, Unnamed, rules::list),
+    endpoint!(GET    "/operations",                     SERVICE, None, None, Unnamed, streams::operations),
+    endpoint!(GET    "/messages/operationsMonitoringEvents", SERVICE, None, None, Unnamed, streams::operations),
+    endpoint!(POST   "/faults/{id}",                    SERVICE, None, None, Unnamed, faults::inject),
+    endpoint!(POST   "/faults/{id}/modules/{module}",   SERVICE, None, None, Unnamed, faults::inject),
+    endpoint!(GET    "/metrics",                        Right::LocalOr(Rights::SERVICE_CONNECT), None, None, Unnamed, metrics::metrics),
+];
+
+/// What to do instead of asking for a part of Azure's API that this hub does not have. `segments` are decoded.
+pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
+    let lower: Vec<String> = segments.iter().map(|segment| segment.to_ascii_lowercase()).collect();
+    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    let advice = match lower.as_slice() {
+        ["jobs", ..] => "this hub has no jobs; change each twin and call each method by itself",
+        ["configurations", ..] => {
+            "this hub has no automatic configurations; set desired properties with PATCH /twins/{id}"
+        }
+        ["digitaltwins", _, "commands" | "components", ..] => {
+            "this hub has no digital twins; call the command as a method, component*command: POST /twins/{id}/methods"
+        }
+        ["digitaltwins", ..] => {
+            "this hub has no digital twins; the same properties, and the modelId, are in GET /twins/{id}"
+        }
+        ["devices", _, "files", ..] | ["messages", "servicebound", "filenotifications", ..] => {
+            "this hub has no file upload; send the data as telemetry, or to a storage of your own"
+        }
+        ["devices", _, "applyconfigurationcontent"] => {
+            "this hub has no IoT Edge devices, nor their deployments"
+        }
+        ["devices", _, "modules", _, "messages" | "commands", ..] => {
+            "modules have no cloud-to-device messages; call a method, or set desired properties"
+        }
+        _ => return None,
+    };
+    Some(advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../docs/endpoints.md");
+
+    fn documentation() -> String {
+        let mut text = String::from(
+            "# Requests of the service API\n\n\
+             Made from the table in `src/service/endpoints.rs`; a test compares them. Whoever changes the table writes this file\n\
+             with `BLESS=1 cargo test -p devicebound-hub --lib endpoints`.\n\n\
+             | request | who may ask | counted as | event | api-version |\n|---|---|---|---|---|\n",
+        );
+        for endpoint in ENDPOINTS {
+            let name = |rights: Rights| {
+                let names = ["RegistryRead", "RegistryWrite", "ServiceConnect", "DeviceConnect"];
+                names.into_iter().find(|name| Rights::from_name(name) == Some(rights)).unwrap()
+            };
+            let right = match endpoint.right {
+                Right::Policy(rights) => name(rights).to_owned(),
+                Right::LocalOr(rights) => format!("{}; from this machine anybody", name(rights)),
+                Right::Device => "the device, or DeviceConnect".to_owned(),
+                Right::Anybody => "anybody".to_owned(),
+            };
+            let operation = endpoint.operation.map_or_else(String::new, |operation| format!("{operation:?}"));
+            let audit = endpoint.audit.map_or_else(String::new, |audit| {
+                let conditional =
+                    audit.conditional.map_or_else(String::new, |other| format!(", with If-Match {other}"));
+                format!("{}: {}{conditional}", audit.category, audit.operation)
+            });
+            let version = if endpoint.versioned { "named" } else { "" };
+            text.push_str(&format!(
+                "| `{} {}` | {right} | {operation} | {audit} | {version} |\n",
+                endpoint.method, endpoint.path
+            ));
+        }
+        text
+    }
+
+    #[test]
+    fn the_documented_table_is_the_one_that_is_served() {
+        let made = documentation();
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/endpoints.md"), &made).unwrap();
+            return;
+        }
+        assert_eq!(DOCUMENTED, made, "write docs/endpoints.md anew: BLESS=1");
+    }
+
+    #[test]
+    fn no_two_endpoints_are_the_same() {
+        let mut seen = std::collections::HashSet::new();
+        for endpoint in ENDPOINTS {
+            let pattern: Vec<&str> = endpoint
+                .path
+                .split('/')
+                .map(|word| if word.starts_with('{') { "{}" } else { word })
+                .collect();
+            let pattern = pattern.join("/").to_ascii_lowercase();
+            assert!(seen.insert((endpoint.method.clone(), pattern)), "{} {}", endpoint.method, endpoint.path);
+        }
+    }
+}

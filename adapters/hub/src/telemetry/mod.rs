@@ -1,0 +1,4 @@
+//! How a message is kept: what it says of its sender, and many of them in one block of bytes.
+
+pub mod block;
+pub mod message;

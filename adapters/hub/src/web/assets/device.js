@@ -1,0 +1,148 @@
+// One device: what it says and hears as it happens, and why it was dropped.
+
+import { follow, get } from './api.js';
+import { facts, field, fill, h, section, timeOf } from './dom.js';
+import { Series } from './chart.js';
+import { cloudMessages, credentials, faults, methods, twin } from './panels.js';
+import { ruleLink } from './rules.js';
+
+const LINES = 500; // lines that are kept in the document
+const PER_FRAME = 40; // lines that are drawn at a time; more are counted
+
+export function device(main, id) {
+  const head = h('div');
+  const stops = [timeline(), telemetry()];
+
+  fill(main, h('h2', null, id), head,
+    h('div', { class: 'columns' }, stops[0].panel, stops[1].panel),
+    twin(id), h('div', { class: 'columns' }, methods(id), cloudMessages(id), credentials(id), faults(id)));
+
+  const path = `/devices/${encodeURIComponent(id)}`;
+  const describe = async () => {
+    try {
+      const identity = await get(path);
+      fill(head, section('State', facts([
+        ['connection', identity.connectionState === 'Connected' ? 'online' : 'offline'],
+        ['since', identity.connectionStateUpdatedTime], ['last activity', identity.lastActivityTime],
+        ['status', identity.status], ['reason', identity.statusReason],
+        ['credential', identity.authentication?.type], ['messages waiting', identity.cloudToDeviceMessageCount],
+        ['generation', identity.generationId]])));
+    } catch (error) {
+      fill(head, h('p', { class: 'bad' }, error.message));
+    }
+  };
+  describe();
+  const timer = setInterval(() => !document.hidden && describe(), 3000);
+  return () => {
+    clearInterval(timer);
+    stops.forEach(({ stop }) => stop());
+  };
+
+  /** The packets in the words of the live view, and each end with rule, bytes and fix. */
+  function timeline() {
+    const list = h('ol', { class: 'lines', tabindex: '0', 'aria-label': 'Timeline, newest first' });
+    const kind = h('select', null, ['everything', 'ends and refusals', 'to the hub', 'to the device'].map((name) => h('option', null, name)));
+    const pause = h('input', { type: 'checkbox' });
+    const left = h('p', { class: 'quiet', role: 'status' });
+    const wanted = (line) => ({
+      'everything': true, 'ends and refusals': line.event !== 'packet',
+      'to the hub': line.direction === 'toHub', 'to the device': line.direction === 'toDevice',
+    })[kind.value];
+    const feed = batched((lines, missed) => {
+      if (pause.checked) return;
+      list.prepend(...lines.filter(wanted).reverse().map(told));
+      while (list.children.length > LINES) list.lastChild.remove();
+      fill(left, missed ? `${missed} lines left out: more than can be read` : '');
+    });
+    const stop = follow('/timeline', { deviceId: id }, feed);
+    const panel = section('Timeline', h('div', { class: 'bar' }, field('Show', kind), field('Pause', pause, 'check')), left, list);
+    return { panel, stop };
+  }
+
+  /** Messages with their bodies, and a chart of a number in them. */
+  function telemetry() {
+    const list = h('ol', { class: 'lines', tabindex: '0', 'aria-label': 'Telemetry, newest first' });
+    const series = new Series();
+    const name = h('select', null);
+    const chart = h('div');
+    const drawChart = () => {
+      if (name.children.length !== series.names.length) {
+        const chosen = name.value;
+        fill(name, series.names.map((known) => h('option', { selected: known === chosen }, known)));
+      }
+      const { svg, label } = series.draw(name.value);
+      fill(chart, svg, h('p', { class: 'quiet' }, label));
+    };
+    name.addEventListener('change', drawChart);
+    const feed = batched((lines, missed) => {
+      list.prepend(...lines.reverse().map((message) => {
+        const { text, json } = body(message.body);
+        if (json !== undefined) series.add(new Date(message.enqueuedTime).getTime(), json);
+        const properties = Object.entries(message.properties ?? {});
+        return h('li', null, h('time', null, timeOf(message.enqueuedTime)),
+          properties.map(([key, value]) => h('span', { class: 'mark' }, `${key}=${value}`, ' ')), h('pre', null, text),
+          h('details', null, h('summary', null, 'system properties'), h('pre', null, JSON.stringify(message.systemProperties, null, 2))));
+      }));
+      while (list.children.length > LINES / 5) list.lastChild.remove();
+      if (missed) list.prepend(h('li', { class: 'quiet' }, `${missed} messages left out: more than can be read`));
+      drawChart();
+    });
+    drawChart();
+    const stop = follow('/messages/events', { deviceId: id }, feed);
+    const panel = section('Telemetry', h('div', { class: 'bar' }, field('Chart of', name)), chart, list);
+    return { panel, stop };
+  }
+}
+
+function told(line) {
+  if (line.event === 'packet') {
+    return h('li', null, h('time', null, timeOf(line.time)), line.direction === 'toHub' ? '──▶ ' : '◀── ', line.text);
+  }
+  if (line.event !== 'closed') return h('li', { class: 'warn' }, line.time && h('time', null, timeOf(line.time)), line.text ?? JSON.stringify(line));
+  const isCalm = line.rule === 'MQTT-3.14.4-2';
+  return h('li', { class: isCalm ? 'end calm' : 'end' },
+    h('time', null, timeOf(line.time)), h('strong', { class: isCalm ? undefined : 'bad' }, line.reason), ' ', ruleLink(line.rule),
+    h('div', null, line.says),
+    line.bytes && h('div', { class: 'quiet' }, `bytes: ${line.bytes}`),
+    !isCalm && h('div', null, `fix: ${line.mend}`));
+}
+
+/** Text for a body: JSON folded out, text as it is, bytes in hexadecimal. */
+function body(base64) {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    try {
+      const json = JSON.parse(text);
+      return { text: text.length < 4096 ? JSON.stringify(json, null, 1) : cut(text), json };
+    } catch {
+      return { text: cut(text) };
+    }
+  } catch {
+    return { text: cut([...bytes.slice(0, 1400)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')) };
+  }
+}
+
+const cut = (text) => (text.length > 4096 ? `${text.slice(0, 4096)} … ${text.length} characters` : text);
+
+/** Gathers what comes and draws once a frame: the newest of them, and how many were left out. */
+function batched(draw) {
+  let waiting = [];
+  let missed = 0;
+  let isScheduled = false;
+  return (line) => {
+    waiting.push(line);
+    if (waiting.length > PER_FRAME) {
+      waiting.shift();
+      missed += 1;
+    }
+    if (isScheduled) return;
+    isScheduled = true;
+    setTimeout(() => requestAnimationFrame(() => {
+      isScheduled = false;
+      const [lines, left] = [waiting, missed];
+      [waiting, missed] = [[], 0];
+      draw(lines, left);
+    }), 40);
+  };
+}

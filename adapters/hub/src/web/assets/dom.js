@@ -1,0 +1,83 @@
+// Elements from values. What a device said becomes text and nothing else.
+
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** Text with characters that are not seen, or that turn the line around, shown by their number. */
+export function shown(text) {
+  return String(text).replace(HIDDEN, (c) => `\u27e8U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}\u27e9`);
+}
+
+/** An element: h('p', { class: 'quiet' }, 'text', other). Functions are listeners; children that are text stay text. */
+export function h(tag, properties, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties ?? {})) {
+    if (typeof value === 'function') element.addEventListener(name, value);
+    else if (value === true) element.setAttribute(name, '');
+    else if (value !== false && value !== undefined && value !== null) element.setAttribute(name, value);
+  }
+  add(element, children);
+  return element;
+}
+
+function add(element, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === undefined || child === null || child === false) continue;
+    element.append(child instanceof Node ? child : shown(child));
+  }
+}
+
+/** Puts these children in the place of all that is there. */
+export function fill(element, ...children) {
+  element.replaceChildren();
+  add(element, children);
+  return element;
+}
+
+/** A labelled control. */
+export function field(label, control, kind) {
+  return h('label', { class: kind }, label, control);
+}
+
+/** A list of names and values. */
+export function facts(pairs) {
+  return h('dl', null, pairs.filter(([, value]) => value !== undefined && value !== null && value !== '')
+    .map(([name, value]) => [h('dt', null, name), h('dd', null, value)]));
+}
+
+/** A section with a heading. */
+export function section(title, ...children) {
+  return h('section', { 'aria-label': title }, h('h3', null, title), children);
+}
+
+/** A line for what became of an action, read out when it changes. */
+export function note() {
+  const line = h('p', { class: 'note', role: 'status' });
+  const say = (kind) => (text) => {
+    line.className = `note ${kind}`;
+    fill(line, text);
+  };
+  return { line, good: say('good'), bad: say('bad'), quiet: say('quiet') };
+}
+
+/** Runs an action of a button: it cannot be started twice, and what goes wrong is said. */
+export function action(button, says, act) {
+  button.addEventListener('click', async () => {
+    button.disabled = true;
+    try {
+      await act();
+    } catch (error) {
+      says.bad(error.message);
+    } finally {
+      button.disabled = false;
+    }
+  });
+  return button;
+}
+
+/** The time of day of a timestamp, here. */
+export function timeOf(text) {
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) ? text : time.toLocaleTimeString([], { hour12: false }) + `.${String(time.getMilliseconds()).padStart(3, '0')}`;
+}
+
+export const pretty = (value) => JSON.stringify(value, null, 2);

@@ -1,0 +1,190 @@
+//! Azure's Event Hubs SDK for Python, unmodified, over TLS (5671) and over WebSocket (443); and the part of Azure's service SDK
+//! that speaks AMQP.
+
+use devicebound_testkit::interop::{Hub, Sdk};
+use devicebound_testkit::site;
+use serde_json::{Value, json};
+
+/// Makes a test of each scenario, over TLS.
+macro_rules! over_tls {
+    ($($scenario:ident),+ $(,)?) => {
+        $(#[test] fn $scenario() {
+            let hub = Hub::on_azure_ports(site!());
+            let sdk = Sdk::events(site!(), &hub, "tls");
+            scenarios::$scenario(&hub, sdk);
+        })+
+    };
+}
+
+/// The same over WebSocket; left out, loudly, where 443 may not be had: the SDK knows no other port.
+macro_rules! over_websocket {
+    ($($scenario:ident),+ $(,)?) => {
+        mod websocket {
+            use super::{Hub, Sdk, scenarios, site};
+
+            $(#[test] fn $scenario() {
+                let name = concat!("the Event Hubs SDK over WebSocket, ", stringify!($scenario));
+                if let Some(hub) = Hub::on_azure_ports_with_443(site!(), name) {
+                    let sdk = Sdk::events(site!(), &hub, "websocket");
+                    scenarios::$scenario(&hub, sdk);
+                }
+            })+
+        }
+    };
+}
+
+over_tls!(
+    what_devices_sent_is_received_from_each_kind_of_position,
+    a_message_of_256_kb_arrives_whole,
+    a_reader_with_a_higher_owner_level_takes_a_partition_over,
+    a_cloud_message_reaches_its_device_and_one_for_nobody_fails,
+    a_wrong_key_is_refused,
+);
+
+over_websocket!(what_devices_sent_is_received_from_each_kind_of_position, a_message_of_256_kb_arrives_whole);
+
+#[test]
+fn numbers_and_offsets_are_the_same_after_a_restart() {
+    let mut hub = Hub::on_azure_ports(site!());
+    let mut sdk = Sdk::events(site!(), &hub, "tls");
+    let _device = hub.register("dev1");
+    for n in 0..3 {
+        send(&hub, "dev1", format!("{n}").as_bytes());
+    }
+    let partition = partition_of_all(&mut sdk, 3);
+    let before = sdk.run(json!({"do": "receive", "count": 3, "partition": partition}));
+    hub.stop();
+    hub.start_again();
+    send(&hub, "dev1", b"3");
+    let after = sdk.run(json!({"do": "receive", "count": 4, "partition": partition}));
+    assert_eq!(after.as_array().unwrap()[..3], before.as_array().unwrap()[..]);
+    assert_eq!(sequences(&after), [0, 1, 2, 3]);
+    sdk.end();
+}
+
+mod scenarios {
+    use super::*;
+
+    pub(super) fn what_devices_sent_is_received_from_each_kind_of_position(hub: &Hub, mut sdk: Sdk) {
+        let _device = hub.register("dev1");
+        assert_eq!(
+            sdk.run(json!({"do": "hub"})),
+            json!({"name": "devicebound", "partitions": ["0", "1", "2", "3"]})
+        );
+        for n in 0..5 {
+            send(hub, "dev1", format!("{{\"n\":{n}}}").as_bytes());
+        }
+        let partition = partition_of_all(&mut sdk, 5);
+        let mut receive = |count: u64, more: Value| {
+            let mut command = json!({"do": "receive", "count": count, "partition": partition});
+            command.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+            sdk.run(command)
+        };
+        let all = receive(5, json!({}));
+        assert_eq!(sequences(&all), [0, 1, 2, 3, 4]);
+        assert_eq!(all[0]["body"], r#"{"n":0}"#);
+        let system = &all[0]["system"];
+        assert_eq!(system["iothub-connection-device-id"], "dev1");
+        assert_eq!(system["iothub-message-source"], "Telemetry");
+        let offset = |n: usize| all[n]["offset"].clone();
+        for (more, first) in [
+            (json!({"position": offset(1)}), 2),
+            (json!({"position": offset(1), "inclusive": true}), 1),
+            (json!({"position": 2}), 3),
+            (json!({"position": 2, "inclusive": true}), 2),
+            (json!({"time": 0}), 0),
+            (json!({"time": all[3]["system"]["x-opt-enqueued-time"], "inclusive": true}), 3),
+        ] {
+            assert_eq!(sequences(&receive(1, more.clone())), [first], "{more}");
+        }
+        let newest = json!({"do": "partition", "id": partition});
+        let properties = sdk.run(newest);
+        assert_eq!(
+            (&properties["beginning_sequence_number"], &properties["last_enqueued_offset"]),
+            (&json!(0), &offset(4)),
+            "{properties}"
+        );
+        sdk.end();
+    }
+
+    pub(super) fn a_message_of_256_kb_arrives_whole(hub: &Hub, mut sdk: Sdk) {
+        let _device = hub.register("dev1");
+        let body: Vec<u8> = (0..262_143_u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+        send(hub, "dev1", &body);
+        send(hub, "dev1", b"after it");
+        let partition = partition_of_all(&mut sdk, 2);
+        let events = sdk.run(json!({"do": "receive", "count": 2, "partition": partition}));
+        assert!(events[0]["body"].as_str().is_some_and(|text| text.as_bytes() == body));
+        assert_eq!(events[1]["body"], "after it");
+        sdk.end();
+    }
+
+    pub(super) fn a_reader_with_a_higher_owner_level_takes_a_partition_over(hub: &Hub, mut sdk: Sdk) {
+        let _device = hub.register("dev1");
+        send(hub, "dev1", b"x");
+        let partition = partition_of_all(&mut sdk, 1);
+        sdk.run(json!({"do": "own", "partition": partition, "level": 1}));
+        sdk.run(json!({"do": "own", "partition": partition, "level": 2}));
+        let lost = sdk.run(json!({"do": "lost"}));
+        assert_eq!(lost["level"], 1);
+        assert!(lost["text"].as_str().is_some_and(|text| text.contains("amqp:link:stolen")), "{lost}");
+        // Without a level, or with a lower one, there is no place beside the owner.
+        let refused = sdk.fail(json!({"do": "receive", "count": 1, "partition": partition}));
+        assert!(refused["text"].as_str().is_some_and(|text| text.contains("epoch 2")), "{refused}");
+        sdk.end();
+    }
+
+    pub(super) fn a_cloud_message_reaches_its_device_and_one_for_nobody_fails(hub: &Hub, mut sdk: Sdk) {
+        let device = hub.register("dev1");
+        let mut client = Sdk::connected(site!(), hub, "tls", &device);
+        client.run(json!({"do": "listen"}));
+        let properties = json!({"messageId": "m1", "correlationId": "c1", "n": 5});
+        sdk.run(json!({"do": "send", "device": "dev1", "body": "hello", "properties": properties}));
+        let message = client.expect("message");
+        assert_eq!(
+            (&message["message_id"], &message["correlation_id"]),
+            (&json!("m1"), &json!("c1")),
+            "{message}"
+        );
+        let refused = sdk.fail(json!({"do": "send", "device": "nobody", "body": "x", "properties": {}}));
+        assert_eq!(refused["text"], "C2D message send failure");
+        client.end();
+        sdk.end();
+    }
+
+    pub(super) fn a_wrong_key_is_refused(hub: &Hub, sdk: Sdk) {
+        sdk.end();
+        let mut sdk = Sdk::events_with(site!(), hub, "tls", "MDEyMzQ1Njc4OWFiY2RlZg==");
+        let refused = sdk.fail(json!({"do": "hub"}));
+        assert_eq!(refused["error"], "AuthenticationError", "{refused}");
+        sdk.end();
+    }
+}
+
+/// Sends as a device without MQTT does.
+fn send(hub: &Hub, device: &str, body: &[u8]) {
+    let path = format!("/devices/{device}/messages/events");
+    let (status, text) = hub.service().try_post(&path, body).unwrap();
+    assert_eq!(status, 204, "{text}");
+}
+
+/// The partition that has all of so many events, and the others none.
+fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
+    let mut found = Vec::new();
+    for id in ["0", "1", "2", "3"] {
+        let properties = sdk.run(json!({"do": "partition", "id": id}));
+        match properties["last_enqueued_sequence_number"].as_i64() {
+            Some(-1) => assert_eq!(properties["is_empty"], true),
+            last => {
+                assert_eq!(last, Some(count - 1), "{properties}");
+                found.push(id.to_owned());
+            }
+        }
+    }
+    assert_eq!(found.len(), 1, "a device stays with its partition");
+    found.remove(0)
+}
+
+fn sequences(events: &Value) -> Vec<i64> {
+    events.as_array().into_iter().flatten().filter_map(|event| event["sequence"].as_i64()).collect()
+}

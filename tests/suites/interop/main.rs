@@ -1,0 +1,9 @@
+//! Programs that nobody here wrote, unmodified: Azure's SDKs, Eclipse Paho and mosquitto.
+
+mod azure_events;
+mod azure_sdk;
+mod azure_service;
+mod mosquitto;
+mod mosquitto_server;
+mod paho;
+mod provisioning;

@@ -1,0 +1,5 @@
+//! The program `devicebound hub` as it is started by its users.
+
+mod connections;
+mod faults;
+mod thermostats;

@@ -1,0 +1,5 @@
+//! What the project says of itself is true: the table of statements, and the README.
+
+mod circles;
+mod conformance;
+mod readme;
