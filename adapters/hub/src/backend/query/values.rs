@@ -112,7 +112,7 @@ mod tests {
         use Operator::{Add, Divide, Multiply, Remainder, Subtract};
         for (left, operator, right, expected) in [
             (json!(i64::MAX), Add, json!(1), Some(json!(9_223_372_036_854_775_808_u64))),
-            (json!(u64::MAX), Multiply, json!(u64::MAX), Some(json!(3.402_823_669_209_384_6e38))),
+            (json!(u64::MAX), Multiply, json!(u64::MAX), Some(json!(3.402_823_669_209_385e38))),
             (json!(7), Divide, json!(2), Some(json!(3.5))),
             (json!(8), Divide, json!(2), Some(json!(4))),
             (json!(7), Remainder, json!(4), Some(json!(3))),
