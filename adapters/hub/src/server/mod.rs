@@ -186,7 +186,7 @@ impl Server {
         for listener in listeners.emulator {
             tasks.spawn(amqp::accept_plain(listener, Arc::clone(&self.engine), Arc::clone(&self.amqp)));
         }
-        tasks.spawn(Arc::clone(&self.amqp).follow_consumer_groups());
+        tasks.spawn(Arc::clone(&self.amqp).follow());
         stop.await;
         self.engine.stop();
         self.amqp.stop();
