@@ -15,17 +15,11 @@ use super::scan::Scan;
 /// All but the unreserved characters of RFC 3986 §2.3: `A-Z a-z 0-9 - . _ ~`.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Whether a byte stands for itself: the same as a table, which is asked for each byte that is sent.
-const UNRESERVED: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] =
-            matches!(byte as u8, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
-        byte += 1;
-    }
-    table
-};
+/// Whether a byte stands for itself: [`RESERVED`], the other way round, for who asks about each byte that is sent.
+#[inline]
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
 
 /// What cannot stand in the name of a method within a topic: wildcards, what ends the name, and the `%` of an escape.
 const METHOD: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'+').add(b'/').add(b'?');
@@ -45,7 +39,7 @@ impl Escaped<'_> {
     pub(super) fn append(self, out: &mut String) {
         let mut run = 0;
         for (at, &byte) in self.0.as_bytes().iter().enumerate() {
-            if UNRESERVED[usize::from(byte)] {
+            if is_unreserved(byte) {
                 continue;
             }
             // A run is ASCII. Within a character there is none, and nothing is appended.
