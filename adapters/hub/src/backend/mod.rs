@@ -10,6 +10,8 @@
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `methods` | invoke a direct method |
+//! | `jobs` | schedule, cancel and list jobs, and run them |
+//! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
@@ -24,6 +26,7 @@ use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use devicebound::time::Instant;
 
+use crate::Failure;
 use crate::engine::Engine;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
@@ -40,8 +43,10 @@ pub mod events;
 pub mod faults;
 pub mod feedback;
 pub mod identity;
+pub mod jobs;
 pub mod keys;
 pub mod methods;
+mod queries;
 pub mod query;
 pub mod registry;
 pub mod statistics;
@@ -51,6 +56,7 @@ pub use error::{Code, Error};
 
 use access::Access;
 use feedback::Readers;
+use jobs::Jobs;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -61,6 +67,7 @@ pub struct Backend {
     pub access: Access,
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
+    jobs: Jobs,
 }
 
 impl Backend {
@@ -73,7 +80,21 @@ impl Backend {
         policies: Vec<Policy>,
         host_names: Vec<String>,
     ) -> Self {
-        Self { engine, access: Access::new(policies, host_names), telemetry, feedback: Arc::default() }
+        Self {
+            engine,
+            access: Access::new(policies, host_names),
+            telemetry,
+            feedback: Arc::default(),
+            jobs: Jobs::default(),
+        }
+    }
+
+    /// The same with what the store has besides records.
+    ///
+    /// # Errors
+    /// When it has a document that cannot be read.
+    pub fn with_documents(self, documents: &[(String, String)]) -> Result<Self, Failure> {
+        Ok(Self { jobs: Jobs::load(documents)?, ..self })
     }
 
     /// Counts an operation that the hub machine does not count itself.

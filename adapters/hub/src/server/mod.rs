@@ -113,7 +113,8 @@ impl Server {
         if let Some(writer) = parts.writer {
             threads.start("writer", move || writer.run())?;
         }
-        let backend = Arc::new(Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names));
+        let backend = Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names);
+        let backend = Arc::new(backend.with_documents(&documents)?);
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
         let (others, page) = (Router::new(), None);
@@ -163,6 +164,7 @@ impl Server {
                 Failure::new(format!("cannot share a socket: {error}"), "see the limits of this system")
             })?;
         }
+        self.backend.resume_jobs();
         let upgrades = Arc::new(Upgrades::new(&self.engine, &self.amqp));
         let mut router = service::router(self.backend, mount(&upgrades, web_socket::ENDPOINTS), self.others);
         if let Some(page) = &self.page {
