@@ -1,6 +1,7 @@
 //! Azure's Event Hubs SDK for Python, unmodified, over TLS (5671) and over WebSocket (443); and the part of Azure's service SDK
 //! that speaks AMQP.
 
+use devicebound_testkit::interop::service::Method;
 use devicebound_testkit::interop::{Hub, Sdk};
 use devicebound_testkit::site;
 use serde_json::{Value, json};
@@ -38,6 +39,8 @@ over_tls!(
     a_message_of_256_kb_arrives_whole,
     a_reader_with_a_higher_owner_level_takes_a_partition_over,
     a_cloud_message_reaches_its_device_and_one_for_nobody_fails,
+    a_consumer_group_is_read_with_from_when_it_is_added_until_it_is_removed,
+    operations_are_an_event_hub_of_their_own,
     a_wrong_key_is_refused,
 );
 
@@ -134,6 +137,31 @@ mod scenarios {
         sdk.end();
     }
 
+    pub(super) fn a_consumer_group_is_read_with_from_when_it_is_added_until_it_is_removed(
+        hub: &Hub,
+        mut sdk: Sdk,
+    ) {
+        const GROUP: &str = "/eventHubEndpoints/events/ConsumerGroups/dashboard";
+        let _device = hub.register("dev1");
+        send(hub, "dev1", b"x");
+        let partition = partition_of_all(&mut sdk, 1);
+        // An owner in one group is in nobody's way in another.
+        sdk.run(json!({"do": "own", "partition": partition, "level": 1}));
+        let receive = json!({"do": "receive", "count": 1, "partition": partition, "group": "dashboard"});
+        let refused = sdk.fail(receive.clone());
+        let text = refused["text"].as_str().unwrap_or_default();
+        let says = "'devicebound/ConsumerGroups/dashboard' could not be found";
+        assert!(text.contains("amqp:not-found") && text.contains(says), "{text}");
+        hub.service().put(GROUP, &json!({"properties": {"name": "dashboard"}}));
+        assert_eq!(sequences(&sdk.run(receive)), [0]);
+        sdk.run(json!({"do": "own", "partition": partition, "level": 3, "group": "DASHBOARD"}));
+        let removed = hub.service().ask(Method::DELETE, GROUP, &[], b"").unwrap();
+        assert_eq!(removed.status(), 200);
+        let lost = sdk.run(json!({"do": "lost"}));
+        assert_eq!(lost["level"], 3, "the reader of the other group goes on: {lost}");
+        sdk.end();
+    }
+
     pub(super) fn a_cloud_message_reaches_its_device_and_one_for_nobody_fails(hub: &Hub, mut sdk: Sdk) {
         let device = hub.register("dev1");
         let mut client = Sdk::connected(site!(), hub, "tls", &device);
@@ -149,6 +177,26 @@ mod scenarios {
         let refused = sdk.fail(json!({"do": "send", "device": "nobody", "body": "x", "properties": {}}));
         assert_eq!(refused["text"], "C2D message send failure");
         client.end();
+        sdk.end();
+    }
+
+    pub(super) fn operations_are_an_event_hub_of_their_own(hub: &Hub, mut sdk: Sdk) {
+        const ENTITY: &str = "messages/operationsMonitoringEvents";
+        let _devices = ["dev1", "dev2"].map(|id| hub.register(id));
+        let properties = sdk.run(json!({"do": "hub", "entity": ENTITY}));
+        assert_eq!(properties, json!({"name": ENTITY, "partitions": ["0"]}));
+        let mut receive = |position: Value| {
+            sdk.run(json!({"do": "receive", "count": 1, "partition": "0", "entity": ENTITY, "position": position}))
+        };
+        let created = |events: &Value| {
+            let event: Value = serde_json::from_str(events[0]["body"].as_str().unwrap()).unwrap();
+            assert_eq!(event["category"], "DeviceIdentityOperations", "{event}");
+            (event["operationName"].clone(), event["deviceId"].clone())
+        };
+        let first = receive(json!("-1"));
+        assert_eq!((sequences(&first), created(&first)), (vec![0], (json!("create"), json!("dev1"))));
+        let second = receive(first[0]["offset"].clone());
+        assert_eq!((sequences(&second), created(&second)), (vec![1], (json!("create"), json!("dev2"))));
         sdk.end();
     }
 

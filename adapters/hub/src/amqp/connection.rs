@@ -20,13 +20,15 @@ use devicebound_amqp::message::Message;
 use devicebound_amqp::performative::Outcome;
 use devicebound_amqp::{Action, Condition, Connection, Failure, Grant, LinkId, Rule};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
 use super::access::Grants;
+use super::address::no_such_group;
 use super::cloud_messages::{self, Rejection};
 use super::events::{self, EventLink};
 use super::feedback::FeedbackLink;
+use super::operations::OperationsLink;
 use super::report::Report;
 use super::requests::Answers;
 use super::{Amqp, EVENT_HUB};
@@ -49,6 +51,7 @@ pub(super) enum LinkNode {
     CloudMessages,
     Feedback(FeedbackLink),
     Events(Box<EventLink>),
+    Operations(Box<OperationsLink>),
     /// There is never anything to send.
     Quiet,
 }
@@ -71,6 +74,8 @@ pub(super) struct Session {
     pub(super) host: Option<String>,
     pub(super) grants: Grants,
     pub(super) reports: mpsc::UnboundedSender<Report>,
+    /// There may be more for one of its readers.
+    pub(super) wake: Arc<Notify>,
 }
 
 struct Driver<S> {
@@ -81,7 +86,6 @@ struct Driver<S> {
     tx: Vec<u8>,
     links: HashMap<LinkId, Attached>,
     news: mpsc::UnboundedReceiver<Report>,
-    newest: watch::Receiver<u64>,
     is_over: bool,
 }
 
@@ -94,21 +98,12 @@ where
     // Unbounded: each report answers something that credit or the number of links bounds.
     let (reports, news) = mpsc::unbounded_channel();
     let machine = Connection::new(amqp.engine.clock.now(), amqp.config.clone());
-    let newest = amqp.telemetry.log().subscribe();
     let number = amqp.next_connection();
-    let session = Session { amqp, number, peer, host: None, grants: Grants::default(), reports };
+    let (host, grants, wake) = (None, Grants::default(), Arc::default());
+    let session = Session { amqp, number, peer, host, grants, reports, wake };
     let links = HashMap::new();
-    let mut driver = Driver {
-        session,
-        machine,
-        socket,
-        rx: Vec::new(),
-        tx: Vec::new(),
-        links,
-        news,
-        newest,
-        is_over: false,
-    };
+    let mut driver =
+        Driver { session, machine, socket, rx: Vec::new(), tx: Vec::new(), links, news, is_over: false };
     driver.run(stop).await;
     // What was said last, the reason of a close for one, should arrive.
     let _ = tokio::time::timeout(PARTING_TIME, driver.part()).await;
@@ -155,7 +150,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = self.session.amqp.engine.clock.now();
         let due = self.machine.poll_timeout().map_or(Duration::MAX, |at| at.since(now));
         let token = self.session.grants.next_expiry().map_or(Duration::MAX, |at| at.since(unix_time()));
-        let reads = self.links.values().any(|link| matches!(link.node, LinkNode::Events(_)));
         let (can_read, can_write) = (self.tx.len() < TX_MAX, !self.tx.is_empty());
         self.rx.reserve(READ);
         let (mut reader, mut writer) = tokio::io::split(&mut self.socket);
@@ -163,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             written = writer.write(&self.tx), if can_write => Happening::Written(written),
             read = reader.read_buf(&mut self.rx), if can_read => Happening::Received(read),
             report = self.news.recv() => Happening::Report(report),
-            _ = self.newest.changed(), if reads => Happening::Newer,
+            () = self.session.wake.notified() => Happening::Newer,
             // A token is over within a second: the clocks differ in their ticks.
             () = sleep(due.min(token.saturating_add(Duration::from_millis(1)))) => Happening::Due,
             _ = stop.wait_for(|stop| *stop) => Happening::Stop,
@@ -346,6 +340,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 );
                 self.detach(link, Condition::Stolen, &text);
             }
+            Report::GroupRemoved { link, source, group } => {
+                self.detach(link, Condition::NotFound, &no_such_group(source, &group));
+            }
             Report::Sent { link, delivery, result } => match result {
                 Ok(()) => self.machine.settle(link, delivery, Ok(Outcome::Accepted), &mut self.tx),
                 Err(rejection) => self.reject(link, delivery, &rejection),
@@ -421,8 +418,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Sends what there is, link by link, and asks for more where there is credit for it.
     fn pump(&mut self) {
-        let newest = *self.newest.borrow_and_update();
-        let counted = self.session.amqp.telemetry.log().partitions();
         for (link, attached) in &mut self.links {
             match &mut attached.node {
                 LinkNode::CbsAnswers(answers) | LinkNode::ManagementAnswers(answers) => {
@@ -430,12 +425,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 LinkNode::Feedback(feedback) => {
                     if self.machine.credit(*link) > 0 {
-                        feedback.look(*link, &self.session.reports);
+                        feedback.look(*link, &self.session.amqp.feedback, &self.session.reports);
                     }
+                }
+                LinkNode::Operations(operations) => {
+                    operations.pump(*link, &mut self.machine, &mut self.tx, TX_MAX);
                 }
                 LinkNode::Quiet => self.machine.drained(*link, &mut self.tx),
                 LinkNode::Events(events) => {
-                    let partition = counted.get(events.partition).copied().unwrap_or_default();
+                    let partition = self.session.amqp.telemetry.log().partition(events.partition);
+                    let newest = partition.last;
                     events.pump(*link, &mut self.machine, &mut self.tx, TX_MAX, &partition);
                     let has_credit = self.machine.credit(*link) > 0;
                     if let Some(cursor) = events.wants(newest).filter(|_| has_credit) {

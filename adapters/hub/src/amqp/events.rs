@@ -223,35 +223,15 @@ impl Skip {
 mod tests {
     use std::sync::Arc;
 
-    use devicebound_amqp::{Action, Config};
-    use tokio::sync::mpsc::unbounded_channel;
-
-    use super::super::readers::{Candidate, Readers};
+    use super::super::address::Source;
+    use super::super::readers::Readers;
+    use super::super::readers::tests::candidate;
     use super::*;
-
-    /// A link of a machine of its own.
-    fn link() -> LinkId {
-        let now = devicebound::time::Instant::from_secs(0);
-        let mut machine = Connection::new(now, Config { container_id: "h".into(), product: "h".into() });
-        let open = [0, 0, 0, 17, 2, 0, 0, 0, 0, 0x53, 0x10, 0xc0, 4, 1, 0xa1, 1, b'c'];
-        let begin = [0, 0, 0, 20, 2, 0, 0, 0, 0, 0x53, 0x11, 0xc0, 7, 4, 0x40, 0x43, 0x52, 9, 0x52, 9];
-        let attach = [0, 0, 0, 18, 2, 0, 0, 0, 0, 0x53, 0x12, 0xc0, 5, 3, 0xa1, 0, 0x43, 0x41];
-        let bytes = [&b"AMQP\0\x01\0\0"[..], &open, &begin, &attach].concat();
-        let (mut rx, mut tx) = (&bytes[..], Vec::new());
-        loop {
-            match machine.receive(now, &mut rx, &mut tx) {
-                Action::Attach(request) => return request.link,
-                Action::Opened(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 
     #[test]
     fn a_reader_of_what_is_no_longer_kept_waits_for_what_comes() {
-        let (reports, _) = unbounded_channel();
-        let who = Candidate { connection: 0, link: link(), name: "r".to_owned(), epoch: None, reports };
-        let place = Arc::new(Readers::default()).enter("$Default", 0, who).unwrap();
+        let readers = Arc::new(Readers::default());
+        let place = readers.enter(Source::Telemetry, "$Default", 0, candidate()).unwrap();
         let mut events = EventLink::new(0, false, place);
         assert_eq!(events.wants(7), None, "it is not known yet where it begins");
         events.begin(Found { cursor: 3, skip: Skip::None });

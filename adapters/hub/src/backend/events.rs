@@ -136,6 +136,7 @@ impl Page {
     fn of_messages(page: &crate::store::Page, encode: Encode) -> Self {
         let entry = |(cursor, message): (u64, Message<'_>)| Entry {
             cursor,
+            time: message.enqueued,
             device_id: message.sender.device_id.into(),
             line: encode(cursor, &message).into(),
         };

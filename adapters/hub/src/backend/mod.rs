@@ -13,6 +13,7 @@
 //! | `jobs` | schedule, cancel and list jobs, and run them |
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
+//! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
@@ -26,7 +27,6 @@ use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use devicebound::time::Instant;
 
-use crate::Failure;
 use crate::engine::Engine;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
@@ -37,6 +37,7 @@ pub mod access;
 pub mod audit;
 pub mod bulk;
 pub mod cloud_messages;
+pub mod consumer_groups;
 pub mod device_messages;
 mod error;
 pub mod events;
@@ -55,6 +56,7 @@ pub mod twins;
 pub use error::{Code, Error};
 
 use access::Access;
+use consumer_groups::ConsumerGroups;
 use feedback::Readers;
 use jobs::Jobs;
 
@@ -68,6 +70,7 @@ pub struct Backend {
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
     jobs: Jobs,
+    consumer_groups: ConsumerGroups,
 }
 
 impl Backend {
@@ -80,21 +83,27 @@ impl Backend {
         policies: Vec<Policy>,
         host_names: Vec<String>,
     ) -> Self {
-        Self {
-            engine,
-            access: Access::new(policies, host_names),
-            telemetry,
-            feedback: Arc::default(),
-            jobs: Jobs::default(),
-        }
+        let access = Access::new(policies, host_names);
+        let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
+        Self { engine, access, telemetry, feedback, jobs: Jobs::default(), consumer_groups }
     }
 
-    /// The same with what the store has besides records.
-    ///
-    /// # Errors
-    /// When it has a document that cannot be read.
-    pub fn with_documents(self, documents: &[(String, String)]) -> Result<Self, Failure> {
-        Ok(Self { jobs: Jobs::load(documents)?, ..self })
+    /// The same with the consumer groups that the store has.
+    #[must_use]
+    pub fn with_consumer_groups(self, consumer_groups: ConsumerGroups) -> Self {
+        Self { consumer_groups, ..self }
+    }
+
+    /// The same with the jobs that the store has.
+    #[must_use]
+    pub(crate) fn with_jobs(self, jobs: Jobs) -> Self {
+        Self { jobs, ..self }
+    }
+
+    /// The consumer groups.
+    #[must_use]
+    pub const fn consumer_groups(&self) -> &ConsumerGroups {
+        &self.consumer_groups
     }
 
     /// Counts an operation that the hub machine does not count itself.
