@@ -97,7 +97,7 @@ mod tests {
         Scan {
             escape_beyond_ascii: bag.windows(2).any(|pair| pair[0] == b'%' && pair[1] >= b'8'),
             slash: bag.contains(&b'/'),
-            surplus: i32::try_from(count(b'=')).unwrap() - i32::try_from(count(b'&')).unwrap(),
+            surplus: count(b'=').checked_signed_diff(count(b'&')).unwrap().try_into().unwrap(),
         }
     }
 
