@@ -45,6 +45,7 @@ over_https!(
     a_hundred_devices_are_changed_in_one_request,
     a_twin_is_merged_replaced_and_guarded_by_its_etag,
     twins_are_found_by_queries_page_by_page,
+    jobs_are_scheduled_listed_and_cancelled,
     who_has_another_key_or_too_few_rights_is_unauthorized,
 );
 
@@ -297,6 +298,72 @@ mod scenarios {
         assert_eq!(failed["status"], 400);
         assert!(failed["text"].as_str().unwrap_or_default().contains("character 40"), "{failed}");
         sdk.end();
+    }
+
+    pub(super) fn jobs_are_scheduled_listed_and_cancelled(hub: &Hub, mut sdk: Sdk) {
+        let request = |id: &str, members: Value| {
+            let mut request = json!({"model": "JobRequest", "jobId": id, "maxExecutionTimeInSeconds": 60});
+            request
+                .as_object_mut()
+                .expect("an object")
+                .extend(members.as_object().expect("an object").clone());
+            request
+        };
+        let update =
+            json!({"etag": "*", "tags": {"rolled": "out"}, "properties": {"desired": {"interval": 9}}});
+        let twins = json!({"type": "scheduleUpdateTwin", "updateTwin": update, "queryCondition": "deviceId = 'demo'"});
+        let made = sdk.call("jobs.create_scheduled_job", json!(["twins", request("twins", twins.clone())]));
+        assert_eq!((&made["jobId"], &made["status"]), (&json!("twins"), &json!("queued")), "{made}");
+        assert_eq!(
+            sdk.refused("jobs.create_scheduled_job", json!(["twins", request("twins", twins.clone())])),
+            refusal(409, "JobAlreadyExists")
+        );
+        let done = until(&mut sdk, "twins", "completed");
+        assert_eq!(
+            (&done["deviceJobStatistics"]["succeededCount"], &done["updateTwin"]["tags"]["rolled"]),
+            (&json!(1), &json!("out")),
+            "{done}"
+        );
+        let twin = sdk.call("get_twin", json!(["demo"]));
+        assert_eq!((&twin["tags"]["rolled"], members(&twin)), (&json!("out"), json!({"interval": 9})));
+
+        let call = json!({"methodName": "reboot", "payload": "now", "responseTimeoutInSeconds": 20, "connectTimeoutInSeconds": 60});
+        let method =
+            json!({"type": "scheduleDeviceMethod", "cloudToDeviceMethod": call, "queryCondition": "*"});
+        sdk.call("jobs.create_scheduled_job", json!(["method", request("method", method)]));
+        let running = until(&mut sdk, "method", "running");
+        assert_eq!(running["deviceJobStatistics"]["deviceCount"], 1, "{running}");
+        let mut later = twins;
+        later["startTime"] = "2029-01-01T00:00:00Z".into();
+        let refused = sdk.fail(
+            json!({"do": "jobs.create_scheduled_job", "arguments": ["later", request("later", later)]}),
+        );
+        assert!(refused["text"].as_str().unwrap_or_default().contains("30 days"), "{refused}");
+        let cancelled = sdk.call("jobs.cancel_scheduled_job", json!(["method"]));
+        assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
+        until(&mut sdk, "method", "cancelled");
+        // The list is an array, as Azure's Node SDK wants it; the Python SDK asks for it and cannot read it.
+        let listed = hub.service().get("/jobs/v2/query?jobType=scheduleUpdateTwin&jobStatus=completed");
+        assert_eq!(names(&listed, "jobId"), ["twins"], "{listed}");
+        let rows = "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'method'";
+        let rows = sdk.call("query_iot_hub", json!([{"model": "QuerySpecification", "query": rows}]));
+        assert_eq!(
+            (&rows["type"], &rows["items"][0]["status"]),
+            (&json!("deviceJob"), &json!("canceled")),
+            "{rows}"
+        );
+        sdk.end();
+    }
+
+    /// Asks for a job until it has this status.
+    fn until(sdk: &mut Sdk, id: &str, status: &str) -> Value {
+        loop {
+            let job = sdk.call("jobs.get_scheduled_job", json!([id]));
+            if job["status"] == status {
+                return job;
+            }
+            assert!(["queued", "running"].iter().any(|going| job["status"] == *going), "{job}");
+        }
     }
 
     pub(super) fn who_has_another_key_or_too_few_rights_is_unauthorized(hub: &Hub, owner: Sdk) {

@@ -2,4 +2,5 @@
 
 mod connections;
 mod faults;
+mod jobs;
 mod thermostats;

@@ -10,6 +10,8 @@
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `methods` | invoke a direct method |
+//! | `jobs` | schedule, cancel and list jobs, and run them |
+//! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
 //! | `statistics`, `faults` | count devices; make something go wrong |
@@ -42,8 +44,10 @@ pub mod events;
 pub mod faults;
 pub mod feedback;
 pub mod identity;
+pub mod jobs;
 pub mod keys;
 pub mod methods;
+mod queries;
 pub mod query;
 pub mod registry;
 pub mod statistics;
@@ -54,6 +58,7 @@ pub use error::{Code, Error};
 use access::Access;
 use consumer_groups::ConsumerGroups;
 use feedback::Readers;
+use jobs::Jobs;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -64,6 +69,7 @@ pub struct Backend {
     pub access: Access,
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
+    jobs: Jobs,
     consumer_groups: ConsumerGroups,
 }
 
@@ -79,13 +85,19 @@ impl Backend {
     ) -> Self {
         let access = Access::new(policies, host_names);
         let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
-        Self { engine, access, telemetry, feedback, consumer_groups }
+        Self { engine, access, telemetry, feedback, jobs: Jobs::default(), consumer_groups }
     }
 
     /// The same with the consumer groups that the store has.
     #[must_use]
     pub fn with_consumer_groups(self, consumer_groups: ConsumerGroups) -> Self {
         Self { consumer_groups, ..self }
+    }
+
+    /// The same with the jobs that the store has.
+    #[must_use]
+    pub(crate) fn with_jobs(self, jobs: Jobs) -> Self {
+        Self { jobs, ..self }
     }
 
     /// The consumer groups.

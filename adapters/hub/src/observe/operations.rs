@@ -203,6 +203,16 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// A job is over; `has_failures` where it came to nothing with some of its devices.
+    pub fn job_ended(&self, id: &str, kind: &str, status: &str, has_failures: bool) {
+        let operation = if status == "cancelled" { "jobCancelled" } else { "jobCompleted" };
+        let mut event = Event::new("JobsOperations", operation, "", None);
+        event.set("level", if has_failures { "Warning" } else { "Information" });
+        event.set("jobId", id);
+        event.set("messageType", kind);
+        event.append(&self.log);
+    }
+
     /// The service API did something, or could not.
     pub fn requested(&self, request: &Request<'_>) {
         let mut event = Event::new(request.category, request.operation, request.device_id, request.module_id);

@@ -40,6 +40,7 @@ use crate::Failure;
 use crate::amqp::Amqp;
 use crate::backend::Backend;
 use crate::backend::consumer_groups::ConsumerGroups;
+use crate::backend::jobs::Jobs;
 use crate::engine::Engine;
 use crate::engine::worker::{Worker, WorkerBuilder};
 use crate::observe::view::View;
@@ -115,7 +116,8 @@ impl Server {
             threads.start("writer", move || writer.run())?;
         }
         let backend = Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names)
-            .with_consumer_groups(ConsumerGroups::load(&documents)?);
+            .with_consumer_groups(ConsumerGroups::load(&documents)?)
+            .with_jobs(Jobs::load(&documents)?);
         let backend = Arc::new(backend);
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
@@ -166,6 +168,7 @@ impl Server {
                 Failure::new(format!("cannot share a socket: {error}"), "see the limits of this system")
             })?;
         }
+        self.backend.resume_jobs();
         let upgrades = Arc::new(Upgrades::new(&self.engine, &self.amqp));
         let mut router = service::router(self.backend, mount(&upgrades, web_socket::ENDPOINTS), self.others);
         if let Some(page) = &self.page {

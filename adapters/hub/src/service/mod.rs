@@ -24,6 +24,7 @@ mod error;
 mod faults;
 mod feedback;
 pub(crate) mod host;
+mod jobs;
 mod messages;
 mod methods;
 mod metrics;

@@ -10,6 +10,7 @@ mod corpus;
 mod device_http;
 mod doubt;
 mod feedback;
+mod jobs;
 mod program;
 mod registry;
 mod rest;

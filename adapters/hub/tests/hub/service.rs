@@ -209,7 +209,7 @@ async fn an_unknown_path_is_said_to_be_one() {
     let client = Client::start();
     for (method, path, said) in [
         ("GET", "/no/such", "GET /no/such is not part"),
-        ("GET", "/jobs/v2/create", "jobs"),
+        ("POST", "/jobs/create", "import and export"),
         ("POST", "/configurations/testQueries", "automatic configurations"),
         ("GET", "/digitaltwins/demo", "/twins/{id}"),
         ("POST", "/digitaltwins/demo/commands/reboot", "/twins/{id}/methods"),

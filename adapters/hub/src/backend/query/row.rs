@@ -94,3 +94,14 @@ fn member<'v>(section: &'v Map<String, Value>, name: &str, rest: &[String]) -> O
 fn below<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
     path.iter().try_fold(value, |value, name| value.get(name))
 }
+
+/// A JSON object as a row. The first name is found in any case of letters, the others are exact.
+pub(crate) struct JsonRow<'v>(pub(crate) &'v Value);
+
+impl Row for JsonRow<'_> {
+    fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
+        let (first, rest) = path.split_first()?;
+        let (_, value) = self.0.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))?;
+        below(value, rest).map(Cow::Borrowed)
+    }
+}

@@ -121,6 +121,12 @@ impl Collector for Scrape {
         )?;
 
         metrics.amqp.encode(&mut encoder)?;
+        counter(&mut encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
+        let [done, failed] = &metrics.job_devices;
+        let devices =
+            [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
+        family(&mut encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)?;
+
         gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
         gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
         gauge(&mut encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)

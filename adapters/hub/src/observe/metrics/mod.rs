@@ -37,6 +37,10 @@ pub struct Metrics {
     pub amqp: AmqpMetrics,
     /// How long the store took for each batch.
     writes: Times,
+    /// Jobs that are over.
+    jobs: AtomicU64,
+    /// Devices that jobs have dealt with: well, and in vain.
+    job_devices: [AtomicU64; 2],
 }
 
 /// What one worker counts. Only its own thread may write.
@@ -157,6 +161,8 @@ impl Metrics {
             tls_failed: AtomicU64::default(),
             amqp: AmqpMetrics::default(),
             writes: Times::default(),
+            jobs: AtomicU64::default(),
+            job_devices: Default::default(),
         }
     }
 
@@ -184,6 +190,18 @@ impl Metrics {
     /// A TLS handshake came to nothing.
     pub fn tls_failed(&self) {
         self.tls_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job is over.
+    pub fn job_ended(&self) {
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job has dealt with a device, maybe in vain.
+    pub fn job_device_ended(&self, has_failed: bool) {
+        if let Some(count) = self.job_devices.get(usize::from(has_failed)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The store has made a batch safe.
