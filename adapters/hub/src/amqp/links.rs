@@ -13,12 +13,12 @@ use devicebound_amqp::{Condition, Failure, Info};
 use super::address::{Node, no_such_group, path};
 use super::connection::{LinkNode, Session};
 use super::events::EventLink;
-use super::feedback::FeedbackLink;
 use super::filter::Start;
 use super::management::not_found;
 use super::readers::{Candidate, NoPlace, READERS_MAX};
 use super::report::Report;
 use super::requests::Answers;
+use super::service_bound::{Queue, ServiceBoundLink};
 use super::{EVENT_HUB, events};
 use crate::clock::unix_time;
 
@@ -95,11 +95,12 @@ impl Session {
                 granted(LinkNode::ManagementAnswers(Answers::default()), REQUEST_MAX)
             }
             (Node::CloudMessages, Role::Sender) => granted(LinkNode::CloudMessages, CLOUD_MESSAGE_MAX),
-            (Node::Feedback, Role::Receiver) => granted(
-                LinkNode::Feedback(FeedbackLink::new(Arc::clone(&self.amqp.backend))),
-                CLOUD_MESSAGE_MAX,
-            ),
-            (Node::FileNotifications, Role::Receiver) => granted(LinkNode::Quiet, CLOUD_MESSAGE_MAX),
+            (Node::Feedback, Role::Receiver) => {
+                granted(self.service_bound(Queue::Feedback), CLOUD_MESSAGE_MAX)
+            }
+            (Node::FileNotifications, Role::Receiver) => {
+                granted(self.service_bound(Queue::FileNotifications), CLOUD_MESSAGE_MAX)
+            }
             (Node::Partition { group, partition }, Role::Receiver) => {
                 granted(self.reader(request, group, &partition)?, EVENT_MAX)
             }
@@ -114,6 +115,10 @@ impl Session {
                 format!("nobody can be a {role:?} of `{address}`; fix: attach it the other way round"),
             )),
         }
+    }
+
+    fn service_bound(&self, queue: Queue) -> LinkNode {
+        LinkNode::ServiceBound(ServiceBoundLink::new(Arc::clone(&self.amqp.backend), queue))
     }
 
     fn reader(

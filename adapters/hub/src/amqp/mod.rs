@@ -6,7 +6,7 @@
 //! | `$management`, `{hub}/$management` | read about hub and partitions | `management` |
 //! | `{hub}/ConsumerGroups/{group}/Partitions/{n}` | receive events | `events`, `event_message`, `filter`, `readers` |
 //! | `messages/devicebound` | send cloud-to-device messages | `cloud_messages` |
-//! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback | `feedback` |
+//! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback and file notifications | `service_bound` |
 //! | `messages/events`, `messages/events/$management` | are sent on to the Event Hubs-compatible endpoint | `links` |
 //!
 //! [`connection`] drives one [`devicebound_amqp::Connection`] on its socket; each node only translates.
@@ -29,13 +29,13 @@ mod cloud_messages;
 pub mod connection;
 mod event_message;
 mod events;
-mod feedback;
 mod filter;
 mod links;
 mod management;
 mod readers;
 mod report;
 mod requests;
+mod service_bound;
 
 use readers::Readers;
 

@@ -9,6 +9,7 @@
 //! | `cloud_messages` | send, purge |
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
+//! | `files` | begin and end an upload, put and read its blob, take and complete notifications |
 //! | `methods` | invoke a direct method |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
@@ -18,7 +19,7 @@
 //! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
 //! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use devicebound::hub::{DeviceKey, Operation};
 use devicebound::iothub::sas::Policy;
@@ -41,6 +42,7 @@ mod error;
 pub mod events;
 pub mod faults;
 pub mod feedback;
+pub mod files;
 pub mod identity;
 pub mod keys;
 pub mod methods;
@@ -54,6 +56,7 @@ pub use error::{Code, Error};
 use access::Access;
 use consumer_groups::ConsumerGroups;
 use feedback::Readers;
+use files::Files;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub struct Backend {
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
     consumer_groups: ConsumerGroups,
+    /// Where there is a storage.
+    files: OnceLock<Arc<Files>>,
 }
 
 impl Backend {
@@ -79,13 +84,19 @@ impl Backend {
     ) -> Self {
         let access = Access::new(policies, host_names);
         let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
-        Self { engine, access, telemetry, feedback, consumer_groups }
+        Self { engine, access, telemetry, feedback, consumer_groups, files: OnceLock::new() }
     }
 
     /// The same with the consumer groups that the store has.
     #[must_use]
     pub fn with_consumer_groups(self, consumer_groups: ConsumerGroups) -> Self {
         Self { consumer_groups, ..self }
+    }
+
+    /// From now on devices can upload files.
+    pub fn set_files(&self, files: Files) {
+        // There is one storage at most, which is set before anybody asks.
+        let _ = self.files.set(Arc::new(files));
     }
 
     /// The consumer groups.

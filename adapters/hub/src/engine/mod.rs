@@ -240,6 +240,7 @@ impl Engine {
             connections: self.open.load(Ordering::Relaxed) as u64,
             records: sum(|(records, _)| *records),
             backlog_bytes: sum(|(_, bytes)| *bytes),
+            ..Gauges::default()
         }
     }
 

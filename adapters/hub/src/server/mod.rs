@@ -40,6 +40,7 @@ use crate::Failure;
 use crate::amqp::Amqp;
 use crate::backend::Backend;
 use crate::backend::consumer_groups::ConsumerGroups;
+use crate::backend::files::{Files, Uploads};
 use crate::engine::Engine;
 use crate::engine::worker::{Worker, WorkerBuilder};
 use crate::observe::view::View;
@@ -48,7 +49,9 @@ use crate::server::listen::Listeners;
 use crate::server::web_socket::Upgrades;
 use crate::service::endpoint::mount;
 use crate::service::{self, Peer};
+use crate::state::StateDir;
 use crate::state::device_certs::DeviceAuthorities;
+use crate::storage::Storage;
 use crate::store::Store;
 use crate::store::reader::TelemetryReader;
 use crate::transport::body;
@@ -132,6 +135,16 @@ impl Server {
             Arc::new(Provisioning::new(Arc::clone(&self.engine), settings, &self.documents, self.tier)?);
         self.others = self.others.merge(provisioning::router(&service, &self.policies));
         self.engine.set_provisioning(&service);
+        Ok(self)
+    }
+
+    /// Adds a storage that devices upload files to, which a back end finds at `authority`.
+    ///
+    /// # Errors
+    /// When the storage cannot be opened, or the store has a document of it that cannot be read.
+    pub fn with_files(self, state: &StateDir, uploads: &Uploads, authority: String) -> Result<Self, Failure> {
+        let storage = Storage::open(state, &self.documents, uploads.bounds)?;
+        self.backend.set_files(Files::load(storage, authority, uploads.sas_ttl, &self.documents)?);
         Ok(self)
     }
 

@@ -19,6 +19,9 @@ pub enum Right {
     LocalOr(Rights),
     /// The device that the path names, by its token or its certificate, or a policy with DeviceConnect.
     Device,
+    /// Who has the signature of a blob, or, to read it, a token of a policy with ServiceConnect: the handler checks it, as
+    /// the storage has refusals of its own.
+    BlobSignature,
     /// Anybody: the handler itself sees who it is.
     Anybody,
 }
@@ -62,7 +65,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send
 pub struct Endpoint<S: 'static> {
     /// The method.
     pub method: Method,
-    /// The path: words, which are found in any case of letters, and parameters in braces.
+    /// The path: words, which are found in any case of letters, and parameters in braces; `{*name}` is all the rest.
     pub path: &'static str,
     /// Who may ask.
     pub right: Right,
@@ -126,10 +129,16 @@ impl Parameters {
     pub(super) fn of(path: &'static str, segments: &[&str]) -> Option<(Self, usize, String)> {
         let mut words = path.split('/').skip(1);
         let (mut parameters, mut literal, mut canonical) = (Vec::new(), 0_usize, String::new());
-        for segment in segments {
+        for (at, segment) in segments.iter().enumerate() {
             let word = words.next()?;
             canonical.push('/');
             match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
+                Some(name) if let Some(name) = name.strip_prefix('*') => {
+                    let rest = segments.get(at..).unwrap_or_default().join("/");
+                    canonical.push_str(&rest);
+                    parameters.push((name, rest));
+                    return Some((Self(parameters), literal, canonical));
+                }
                 Some(_) if segment.is_empty() => return None,
                 Some(name) => {
                     parameters.push((name, (*segment).to_owned()));
@@ -162,6 +171,8 @@ mod tests {
             found("/devices/{id}/messages/events", &["Devices", "Ab", "messages", "EVENTS"]),
             expected
         );
+        let rest = found("/a/{*id}", &["a", "b", "", "C"]);
+        assert_eq!(rest, Some(("b//C".to_owned(), 1, "/a/b//C".to_owned())));
         assert_eq!(found("/devices/{id}", &["devices"]), None);
         assert_eq!(found("/devices/{id}", &["devices", ""]), None);
         assert_eq!(found("/devices/{id}", &["devices", "a", "b"]), None);

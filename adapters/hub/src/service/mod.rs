@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::backend::Backend;
 
+mod blobs;
+mod block_list;
 mod bulk;
 mod call;
 mod consumer_groups;
@@ -23,6 +25,7 @@ pub mod endpoints;
 mod error;
 mod faults;
 mod feedback;
+mod files;
 pub(crate) mod host;
 mod messages;
 mod methods;

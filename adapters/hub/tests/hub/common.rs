@@ -15,7 +15,7 @@ use devicebound_hub::clock::unix_time;
 use devicebound_hub::engine::Engine;
 use devicebound_hub::observe::view::View;
 use devicebound_hub::server::connection;
-use devicebound_hub::store::{Batch, Committed, Ledger, MemoryStore, Store, Stored, TelemetryLog};
+use devicebound_hub::store::{Batch, Committed, Document, Ledger, MemoryStore, Store, Stored, TelemetryLog};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
@@ -146,6 +146,21 @@ impl Hub {
         let store = TestStore::default();
         prepare(&store);
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
+        Self::on(store, config, view, workers)
+    }
+
+    /// A hub with the documents of one that was there before; its records begin anew.
+    pub(crate) fn start_on(before: TestStore) -> Self {
+        let documents = before.inner.lock().unwrap().documents().unwrap();
+        let store = TestStore::default();
+        store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
+        let documents = documents.into_iter().map(|(key, text)| Document { key, text: Some(text) });
+        let batch = Batch { documents: documents.collect(), ..Batch::default() };
+        let _ = store.inner.lock().unwrap().commit(batch).unwrap();
+        Self::on(store, HubConfig::default(), View::default(), 2)
+    }
+
+    fn on(store: TestStore, config: HubConfig, view: View, workers: usize) -> Self {
         let (engine, parts) = Engine::start(config, Box::new(store.clone()), view, workers).unwrap();
         let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());

@@ -10,6 +10,7 @@ mod corpus;
 mod device_http;
 mod doubt;
 mod feedback;
+mod files;
 mod program;
 mod registry;
 mod rest;
