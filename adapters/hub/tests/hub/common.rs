@@ -1,5 +1,6 @@
 //! A hub in memory and a device that speaks in bytes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,6 +30,7 @@ pub(crate) fn key() -> SymmetricKey {
 pub(crate) struct TestStore {
     records: Arc<Mutex<Vec<DeviceRecord>>>,
     inner: Arc<Mutex<MemoryStore>>,
+    documents: Arc<Mutex<BTreeMap<String, String>>>,
     closed: Arc<(Mutex<bool>, Condvar)>,
     failing: Arc<AtomicBool>,
     unreadable: Arc<AtomicBool>,
@@ -94,7 +96,7 @@ impl Store for TestStore {
     }
 
     fn documents(&mut self) -> Result<Vec<(String, String)>, Failure> {
-        self.inner.lock().unwrap().documents()
+        Ok(self.documents.lock().unwrap().clone().into_iter().collect())
     }
 
     fn commit(&mut self, batch: Batch) -> io::Result<Committed> {
@@ -102,6 +104,13 @@ impl Store for TestStore {
         drop(opened.wait_while(closed.lock().unwrap(), |closed| *closed).unwrap());
         if self.failing.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut documents = self.documents.lock().unwrap();
+        for Document { key, text } in &batch.documents {
+            match text {
+                Some(text) => drop(documents.insert(key.clone(), text.clone())),
+                None => drop(documents.remove(key)),
+            }
         }
         self.inner.lock().unwrap().commit(batch)
     }
@@ -150,13 +159,9 @@ impl Hub {
     }
 
     /// A hub with the documents of one that was there before; its records begin anew.
-    pub(crate) fn start_on(before: TestStore) -> Self {
-        let documents = before.inner.lock().unwrap().documents().unwrap();
-        let store = TestStore::default();
+    pub(crate) fn start_on(before: &TestStore) -> Self {
+        let store = TestStore { documents: Arc::clone(&before.documents), ..TestStore::default() };
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
-        let documents = documents.into_iter().map(|(key, text)| Document { key, text: Some(text) });
-        let batch = Batch { documents: documents.collect(), ..Batch::default() };
-        let _ = store.inner.lock().unwrap().commit(batch).unwrap();
         Self::on(store, HubConfig::default(), View::default(), 2)
     }
 

@@ -51,7 +51,7 @@ impl Site {
     /// Another hub on the same state folder and store.
     fn restart(self) -> Self {
         let Self { client, state } = self;
-        let hub = Hub::start_on(client.hub.store.clone());
+        let hub = Hub::start_on(&client.hub.store);
         Self { client: open(hub, state.path(), Uploads::default()), state }
     }
 
@@ -328,7 +328,7 @@ async fn what_was_acknowledged_outlives_the_hub_and_what_is_too_old_goes() {
     std::fs::write(site.state.path().join("uploads/left-over"), "x").unwrap();
     let state = &site.state;
     let client = open(
-        Hub::start_on(site.client.hub.store.clone()),
+        Hub::start_on(&site.client.hub.store),
         state.path(),
         Uploads { bounds: Bounds { age: Duration::ZERO, ..Bounds::default() }, ..Uploads::default() },
     );
