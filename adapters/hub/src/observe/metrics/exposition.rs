@@ -120,6 +120,13 @@ impl Collector for Scrape {
             micros,
         )?;
 
+        let configured = metrics.configured.load(Ordering::Relaxed);
+        counter(
+            &mut encoder,
+            "configured",
+            "Twins that automatic configurations were applied to, or withdrawn from",
+            configured,
+        )?;
         counter(&mut encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
         let [done, failed] = &metrics.job_devices;
         let devices =
