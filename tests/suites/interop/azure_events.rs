@@ -210,14 +210,14 @@ mod scenarios {
 }
 
 /// Sends as a device without MQTT does.
-fn send(hub: &Hub, device: &str, body: &[u8]) {
+pub(crate) fn send(hub: &Hub, device: &str, body: &[u8]) {
     let path = format!("/devices/{device}/messages/events");
     let (status, text) = hub.service().try_post(&path, body).unwrap();
     assert_eq!(status, 204, "{text}");
 }
 
 /// The partition that has all of so many events, and the others none.
-fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
+pub(crate) fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
     let mut found = Vec::new();
     for id in ["0", "1", "2", "3"] {
         let properties = sdk.run(json!({"do": "partition", "id": id}));
@@ -233,6 +233,6 @@ fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
     found.remove(0)
 }
 
-fn sequences(events: &Value) -> Vec<i64> {
+pub(crate) fn sequences(events: &Value) -> Vec<i64> {
     events.as_array().into_iter().flatten().filter_map(|event| event["sequence"].as_i64()).collect()
 }

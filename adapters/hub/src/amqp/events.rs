@@ -120,7 +120,7 @@ impl EventLink {
         self.cursor.is_some_and(|cursor| cursor >= newest)
     }
 
-    /// Sends what there is, as far as there are credit, window and room in `tx`.
+    /// Sends what there is, as far as there are credit, window and room in `tx`; gives how many events that was.
     pub(super) fn pump(
         &mut self,
         link: LinkId,
@@ -128,14 +128,15 @@ impl EventLink {
         tx: &mut Vec<u8>,
         room: usize,
         newest: &Partition,
-    ) {
+    ) -> u64 {
+        let mut sent = 0_u64;
         while machine.credit(link) > 0 && tx.len() < room {
             if self.current.is_none() {
-                let Some(piece) = self.waiting.pop_front() else { return };
+                let Some(piece) = self.waiting.pop_front() else { break };
                 self.current = Some(Current::new(piece, self.partition));
             }
             let newest = self.tells_newest.then(|| (newest, unix_time()));
-            let Some(current) = &mut self.current else { return };
+            let Some(current) = &mut self.current else { break };
             match current.step(self.partition, self.cursor.unwrap_or(0), &mut self.skip) {
                 Step::Passed => {}
                 Step::Over => {
@@ -147,14 +148,16 @@ impl EventLink {
                         event_message::write(sender, &content, place, newest, tx);
                     });
                     if !is_sent {
-                        return;
+                        break;
                     }
+                    sent = sent.saturating_add(1);
                     self.cursor = Some(place.cursor);
                     (current.at, current.cursor) = (next, place.cursor.saturating_add(1));
                     current.sequence = place.sequence.saturating_add(1);
                 }
             }
         }
+        sent
     }
 }
 

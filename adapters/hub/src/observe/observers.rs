@@ -10,6 +10,7 @@
 //! | `tls_failed` | yes | | counted |
 //! | `acted` (twins) | as packets | yes | with the packets |
 //! | `dead_lettered` | | yes | |
+//! | AMQP | see [`amqp`](super::amqp) | | |
 //! | `configured` | what fails or fights | yes | counted |
 //! | `job_ended` | yes | yes | counted by its status, with its devices |
 //! | `stored`, `store_failed` | failures | | how long it took |

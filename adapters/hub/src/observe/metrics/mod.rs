@@ -3,6 +3,7 @@
 //! Whatever a packet changes is counted by the worker whose packet it is, in [`Counters`] of its own that nobody else writes:
 //! an addition is a load and a store, and no other thread waits for it. A scrape adds them up.
 
+mod amqp;
 mod exposition;
 mod process;
 
@@ -14,6 +15,7 @@ use devicebound::Rule;
 use devicebound::packet::PacketType;
 use devicebound::session::{Close, CloseReason};
 
+pub use amqp::AmqpMetrics;
 pub use exposition::{CONTENT_TYPE, Gauges};
 
 /// Upper ends of the classes that times are counted in, in microseconds; what takes longer is in one more.
@@ -31,6 +33,8 @@ pub struct Metrics {
     refused: Vec<AtomicU64>,
     /// TLS handshakes that came to nothing.
     tls_failed: AtomicU64,
+    /// What back ends do over AMQP.
+    pub amqp: AmqpMetrics,
     /// How long the store took for each batch.
     writes: Times,
     /// Changes of what automatic configurations do with a twin.
@@ -157,6 +161,7 @@ impl Metrics {
             closed: by_rule(),
             refused: by_rule(),
             tls_failed: AtomicU64::default(),
+            amqp: AmqpMetrics::default(),
             writes: Times::default(),
             configured: AtomicU64::default(),
             jobs: AtomicU64::default(),
