@@ -90,8 +90,8 @@ pub(super) fn patch_of<'p>(values: impl IntoIterator<Item = (&'p str, Value)>) -
     for (path, value) in values {
         let mut names = path.split('.');
         let last = names.next_back().unwrap_or_default();
-        let inner = names.fold(Some(&mut patch), |map, name| {
-            map?.entry(name).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
+        let inner = names.try_fold(&mut patch, |map, name| {
+            map.entry(name).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
         });
         if let Some(inner) = inner {
             inner.insert(last.to_owned(), value);
