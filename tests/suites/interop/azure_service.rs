@@ -46,6 +46,7 @@ over_https!(
     a_twin_is_merged_replaced_and_guarded_by_its_etag,
     twins_are_found_by_queries_page_by_page,
     jobs_are_scheduled_listed_and_cancelled,
+    configurations_are_made_changed_applied_and_removed,
     who_has_another_key_or_too_few_rights_is_unauthorized,
 );
 
@@ -352,6 +353,60 @@ mod scenarios {
             (&json!("deviceJob"), &json!("canceled")),
             "{rows}"
         );
+        sdk.end();
+    }
+
+    pub(super) fn configurations_are_made_changed_applied_and_removed(_: &Hub, mut sdk: Sdk) {
+        let content = json!({"deviceContent": {"properties.desired.chiller": {"speed": 3}}});
+        let body = |priority: u32, etag: &Value| {
+            json!({
+                "model": "Configuration", "id": "chiller", "labels": {"app": "hvac"}, "content": content, "priority": priority,
+                "targetCondition": "deviceId = 'demo'", "etag": etag,
+                "metrics": {"queries": {"demo": "SELECT * FROM devices WHERE deviceId = 'demo'"}},
+            })
+        };
+        let made = sdk.call("configurations.create_configuration", json!([body(1, &Value::Null)]));
+        assert_eq!((&made["content"], &made["schemaVersion"]), (&content, &json!("2.0")), "{made}");
+        let twin = loop {
+            let twin = sdk.call("get_twin", json!(["demo"]));
+            if twin["configurations"].is_object() {
+                break twin;
+            }
+        };
+        assert_eq!(
+            (&twin["configurations"], members(&twin)),
+            (&json!({"chiller": {"status": "Applied"}}), json!({"chiller": {"speed": 3}}))
+        );
+        let shown = sdk.call("configurations.get_configuration", json!(["chiller"]));
+        assert_eq!(
+            (&shown["systemMetrics"]["results"], &shown["metrics"]["results"]),
+            (&json!({"targetedCount": 1, "appliedCount": 1}), &json!({"demo": 1})),
+            "{shown}"
+        );
+        let changed =
+            sdk.call("configurations.update_configuration", json!([body(5, &made["etag"]), made["etag"]]));
+        assert_eq!(changed["priority"], 5, "{changed}");
+        assert_eq!(
+            sdk.refused("configurations.update_configuration", json!([body(6, &made["etag"]), made["etag"]])),
+            refusal(412, "PreconditionFailed")
+        );
+        let listed = sdk.call("configurations.get_configurations", json!([10]));
+        assert_eq!(names(&listed, "id"), ["chiller"]);
+        let queries = json!({"model": "ConfigurationQueriesTestInput", "targetCondition": "tags.a ="});
+        let tested = sdk.call("configurations.test_configuration_queries", json!([queries]));
+        assert!(
+            tested["targetConditionError"].as_str().unwrap_or_default().contains("character 9"),
+            "{tested}"
+        );
+        sdk.call("configurations.delete_configuration", json!(["chiller"]));
+        assert_eq!(
+            sdk.refused("configurations.get_configuration", json!(["chiller"])),
+            refusal(404, "ConfigurationNotFound")
+        );
+        while !members(&sdk.call("get_twin", json!(["demo"])))
+            .as_object()
+            .is_some_and(serde_json::Map::is_empty)
+        {}
         sdk.end();
     }
 

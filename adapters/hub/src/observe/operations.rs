@@ -203,6 +203,15 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// Automatic configurations apply to a twin from now on, those that are named.
+    pub fn configured(&self, client_id: &str, configurations: &str) {
+        let (device, module) = split(client_id);
+        let mut event = Event::new("Configurations", "apply", device, module);
+        event.set("level", "Information");
+        event.set("configurations", configurations);
+        event.append(&self.log);
+    }
+
     /// A job is over; `has_failures` where it came to nothing with some of its devices.
     pub fn job_ended(&self, id: &str, kind: &str, status: &str, has_failures: bool) {
         let operation = if status == "cancelled" { "jobCancelled" } else { "jobCompleted" };

@@ -117,7 +117,8 @@ impl Server {
         }
         let backend = Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names)
             .with_consumer_groups(ConsumerGroups::load(&documents)?)
-            .with_jobs(Jobs::load(&documents)?);
+            .with_jobs(Jobs::load(&documents)?)
+            .with_configurations(&documents)?;
         let backend = Arc::new(backend);
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
@@ -168,7 +169,7 @@ impl Server {
                 Failure::new(format!("cannot share a socket: {error}"), "see the limits of this system")
             })?;
         }
-        self.backend.resume_jobs();
+        self.backend.resume();
         let upgrades = Arc::new(Upgrades::new(&self.engine, &self.amqp));
         let mut router = service::router(self.backend, mount(&upgrades, web_socket::ENDPOINTS), self.others);
         if let Some(page) = &self.page {

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 
 mod bulk;
 mod call;
+mod configurations;
 mod consumer_groups;
 mod device_http;
 pub mod endpoint;

@@ -4,6 +4,7 @@
 mod capture;
 mod client;
 mod common;
+mod configurations;
 mod connection;
 mod consumer_groups;
 mod corpus;

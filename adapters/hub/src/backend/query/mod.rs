@@ -193,6 +193,23 @@ impl Backend {
         Ok((rows, item_type, next))
     }
 
+    /// How many rows the answer to a query has, on all its pages.
+    ///
+    /// # Errors
+    /// 400004 for too many groups.
+    pub(crate) async fn count_rows(&self, query: TwinQuery) -> Result<u64, Error> {
+        let query = Arc::new(query);
+        if query.is_aggregate() {
+            return Ok(self.groups(query).await?.len() as u64);
+        }
+        let (applications, top) = (Arc::clone(&self.applications), query.top.unwrap_or(u64::MAX));
+        let counts = self.engine.look_through("", 0_u64, move |count, seen| {
+            *count = count.saturating_add(u64::from(wants(&query, &TwinRow::new(seen, &applications))));
+            ControlFlow::Continue(())
+        });
+        Ok(counts.await.into_iter().sum::<u64>().min(top))
+    }
+
     /// One page of rows, and where the next begins if there is one.
     async fn page(
         &self,
@@ -202,8 +219,9 @@ impl Backend {
     ) -> (Vec<String>, Option<Cursor>) {
         let left = query.top.map_or(u64::MAX, |top| top.saturating_sub(cursor.sent));
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(size);
+        let applications = Arc::clone(&self.applications);
         let found = self.engine.look_through(&cursor.after, Found::default(), move |found, seen| {
-            let row = TwinRow::new(seen);
+            let row = TwinRow::new(seen, &applications);
             if wants(&query, &row) {
                 found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
             }
@@ -226,8 +244,9 @@ impl Backend {
     /// The rows of a query that aggregates.
     async fn groups(&self, query: Arc<TwinQuery>) -> Result<Vec<String>, Error> {
         let asked = Arc::clone(&query);
+        let applications = Arc::clone(&self.applications);
         let gathered = self.engine.look_through("", Groups::default(), move |groups, seen| {
-            let row = TwinRow::new(seen);
+            let row = TwinRow::new(seen, &applications);
             if wants(&asked, &row) {
                 groups.add(&asked, &row);
             }

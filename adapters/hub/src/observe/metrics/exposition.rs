@@ -121,11 +121,7 @@ impl Collector for Scrape {
         )?;
 
         metrics.amqp.encode(&mut encoder)?;
-        counter(&mut encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
-        let [done, failed] = &metrics.job_devices;
-        let devices =
-            [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
-        family(&mut encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)?;
+        jobs_and_configurations(&mut encoder, metrics)?;
 
         gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
         gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
@@ -142,6 +138,21 @@ impl AmqpMetrics {
         let help = "What AMQP clients were refused, and what of theirs ended, by rule or error condition";
         family(encoder, "amqp_failures", help, "rule", &self.failures())
     }
+}
+
+/// What the hub does by itself for back ends.
+fn jobs_and_configurations(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let configured = metrics.configured.load(Ordering::Relaxed);
+    counter(
+        encoder,
+        "configured",
+        "Twins that automatic configurations were applied to, or withdrawn from",
+        configured,
+    )?;
+    counter(encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
+    let [done, failed] = &metrics.job_devices;
+    let devices = [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
+    family(encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)
 }
 
 /// The rules that have ended something, each with how often.
