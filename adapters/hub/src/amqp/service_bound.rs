@@ -10,10 +10,11 @@ use devicebound_amqp::message::{self, Properties};
 use devicebound_amqp::performative::Outcome;
 use devicebound_amqp::types::Writer as _;
 use devicebound_amqp::{Connection, LinkId, Tag};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-use super::management::millis;
+use super::event_message::millis;
 use super::report::Report;
 use crate::backend::files::notifications::{self, Delivery};
 use crate::backend::{Backend, Error, feedback};
@@ -96,6 +97,8 @@ impl Locked {
 pub(super) struct ServiceBoundLink {
     backend: Arc<Backend>,
     queue: Queue,
+    /// Held by the one reader of this queue that looks for more: that each does would cost more with each.
+    turn: Arc<Mutex<()>>,
     /// Looks for the next.
     looking: Option<JoinHandle<()>>,
     /// What the reader holds: the lock of each delivery.
@@ -104,17 +107,19 @@ pub(super) struct ServiceBoundLink {
 }
 
 impl ServiceBoundLink {
-    pub(super) fn new(backend: Arc<Backend>, queue: Queue) -> Self {
-        Self { backend, queue, looking: None, held: HashMap::new(), last: 0 }
+    pub(super) fn new(backend: Arc<Backend>, queue: Queue, turn: Arc<Mutex<()>>) -> Self {
+        Self { backend, queue, turn, looking: None, held: HashMap::new(), last: 0 }
     }
 
-    /// Looks for the next, unless it does already.
+    /// Looks for the next when it is its turn, unless it does already.
     pub(super) fn look(&mut self, link: LinkId, reports: &UnboundedSender<Report>) {
         if self.looking.is_some() {
             return;
         }
         let (backend, queue, reports) = (Arc::clone(&self.backend), self.queue, reports.clone());
+        let turn = Arc::clone(&self.turn);
         self.looking = Some(tokio::spawn(async move {
+            let _turn = turn.lock().await;
             loop {
                 match queue.take(&backend).await {
                     Ok(Some(locked)) => {

@@ -4,6 +4,7 @@
 mod capture;
 mod client;
 mod common;
+mod configurations;
 mod connection;
 mod consumer_groups;
 mod corpus;
@@ -11,6 +12,7 @@ mod device_http;
 mod doubt;
 mod feedback;
 mod files;
+mod jobs;
 mod program;
 mod registry;
 mod rest;
