@@ -15,6 +15,7 @@
 //! A store that does not outlive the process has nothing to wait for: with it both are said at once. It is given the
 //! telemetry alone, as the machine has the records.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -38,7 +39,7 @@ use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::clock::unix_time;
 use crate::engine::durability::{Change, Safe};
-use crate::engine::signal::{Link, Signal};
+use crate::engine::signal::{Introduction, Link, Origin, Signal};
 use crate::engine::unsaved::Unsaved;
 use crate::engine::writer::Work;
 use crate::engine::{Engine, Job};
@@ -249,8 +250,13 @@ impl Worker {
     ///
     /// # Errors
     /// [`Full`], and while the hub stops.
-    pub(crate) fn open(&self, began: Instant, tls: Option<Box<TlsPeer>>) -> Result<Link, Full> {
-        let signal = Rc::new(Signal::default());
+    pub(crate) fn open(
+        &self,
+        began: Instant,
+        tls: Option<Box<TlsPeer>>,
+        origin: Origin,
+    ) -> Result<Link, Full> {
+        let signal = Rc::new(Signal::new(origin));
         let id = self.with(|core, _| {
             if core.stopping {
                 return Err(Full);
@@ -269,7 +275,6 @@ impl Worker {
             claimed: None,
             comparison: None,
             warnings: Vec::new(),
-            sdk_version: None,
         })
     }
 
@@ -438,18 +443,22 @@ fn cut(text: &str) -> &str {
     text.char_indices().nth(ID_MAX).map_or(text, |(end, _)| text.get(..end).unwrap_or_default())
 }
 
-/// What the client calls its software (`DeviceClientType`).
-fn sdk_version(connect: &Connect<'_>) -> Option<Box<str>> {
+/// What the user name of a CONNECT says besides the identity.
+fn introduction(connect: &Connect<'_>) -> Option<Introduction> {
     let username = connect.credentials?.username;
     let username = Username::parse(username.as_str(), connect.client_id.as_str()).ok()?;
-    username.client_type().map(|text| cut(&text).into())
+    let text = |text: Option<Cow<'_, str>>| text.map(|text| cut(&text).into());
+    Some(Introduction {
+        sdk_version: text(username.client_type()),
+        api_version: text(username.api_version()),
+    })
 }
 
 impl Core {
     fn act(&mut self, now: Instant, link: &mut Link, action: Action<'_>, tx: &mut Vec<u8>) {
         match action {
             Action::Authenticate(request) => {
-                link.sdk_version = sdk_version(&request.connect);
+                link.signal.introduce(introduction(&request.connect));
                 let client = link.tls.as_deref().map(TlsPeer::client).unwrap_or_default();
                 match self.hub.authenticate(now, link.id, &request, client) {
                     Ok(grant) => {
@@ -508,6 +517,11 @@ impl Core {
             Some(receipt) => self.unsaved.owe(now, link.id, receipt),
             None => {}
         }
+    }
+
+    /// The connection's side of a link.
+    pub(crate) fn signal(&self, link: LinkId) -> Option<&Signal> {
+        self.links.get(&link).map(Rc::as_ref)
     }
 
     /// Bytes of telemetry that wait for the store.

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 
 mod bulk;
 mod call;
+mod connections;
 mod device_http;
 pub mod endpoint;
 pub mod endpoints;

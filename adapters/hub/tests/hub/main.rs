@@ -9,6 +9,7 @@ mod corpus;
 mod device_http;
 mod doubt;
 mod feedback;
+mod looking;
 mod program;
 mod registry;
 mod rest;
