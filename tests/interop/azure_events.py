@@ -5,8 +5,9 @@ The argument says as JSON how to connect: `{"ca", "events", "service", "transpor
 `{"event": "failed", "error": CLASS, "text": ...}`:
 
 * `{"do": "hub"}`, `{"do": "partition", "id"}`: properties.
-* `{"do": "receive", "count", "partition", "position", "inclusive", "time"}`: so many events; `time` is milliseconds since 1970.
-* `{"do": "own", "partition", "level"}`: reads with an owner level until it loses the partition; answered once the first event is
+* `{"do": "receive", "count", "partition", "position", "inclusive", "time", "group"}`: so many events; `time` is milliseconds since
+  1970, `group` the consumer group.
+* `{"do": "own", "partition", "level", "group"}`: reads with an owner level until it loses the partition; answered once the first event is
   there. `{"do": "lost"}` waits until one has lost it: the level and why.
 * `{"do": "send", "device", "body", "properties"}`: a cloud-to-device message.
 """
@@ -51,8 +52,8 @@ class Events:
         self.losses = queue.Queue()
         websocket = config["transport"] == "websocket"
         kind = TransportType.AmqpOverWebsocket if websocket else TransportType.Amqp
-        self.client = lambda: EventHubConsumerClient.from_connection_string(
-            config["events"], "$Default", connection_verify=config["ca"], transport_type=kind, retry_total=0
+        self.client = lambda group="$Default": EventHubConsumerClient.from_connection_string(
+            config["events"], group, connection_verify=config["ca"], transport_type=kind, retry_total=0
         )
 
     def hub(self):
@@ -65,10 +66,10 @@ class Events:
             properties = client.get_partition_properties(id)
         return {key: value for key, value in properties.items() if key != "last_enqueued_time_utc"}
 
-    def receive(self, count, partition, position="-1", inclusive=False, time=None):
+    def receive(self, count, partition, position="-1", inclusive=False, time=None, group="$Default"):
         if time is not None:
             position = datetime.datetime.fromtimestamp(time / 1000, datetime.timezone.utc)
-        client, events, errors = self.client(), [], []
+        client, events, errors = self.client(group), [], []
 
         def take(_, event):
             events.append(event)
@@ -86,8 +87,8 @@ class Events:
             raise errors[0]
         return [to_json(event) for event in events[:count]]
 
-    def own(self, partition, level):
-        client, begun = self.client(), threading.Event()
+    def own(self, partition, level, group="$Default"):
+        client, begun = self.client(group), threading.Event()
 
         def lose(_, error):
             self.losses.put({"level": level, "text": str(error)})

@@ -1,6 +1,7 @@
 //! Azure's Event Hubs SDK for Python, unmodified, over TLS (5671) and over WebSocket (443); and the part of Azure's service SDK
 //! that speaks AMQP.
 
+use devicebound_testkit::interop::service::Method;
 use devicebound_testkit::interop::{Hub, Sdk};
 use devicebound_testkit::site;
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ over_tls!(
     a_message_of_256_kb_arrives_whole,
     a_reader_with_a_higher_owner_level_takes_a_partition_over,
     a_cloud_message_reaches_its_device_and_one_for_nobody_fails,
+    a_consumer_group_is_read_with_from_when_it_is_added_until_it_is_removed,
     a_wrong_key_is_refused,
 );
 
@@ -131,6 +133,31 @@ mod scenarios {
         // Without a level, or with a lower one, there is no place beside the owner.
         let refused = sdk.fail(json!({"do": "receive", "count": 1, "partition": partition}));
         assert!(refused["text"].as_str().is_some_and(|text| text.contains("epoch 2")), "{refused}");
+        sdk.end();
+    }
+
+    pub(super) fn a_consumer_group_is_read_with_from_when_it_is_added_until_it_is_removed(
+        hub: &Hub,
+        mut sdk: Sdk,
+    ) {
+        const GROUP: &str = "/eventHubEndpoints/events/ConsumerGroups/dashboard";
+        let _device = hub.register("dev1");
+        send(hub, "dev1", b"x");
+        let partition = partition_of_all(&mut sdk, 1);
+        // An owner in one group is in nobody's way in another.
+        sdk.run(json!({"do": "own", "partition": partition, "level": 1}));
+        let receive = json!({"do": "receive", "count": 1, "partition": partition, "group": "dashboard"});
+        let refused = sdk.fail(receive.clone());
+        let text = refused["text"].as_str().unwrap_or_default();
+        let says = "'devicebound/ConsumerGroups/dashboard' could not be found";
+        assert!(text.contains("amqp:not-found") && text.contains(says), "{text}");
+        hub.service().put(GROUP, &json!({"properties": {"name": "dashboard"}}));
+        assert_eq!(sequences(&sdk.run(receive)), [0]);
+        sdk.run(json!({"do": "own", "partition": partition, "level": 3, "group": "DASHBOARD"}));
+        let removed = hub.service().ask(Method::DELETE, GROUP, &[], b"").unwrap();
+        assert_eq!(removed.status(), 200);
+        let lost = sdk.run(json!({"do": "lost"}));
+        assert_eq!(lost["level"], 3, "the reader of the other group goes on: {lost}");
         sdk.end();
     }
 

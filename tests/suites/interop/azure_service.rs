@@ -279,6 +279,20 @@ mod scenarios {
             json!([specification("SELECT COUNT() AS n FROM devices WHERE tags.floor < 3")]),
         );
         assert_eq!(counted["items"], json!([{"n": 3}]));
+        let totals = "SELECT tags.site, COUNT() AS n, AVG(tags.floor) AS mean, SUM(tags.floor) AS sum, MIN(tags.floor) AS least, \
+                      MAX(tags.floor) AS most FROM devices WHERE tags.floor NIN [6] GROUP BY tags.site";
+        let grouped = sdk.call("query_iot_hub", json!([specification(totals)]));
+        assert_eq!(
+            grouped["items"],
+            json!([
+                {"site": "north", "n": 3, "mean": 2, "sum": 6, "least": 0, "most": 4},
+                {"site": "south", "n": 3, "mean": 3, "sum": 9, "least": 1, "most": 5},
+            ])
+        );
+        let calculated = "SELECT deviceId AS id, tags.[[floor]] FROM devices WHERE (tags.floor + 1) * 2 = 8 AND \
+                          UPPER(tags.site) = 'SOUTH' AND CONTAINS(deviceId, 'ev')";
+        let calculated = sdk.call("query_iot_hub", json!([specification(calculated)]));
+        assert_eq!(calculated["items"], json!([{"id": "dev3", "floor": 3}]));
         let failed = sdk.fail(json!({"do": "query_iot_hub", "arguments": [specification("SELECT * FROM devices WHERE tags.site ==")]}));
         assert_eq!(failed["status"], 400);
         assert!(failed["text"].as_str().unwrap_or_default().contains("character 40"), "{failed}");

@@ -6,6 +6,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::EVENT_HUB;
+use crate::backend::consumer_groups::DEFAULT_GROUP;
 
 /// A node of the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,13 @@ impl Node {
             _ => Self::Unknown,
         }
     }
+}
+
+/// The sentence by which .NET and Java tell a name that is wrong.
+pub(super) fn no_such_group(group: &str) -> String {
+    format!(
+        "The messaging entity '{EVENT_HUB}/ConsumerGroups/{group}' could not be found; fix: read with {DEFAULT_GROUP}, or add the group: devicebound consumer-group add NAME"
+    )
 }
 
 #[cfg(test)]

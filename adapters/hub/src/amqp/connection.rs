@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::access::Grants;
+use super::address::no_such_group;
 use super::cloud_messages::{self, Rejection};
 use super::events::{self, EventLink};
 use super::feedback::FeedbackLink;
@@ -345,6 +346,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     "a reader with the epoch {epoch} has taken this partition; fix: give each program that reads a consumer group of its own"
                 );
                 self.detach(link, Condition::Stolen, &text);
+            }
+            Report::GroupRemoved { link, group } => {
+                self.detach(link, Condition::NotFound, &no_such_group(&group));
             }
             Report::Sent { link, delivery, result } => match result {
                 Ok(()) => self.machine.settle(link, delivery, Ok(Outcome::Accepted), &mut self.tx),

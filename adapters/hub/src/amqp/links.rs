@@ -10,7 +10,7 @@ use devicebound_amqp::performative::Role;
 use devicebound_amqp::types::Value;
 use devicebound_amqp::{Condition, Failure, Info};
 
-use super::address::{Node, path};
+use super::address::{Node, no_such_group, path};
 use super::connection::{LinkNode, Session};
 use super::events::EventLink;
 use super::feedback::FeedbackLink;
@@ -19,7 +19,7 @@ use super::management::not_found;
 use super::readers::{Candidate, NoPlace, READERS_MAX};
 use super::report::Report;
 use super::requests::Answers;
-use super::{DEFAULT_GROUP, EVENT_HUB, events};
+use super::{EVENT_HUB, events};
 use crate::clock::unix_time;
 
 /// What a client is granted.
@@ -123,12 +123,6 @@ impl Session {
         partition: &str,
     ) -> Result<LinkNode, Refusal> {
         let amqp = &self.amqp;
-        if !group.eq_ignore_ascii_case(DEFAULT_GROUP) {
-            let text = format!(
-                "The messaging entity 'consumer group {group}' could not be found; fix: read with {DEFAULT_GROUP}"
-            );
-            return Err(Refusal::new(Condition::NotFound, text));
-        }
         let number = amqp.partition(partition).ok_or_else(|| {
             let last = amqp.telemetry.log().partitions().count().saturating_sub(1);
             let text = format!(
@@ -161,6 +155,10 @@ impl Session {
             reports: self.reports.clone(),
         };
         let place = amqp.readers.enter(&group, number, who).map_err(|why| no_place(&why, &group, number))?;
+        // After it has a place, so that a group which is removed meanwhile takes the place away.
+        if !amqp.backend.consumer_groups().contains(&group) {
+            return Err(Refusal::new(Condition::NotFound, no_such_group(&group)));
+        }
         let tells_newest =
             request.desired_capabilities.has_symbol("com.microsoft:enable-receiver-runtime-metric");
         // From now on, wherever that will turn out to be.

@@ -41,8 +41,6 @@ use readers::Readers;
 
 /// The name of the Event Hubs-compatible endpoint: `EntityPath` in its connection string.
 pub const EVENT_HUB: &str = "devicebound";
-/// The consumer group that every hub has.
-pub const DEFAULT_GROUP: &str = "$Default";
 
 /// What all AMQP connections of a hub share.
 #[derive(Debug)]
@@ -81,6 +79,16 @@ impl Amqp {
     /// Says where AMQP over TLS is: the redirect names it.
     pub fn is_at(&self, port: u16) {
         self.port.store(port, Ordering::Relaxed);
+    }
+
+    /// Takes the links from the readers of consumer groups that were removed, for ever.
+    pub(crate) async fn follow_consumer_groups(self: Arc<Self>) {
+        let groups = self.backend.consumer_groups();
+        let mut removals = groups.removals();
+        // The sender is here, so the channel does not close.
+        while removals.changed().await.is_ok() {
+            self.readers.dismiss(|group| !groups.contains(group));
+        }
     }
 
     /// Closes every connection.

@@ -91,6 +91,16 @@ impl Readers {
         drop(all);
         Ok(Place { readers: Arc::clone(self), key, connection, link })
     }
+
+    /// Tells all readers of groups that are gone. Their places end with their links.
+    pub(super) fn dismiss(&self, is_gone: impl Fn(&str) -> bool) {
+        for ((group, _), readers) in self.all().iter().filter(|((group, _), _)| is_gone(group)) {
+            for reader in readers {
+                // As above.
+                let _ = reader.reports.send(Report::GroupRemoved { link: reader.link, group: group.clone() });
+            }
+        }
+    }
 }
 
 impl Drop for Place {

@@ -18,6 +18,8 @@ pub(super) enum Report {
     Pieces { link: LinkId, until: u64, result: io::Result<Vec<Piece>> },
     /// A reader with a higher epoch has come.
     Stolen { link: LinkId, epoch: i64 },
+    /// The consumer group of a reader was removed.
+    GroupRemoved { link: LinkId, group: String },
     /// A message for a device is safe, or not.
     Sent { link: LinkId, delivery: u32, result: Result<(), Rejection> },
     /// A batch of feedback for a reader.

@@ -405,9 +405,15 @@ impl Moments {
             connection_state: connection_state(seen),
             connection_state_updated: text(connection.and_then(|connection| connection.state_updated)),
             status_updated: text(seen.record.identity.status_updated()),
-            last_activity: text(connection.and_then(|connection| connection.last_activity)),
+            last_activity: last_activity(seen),
         }
     }
+}
+
+/// When the device was last heard of.
+pub(super) fn last_activity(seen: Seen<'_>) -> String {
+    let last = seen.hub.connection(seen.now, seen.key).and_then(|connection| connection.last_activity);
+    last.map_or_else(|| NEVER.to_owned(), |time| time.to_string())
 }
 
 /// The identity as the registry shows it.

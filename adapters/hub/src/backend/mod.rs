@@ -12,6 +12,7 @@
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `methods` | invoke a direct method |
 //! | `events` | read telemetry and operations from a position on |
+//! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
@@ -36,6 +37,7 @@ pub mod audit;
 pub mod bulk;
 pub mod cloud_messages;
 pub mod connections;
+pub mod consumer_groups;
 pub mod device_messages;
 mod error;
 pub mod events;
@@ -52,6 +54,7 @@ pub mod twins;
 pub use error::{Code, Error};
 
 use access::Access;
+use consumer_groups::ConsumerGroups;
 use feedback::Readers;
 
 /// The way of a back end to the hub.
@@ -63,6 +66,7 @@ pub struct Backend {
     pub access: Access,
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
+    consumer_groups: ConsumerGroups,
 }
 
 impl Backend {
@@ -75,7 +79,21 @@ impl Backend {
         policies: Vec<Policy>,
         host_names: Vec<String>,
     ) -> Self {
-        Self { engine, access: Access::new(policies, host_names), telemetry, feedback: Arc::default() }
+        let access = Access::new(policies, host_names);
+        let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
+        Self { engine, access, telemetry, feedback, consumer_groups }
+    }
+
+    /// The same with the consumer groups that the store has.
+    #[must_use]
+    pub fn with_consumer_groups(self, consumer_groups: ConsumerGroups) -> Self {
+        Self { consumer_groups, ..self }
+    }
+
+    /// The consumer groups.
+    #[must_use]
+    pub const fn consumer_groups(&self) -> &ConsumerGroups {
+        &self.consumer_groups
     }
 
     /// Counts an operation that the hub machine does not count itself.

@@ -27,7 +27,7 @@ const PAGE: usize = 1000;
 /// More than a page has, in bytes: a hub ends it at 8 MiB.
 const PAGE_SIZE_MAX: u64 = 16 * 1024 * 1024;
 /// Everything that RFC 3986 does not leave as it is.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A connection to the service API of one hub.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use crate::state::StateDir;
 mod ca;
 mod cert;
 mod client;
+mod consumer_group;
 mod demo;
 mod device;
 mod enrollment;
@@ -70,6 +71,9 @@ enum Command {
     /// Watch what devices send
     #[command(subcommand)]
     Telemetry(telemetry::TelemetryCommand),
+    /// Add, list and remove consumer groups, with which Event Hubs clients read
+    #[command(subcommand)]
+    ConsumerGroup(consumer_group::ConsumerGroupCommand),
     /// Watch what begins, fails and ends at the hub, and why
     #[command(subcommand)]
     Operations(operations::OperationsCommand),
@@ -138,6 +142,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::C2d(command) => messages::run_cloud_to_device(command),
         Command::Method(command) => messages::run_method(command),
         Command::Telemetry(command) => telemetry::run(command),
+        Command::ConsumerGroup(command) => consumer_group::run(command),
         Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
         Command::Page(args) => page::run(&args),

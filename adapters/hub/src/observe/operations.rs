@@ -14,6 +14,7 @@
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
 //! | `DirectMethods` | `send` | the service API |
 //! | `TwinQueries` | `query` | the service API |
+//! | `Administrative` | consumer groups; as Azure's activity log has them | the service API |
 //!
 //! `messageDeliveryCountExceeded` is a name of our own: the documents have the event, and an example of the other alone.
 //! Twins that went well are left out where nobody follows, because a device can make any number of them, and what failed

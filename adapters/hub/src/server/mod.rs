@@ -39,6 +39,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::Failure;
 use crate::amqp::Amqp;
 use crate::backend::Backend;
+use crate::backend::consumer_groups::ConsumerGroups;
 use crate::engine::Engine;
 use crate::engine::worker::{Worker, WorkerBuilder};
 use crate::observe::view::View;
@@ -113,7 +114,9 @@ impl Server {
         if let Some(writer) = parts.writer {
             threads.start("writer", move || writer.run())?;
         }
-        let backend = Arc::new(Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names));
+        let backend = Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names)
+            .with_consumer_groups(ConsumerGroups::load(&documents)?);
+        let backend = Arc::new(backend);
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
         let (others, page) = (Router::new(), None);
@@ -183,6 +186,7 @@ impl Server {
         for listener in listeners.emulator {
             tasks.spawn(amqp::accept_plain(listener, Arc::clone(&self.engine), Arc::clone(&self.amqp)));
         }
+        tasks.spawn(Arc::clone(&self.amqp).follow_consumer_groups());
         stop.await;
         self.engine.stop();
         self.amqp.stop();

@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, connections, device_http, faults, feedback, messages, methods, metrics, query, registry, rules,
-    statistics, streams, twins,
+    bulk, connections, consumer_groups, device_http, faults, feedback, messages, methods, metrics, query,
+    registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -29,6 +29,12 @@ const TWIN_REPLACE: Option<Audit> = Some(Audit::new(TWINS, "replace"));
 const METHOD: Option<Audit> = Some(Audit::new("DirectMethods", "send"));
 const COMMANDS: &str = "C2DCommands";
 const FEEDBACK: Option<Audit> = Some(Audit::new(COMMANDS, "feedback"));
+/// Category and operations of the activity log (Azure: resource provider operations of `Microsoft.Devices`).
+const ADMINISTRATIVE: &str = "Administrative";
+const GROUP_WRITE: Option<Audit> =
+    Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/eventHubEndpoints/consumerGroups/Write"));
+const GROUP_DELETE: Option<Audit> =
+    Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/eventHubEndpoints/consumerGroups/Delete"));
 
 /// One row of the table.
 macro_rules! endpoint {
@@ -82,6 +88,12 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/messages/serviceBound/feedback", SERVICE, None, FEEDBACK, Named, feedback::receive),
     endpoint!(DELETE "/messages/serviceBound/feedback/{lock}", SERVICE, None, FEEDBACK, Named, feedback::complete),
     endpoint!(POST   "/messages/serviceBound/feedback/{lock}/abandon", SERVICE, None, FEEDBACK, Named, feedback::abandon),
+
+    // Azure has these at its Resource Manager.
+    endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups", SERVICE, None, None, Named, consumer_groups::list),
+    endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups/{name}", SERVICE, None, None, Named, consumer_groups::show),
+    endpoint!(PUT    "/eventHubEndpoints/events/ConsumerGroups/{name}", REGISTRY_WRITE, None, GROUP_WRITE, Named, consumer_groups::add),
+    endpoint!(DELETE "/eventHubEndpoints/events/ConsumerGroups/{name}", REGISTRY_WRITE, None, GROUP_DELETE, Named, consumer_groups::remove),
 
     endpoint!(POST   "/devices/{id}/messages/events",   Right::Device, None, None, Named, device_http::send),
     endpoint!(GET    "/devices/{id}/messages/deviceBound", Right::Device, None, None, Named, device_http::receive),

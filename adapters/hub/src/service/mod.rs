@@ -17,6 +17,7 @@ use crate::backend::Backend;
 mod bulk;
 mod call;
 mod connections;
+mod consumer_groups;
 mod device_http;
 pub mod endpoint;
 pub mod endpoints;

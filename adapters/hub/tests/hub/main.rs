@@ -5,6 +5,7 @@ mod capture;
 mod client;
 mod common;
 mod connection;
+mod consumer_groups;
 mod corpus;
 mod device_http;
 mod doubt;

@@ -77,6 +77,10 @@ fn a_second_run_keeps_identities_keys_and_certificates() {
     let state = tempfile::tempdir().unwrap();
     let first = RunningHub::start(state.path());
     printed(&tool(state.path(), &["device", "add", "pump"]));
+    for name in ["dashboard", "archive"] {
+        printed(&tool(state.path(), &["consumer-group", "add", name]));
+    }
+    printed(&tool(state.path(), &["consumer-group", "remove", "archive"]));
     let strings =
         ["connectionString", "serviceConnectionString", "ca"].map(|name| first.text(name).to_owned());
     let authority = std::fs::read(first.text("ca")).unwrap();
@@ -90,6 +94,7 @@ fn a_second_run_keeps_identities_keys_and_certificates() {
     );
     assert_eq!(std::fs::read(second.text("ca")).unwrap(), authority);
     assert!(printed(&tool(state.path(), &["device", "list"])).contains("pump"));
+    assert_eq!(printed(&tool(state.path(), &["consumer-group", "list"])), "$Default\ndashboard\n");
     second.stop();
 }
 

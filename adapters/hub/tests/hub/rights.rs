@@ -52,6 +52,10 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("GET", "/messages/serviceBound/feedback", LetIn::ServiceConnect, 204),
     ("DELETE", "/messages/serviceBound/feedback/{lock}", LetIn::ServiceConnect, 412),
     ("POST", "/messages/serviceBound/feedback/{lock}/abandon", LetIn::ServiceConnect, 412),
+    ("GET", "/eventHubEndpoints/events/ConsumerGroups", LetIn::ServiceConnect, 200),
+    ("GET", "/eventHubEndpoints/events/ConsumerGroups/{name}", LetIn::ServiceConnect, 404),
+    ("PUT", "/eventHubEndpoints/events/ConsumerGroups/{name}", LetIn::RegistryWrite, 400),
+    ("DELETE", "/eventHubEndpoints/events/ConsumerGroups/{name}", LetIn::RegistryWrite, 404),
     ("POST", "/devices/{id}/messages/events", LetIn::Device, 204),
     ("GET", "/devices/{id}/messages/deviceBound", LetIn::Device, 204),
     ("DELETE", "/devices/{id}/messages/deviceBound/{lock}", LetIn::Device, 412),
@@ -172,6 +176,7 @@ async fn every_request_is_answered_to_those_who_may_ask_and_to_nobody_else() {
         let (_, _, let_in, status) =
             expected.unwrap_or_else(|| panic!("nobody has said who may {method} {}", endpoint.path));
         let path = endpoint.path.replace("{id}", "demo").replace("{module}", "m").replace("{lock}", "x");
+        let path = path.replace("{name}", "x");
         for credential in credentials() {
             let may = match let_in {
                 LetIn::RegistryRead => credential.rights.contains(Rights::REGISTRY_READ),

@@ -33,7 +33,8 @@ pub(super) enum Token {
 }
 
 /// Longest first, so that `<=` is not taken for `<`.
-const SYMBOLS: [&str; 14] = ["<>", "<=", ">=", "!=", "=", "<", ">", "(", ")", "[", "]", ",", ".", "*"];
+const SYMBOLS: [&str; 18] =
+    ["<>", "<=", ">=", "!=", "=", "<", ">", "(", ")", "[", "]", ",", ".", "*", "+", "-", "/", "%"];
 
 /// Cuts a text into tokens; the last one is [`Token::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Lexeme>, QueryError> {
@@ -81,8 +82,8 @@ impl Lexer<'_> {
         match self.rest.peek().copied() {
             None => Ok(Token::End),
             Some(quote @ ('\'' | '"')) => self.text(quote),
-            Some(first) if first.is_ascii_digit() || first == '-' => self.number(),
-            Some(first) if in_word(first) => Ok(Token::Word(self.skip(in_word))),
+            Some(first) if first.is_ascii_digit() => self.number(),
+            Some(first) if first != '-' && in_word(first) => Ok(Token::Word(self.skip(in_word))),
             Some(_) if self.starts_with("[[") => self.name(),
             Some(other) => self.symbol(other),
         }
@@ -107,14 +108,25 @@ impl Lexer<'_> {
         Ok(Token::Symbol(symbol))
     }
 
+    /// A JSON number without its sign, or `0x` and hexadecimal digits.
     fn number(&mut self) -> Result<Token, QueryError> {
         let at = self.at;
-        let in_number =
-            |character: char| character.is_ascii_digit() || matches!(character, '.' | 'e' | 'E' | '+' | '-');
-        let text = self.skip(in_number);
-        // JSON's numbers are Azure's numbers.
-        let number = serde_json::from_str(&text);
-        number.map(Token::Number).map_err(|_| QueryError::new(at, format!("`{text}` is not a number")))
+        let mut text = self.skip(|character| character.is_ascii_alphanumeric() || character == '.');
+        let is_hex = text.starts_with("0x") || text.starts_with("0X");
+        if !is_hex
+            && text.ends_with(['e', 'E'])
+            && self.rest.peek().is_some_and(|sign| matches!(sign, '+' | '-'))
+        {
+            text.extend(self.next());
+            text += &self.skip(|character| character.is_ascii_alphanumeric() || character == '.');
+        }
+        let number = match text.get(2..).filter(|_| is_hex) {
+            Some(digits) => u64::from_str_radix(digits, 16).ok().map(Number::from),
+            // JSON's numbers are Azure's numbers.
+            None => serde_json::from_str(&text).ok(),
+        };
+        let wrong = || QueryError::new(at, format!("`{text}` is not a number; write 12, 1.5, 2e3 or 0x1F"));
+        number.map(Token::Number).ok_or_else(wrong)
     }
 
     fn text(&mut self, quote: char) -> Result<Token, QueryError> {
@@ -166,8 +178,8 @@ impl Lexer<'_> {
     }
 }
 
-/// Letters, digits and what else stands in property names. There is no subtraction in this dialect, so a hyphen inside a
-/// word belongs to it.
+/// Letters, digits and what else stands in property names. A hyphen inside a word belongs to it, as tags are often called
+/// `cost-center`; who subtracts writes a blank before it.
 fn in_word(character: char) -> bool {
     character.is_alphanumeric() || matches!(character, '_' | '$' | '-' | ':' | '@' | '#')
 }
@@ -184,7 +196,7 @@ mod tests {
     fn words_texts_numbers_and_symbols_are_told_apart() {
         let word = |text: &str| Token::Word(text.to_owned());
         assert_eq!(
-            tokens_of(r#"a.[[b c]]>='x\'\u00e9' <>-1.5e3"#),
+            tokens_of(r#"a.[[b c]]>='x\'\u00e9' <>-1.5e+3 -0x1F"#),
             [
                 word("a"),
                 Token::Symbol("."),
@@ -192,7 +204,10 @@ mod tests {
                 Token::Symbol(">="),
                 Token::Text("x'é".to_owned()),
                 Token::Symbol("<>"),
-                Token::Number(Number::from_f64(-1500.0).unwrap()),
+                Token::Symbol("-"),
+                Token::Number(Number::from_f64(1500.0).unwrap()),
+                Token::Symbol("-"),
+                Token::Number(31.into()),
                 Token::End,
             ]
         );
@@ -208,9 +223,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named_with_its_place() {
-        for (text, at) in
-            [("a = 'b", 5), ("a ; b", 3), ("a = 1.2.3", 5), (r"'\x'", 2), ("[[a]", 1), ("'\\ud800'", 2)]
-        {
+        for (text, at) in [
+            ("a = 'b", 5),
+            ("a ; b", 3),
+            ("a = 1.2.3", 5),
+            ("a = 0xG", 5),
+            ("a = 1e", 5),
+            (r"'\x'", 2),
+            ("[[a]", 1),
+            ("'\\ud800'", 2),
+        ] {
             assert_eq!(tokens(text).unwrap_err().at, at, "{text}");
         }
     }

@@ -1,32 +1,39 @@
 //! `POST /devices/query`: twins found by the SQL of IoT Hub.
 //!
 //! ```text
-//!  text ─▶ lexer ─▶ parse ─▶ Query ─┬▶ every place where records live: condition, row ─┬▶ one page, in the order of ids
-//!                                   └▶ …                                              ─┘
+//!  text ─▶ lexer ─▶ parse ─▶ Query ─┬▶ every place where records live: expression, row ─┬▶ one page, in the order of ids
+//!                                   └▶ …                                               ─┘
 //! ```
 //! However many records are looked at for a page, devices are served meanwhile. A page ends with a continuation token,
 //! which holds the last client id; so pages stay right while devices come and go.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use self::condition::Condition;
-pub(crate) use self::condition::Row;
-use self::parse::{Collection, Query, Select, What, parse};
+use self::aggregate::{GROUPS_MAX, Groups};
+use self::expression::Expression;
+pub(crate) use self::expression::Row;
+use self::parse::parse;
 use self::row::TwinRow;
+use self::statement::{Collection, Query, Select};
 use super::{Backend, Error};
 
-mod condition;
+mod aggregate;
+mod expression;
+mod functions;
 mod lexer;
 mod parse;
+mod parser;
 mod row;
+mod statement;
+mod terms;
+mod values;
 
 /// Rows on a page, unless the caller wants another number.
 pub const PAGE: usize = 100;
@@ -36,8 +43,6 @@ pub const PAGE_MAX: usize = 1000;
 const FINGERPRINT_LENGTH: usize = 8;
 /// Bytes of the rows on a page; where twins are so large, the page has fewer rows than were asked for.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
-/// Groups that an answer may have; they come on one page.
-const GROUPS_MAX: usize = 1000;
 
 /// Why a text is no query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +72,7 @@ impl From<QueryError> for Error {
 
 /// What stands behind WHERE, for records that are not twins.
 #[derive(Debug)]
-pub(crate) struct Filter(Condition);
+pub(crate) struct Filter(Expression);
 
 impl Filter {
     /// Reads `SELECT * FROM {one of the collections} [WHERE …]`; `None` where all is wanted.
@@ -198,62 +203,25 @@ impl Backend {
         (rows.into_iter().map(|(_, row)| row).collect(), next)
     }
 
-    /// The rows of a query that counts.
+    /// The rows of a query that aggregates.
     async fn groups(&self, query: Arc<Query>) -> Result<Vec<String>, Error> {
         let asked = Arc::clone(&query);
-        let counted = self.engine.look_through("", Groups::new(), move |groups, seen| {
+        let gathered = self.engine.look_through("", Groups::default(), move |groups, seen| {
             let row = TwinRow::new(seen);
             if wants(&asked, &row) {
-                count(&asked, &row, groups);
+                groups.add(&asked, &row);
             }
             // One group too many is enough to refuse the query.
-            if groups.len() > GROUPS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if groups.is_too_many() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let mut groups = Groups::new();
-        for (key, (values, count)) in counted.await.into_iter().flatten() {
-            let group = groups.entry(key).or_insert((values, 0));
-            group.1 = group.1.saturating_add(count);
-        }
-        if groups.len() > GROUPS_MAX {
+        let mut groups = Groups::default();
+        gathered.await.into_iter().for_each(|gathered| groups.merge(&query, gathered));
+        if groups.is_too_many() {
             return Err(Error::invalid(format!("the answer has more than {GROUPS_MAX} groups"))
                 .with_fix("narrow it with WHERE"));
         }
-        if groups.is_empty() && query.group_by.is_empty() {
-            groups.insert(String::new(), (Vec::new(), 0));
-        }
-        let top = query.top.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
-        let row = |(values, count): &(Vec<Option<Value>>, u64)| group_row(&query, values, *count).to_string();
-        Ok(groups.values().take(top).map(row).collect())
+        Ok(groups.rows(&query))
     }
-}
-
-/// For each group, under the JSON of the values that it has in common: these values, and how many twins it has.
-type Groups = BTreeMap<String, (Vec<Option<Value>>, u64)>;
-
-fn count(query: &Query, row: &TwinRow<'_>, groups: &mut Groups) {
-    let value = |path: &condition::Path| row.value(path).map(|value| value.into_owned());
-    let values: Vec<Option<Value>> = query.group_by.iter().map(value).collect();
-    let key: String = values
-        .iter()
-        .map(|value| value.as_ref().map_or("-,".to_owned(), |value| format!("{value},")))
-        .collect();
-    let group = groups.entry(key).or_insert((values, 0));
-    group.1 = group.1.saturating_add(1);
-}
-
-fn group_row(query: &Query, values: &[Option<Value>], count: u64) -> Value {
-    let Select::Items(items) = &query.select else { return Value::Null };
-    let member = |item: &parse::Item| {
-        let value = match &item.what {
-            What::Count => count.into(),
-            What::Property(path) => {
-                let place = query.group_by.iter().position(|grouped| grouped == path)?;
-                values.get(place)?.clone()?
-            }
-        };
-        Some((item.name.clone(), value))
-    };
-    Value::Object(items.iter().filter_map(member).collect::<Map<_, _>>())
 }
 
 /// Whether the query is about this twin.

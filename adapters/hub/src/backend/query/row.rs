@@ -5,9 +5,9 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
-use super::condition::Row;
-use super::parse::{Item, Select, What};
-use crate::backend::identity::{connection_state, status};
+use super::expression::Row;
+use super::statement::{Item, Select, What};
+use crate::backend::identity::{connection_state, kind_of, last_activity, status};
 use crate::backend::twins;
 use crate::engine::record_scan::Seen;
 
@@ -56,6 +56,13 @@ impl Row for TwinRow<'_> {
         let own = match rest {
             [] if is("deviceId") => Some(identity.device_id()),
             [] if is("moduleId") => return identity.module_id().map(|id| Cow::Owned(id.into())),
+            [] if is("lastActivityTime") => return Some(Cow::Owned(last_activity(self.seen).into())),
+            [] if is("modelId") => Some(record.model_id().unwrap_or_default()),
+            [] if is("authenticationType") => Some(kind_of(&record.identity.authentication)),
+            [] if is("version") => return Some(Cow::Owned(twin.version().into())),
+            [edge] if is("capabilities") && edge == "iotEdge" => {
+                return Some(Cow::Owned(record.identity.is_edge.into()));
+            }
             [] if is("status") => Some(status(&record.identity)),
             [] if is("connectionState") => Some(connection_state(self.seen)),
             _ => None,
