@@ -10,6 +10,7 @@
 //!                                     live view, operations
 //! ```
 
+pub(crate) mod changed;
 pub mod durability;
 pub(crate) mod record_scan;
 pub(crate) mod signal;
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, mpsc as jobs, oneshot};
 
 use crate::Failure;
 use crate::clock::{Clock, unix_time};
+use crate::engine::changed::ChangedRecords;
 use crate::engine::durability::Change;
 use crate::engine::worker::{CallOutcome, Core, StoreHandle, Worker, WorkerBuilder};
 use crate::engine::writer::{Work, Writer};
@@ -74,6 +76,8 @@ pub struct Engine {
     provisioning: OnceLock<Weak<Provisioning>>,
     /// Whether what is stored outlives the process.
     is_durable: bool,
+    /// Records that have changed.
+    pub(crate) changed: Arc<ChangedRecords>,
 }
 
 /// The parts of a hub that want a thread each.
@@ -113,6 +117,7 @@ impl Engine {
             writer: Mutex::default(),
             provisioning: OnceLock::new(),
             is_durable: store.is_durable(),
+            changed: Arc::default(),
         });
         let (store, writer) = if store.is_durable() {
             let (hand_over, handed_over) = mpsc::channel();

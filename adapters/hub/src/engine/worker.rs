@@ -38,6 +38,7 @@ use tokio::sync::{Notify, mpsc as jobs, oneshot};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::clock::unix_time;
+use crate::engine::changed::ChangedRecords;
 use crate::engine::durability::{Change, Safe};
 use crate::engine::signal::{Introduction, Link, Origin, Signal};
 use crate::engine::unsaved::Unsaved;
@@ -115,6 +116,8 @@ pub struct Core {
     /// What nobody waits for is not handed over yet.
     pub(super) is_gathering: bool,
     pub(super) counters: Arc<Counters>,
+    /// Told of records that change while somebody acts on it.
+    changed: Arc<ChangedRecords>,
 }
 
 /// What a connection is to do next.
@@ -183,6 +186,7 @@ impl Worker {
             at_once: matches!(store, StoreHandle::Inline(_)),
             is_gathering: false,
             counters: Arc::clone(&counters),
+            changed: Arc::clone(&engine.changed),
         };
         Self {
             index,
@@ -500,6 +504,7 @@ impl Core {
     }
 
     fn commit(&mut self, commit: Commit) {
+        self.tell_changed(&Change::Record(commit.device));
         if self.at_once {
             self.hub.committed(commit.device, commit.revision);
         } else {
@@ -544,10 +549,24 @@ impl Core {
         Some(Change::Removal(record.identity.client_id().to_owned()))
     }
 
+    fn tell_changed(&self, change: &Change) {
+        if self.changed.is_watched() {
+            let id = match change {
+                Change::Record(device) => {
+                    self.hub.record(*device).map(|record| record.identity.client_id().to_owned())
+                }
+                Change::Removal(client_id) => Some(client_id.clone()),
+            };
+            self.changed.mark(id);
+        }
+    }
+
     /// Makes changes durable.
     pub(crate) fn commit_durably(&mut self, changes: impl IntoIterator<Item = impl Into<Change>>) -> Safe {
         for change in changes {
-            match change.into() {
+            let change = change.into();
+            self.tell_changed(&change);
+            match change {
                 Change::Record(device) if self.at_once => {
                     if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
                         self.hub.committed(device, revision);

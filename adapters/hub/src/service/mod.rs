@@ -16,6 +16,7 @@ use crate::backend::Backend;
 
 mod bulk;
 mod call;
+mod configurations;
 mod connections;
 mod consumer_groups;
 mod device_http;
@@ -25,6 +26,7 @@ mod error;
 mod faults;
 mod feedback;
 pub(crate) mod host;
+mod jobs;
 mod messages;
 mod methods;
 mod metrics;

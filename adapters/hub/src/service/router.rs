@@ -21,7 +21,7 @@ use super::endpoint::{Answer, Parameters, Right, Route};
 use super::endpoints::instead;
 use super::{ApiError, Shared};
 use crate::backend::access::{Caller, Refused};
-use crate::backend::audit::{Outcome, Subject};
+use crate::backend::audit::{Outcome, Protocol, Subject};
 use crate::backend::{Backend, ClientId, Code, Error};
 use crate::transport::websocket;
 
@@ -142,6 +142,7 @@ impl Api {
         let audit = self.routes.get(found.index).and_then(|route| route.audit);
         let text = |name| header(&parts.headers, name).map(str::to_owned);
         Subject {
+            protocol: Protocol::Https,
             kind: audit.map(|audit| audit.kind(&parts.headers)),
             device_id: found.parameters.get("id").unwrap_or_default().to_owned(),
             module_id: found.parameters.get("module").map(str::to_owned),
