@@ -20,6 +20,7 @@ mod configurations;
 mod connections;
 mod consumer_groups;
 mod device_http;
+mod digital_twins;
 pub mod endpoint;
 pub mod endpoints;
 mod error;
