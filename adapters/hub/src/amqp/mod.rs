@@ -19,7 +19,6 @@ use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::engine::Engine;
-use crate::server::listen::AMQP_PORT;
 use crate::store::reader::TelemetryReader;
 
 mod access;
@@ -39,6 +38,8 @@ mod requests;
 
 use readers::Readers;
 
+/// AMQP over TLS; `az` and the service SDKs know no other.
+pub const AMQP_PORT: u16 = 5671;
 /// The name of the Event Hubs-compatible endpoint: `EntityPath` in its connection string.
 pub const EVENT_HUB: &str = "devicebound";
 

@@ -26,9 +26,9 @@ use devicebound::iothub::{IdError, Identity};
 use devicebound::time::Instant;
 
 use crate::engine::Engine;
+use crate::engine::core::Core;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::store::reader::TelemetryReader;
 
 pub mod access;

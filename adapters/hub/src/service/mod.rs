@@ -27,6 +27,7 @@ pub(crate) mod host;
 mod messages;
 mod methods;
 mod metrics;
+mod parameters;
 mod query;
 mod registry;
 mod router;
