@@ -1,4 +1,5 @@
-//! Instructions per packet that decoding takes, counted under callgrind and compared with what is recorded.
+//! Instructions per packet that decoding and both machines take, counted under callgrind and compared with what is
+//! recorded.
 //!
 //! `cargo bench -p devicebound-benches --bench instructions` fails where a count has risen by more than [`RISE_MAX`] per
 //! cent; `-- --record` writes the counts down. Unlike times they are the same on a loaded machine, so that a gate can
@@ -9,25 +10,49 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
-use devicebound::limits::REMAINING_LENGTH_MAX;
-use devicebound::packet::{Decoded, decode};
+use devicebound::limits::{IN_FLIGHT_MAX, REMAINING_LENGTH_MAX};
+use devicebound::packet::{Decoded, decode, puback};
 use devicebound_benches::workloads::{self, Workload};
+use devicebound_testkit::live::{LiveDevice, LiveHub};
+use devicebound_world::hub_host::StoreMode;
 
-/// What is counted: the packets that there are most of, and a stream of several kinds.
-const COUNTED: [&str; 3] = ["publish 128 B", "puback", "mixed"];
+/// A path that is counted.
+struct Counted {
+    /// Its name in the record, and the argument of the process that callgrind looks at.
+    name: &'static str,
+    /// The function that callgrind counts, by its name.
+    function: &'static str,
+    /// Goes the path, and says how many packets took it.
+    run: fn() -> usize,
+}
+
+/// What is counted: the packets that there are most of, a stream of several kinds, and what the machines do with
+/// telemetry.
+const COUNTED: [Counted; 6] = [
+    Counted { name: "decode publish 128 B", function: "decode_all", run: || decoded("publish 128 B") },
+    Counted { name: "decode puback", function: "decode_all", run: || decoded("puback") },
+    Counted { name: "decode mixed", function: "decode_all", run: || decoded("mixed") },
+    Counted { name: "hub publish in, puback out", function: "hub_receives", run: hub },
+    Counted { name: "device publish out", function: "device_sends", run: device },
+    Counted { name: "device puback in", function: "device_receives", run: device },
+];
+
+/// How often a machine's path is gone, so that what happens only once weighs nothing.
+const ROUNDS: usize = 32;
 
 /// By how much a count may rise, in per cent. Not 0: another layout of the program moves a few instructions.
 const RISE_MAX: u64 = 5;
 
-/// The recorded counts, a line each: instructions per packet, and the workload's name.
+/// The recorded counts, a line each: instructions per packet, and the path's name.
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let workload = |name: &str| workloads::all().into_iter().find(|workload| workload.name == name);
-    if let Some(workload) = arguments.first().and_then(|argument| workload(argument)) {
+    if let Some(counted) =
+        COUNTED.iter().find(|counted| arguments.first().is_some_and(|name| name == counted.name))
+    {
         // This is the process that callgrind looks at.
-        println!("{}", decode_all(&workload));
+        println!("{}", (counted.run)());
         return ExitCode::SUCCESS;
     }
     let outcome = counts().and_then(|counts| {
@@ -46,7 +71,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Callgrind counts what runs in here, and finds it by its name.
+fn decoded(workload: &str) -> usize {
+    workloads::all().iter().find(|known| known.name == workload).map_or(0, decode_all)
+}
+
+/// Callgrind counts what runs in here and in its like below, and finds it by its name.
 #[inline(never)]
 fn decode_all(workload: &Workload) -> usize {
     let mut rest = black_box(workload.bytes.as_slice());
@@ -57,15 +86,60 @@ fn decode_all(workload: &Workload) -> usize {
     packets
 }
 
-/// Instructions per packet of each workload that is counted.
-fn counts() -> Result<Vec<(&'static str, u64)>, String> {
-    COUNTED.into_iter().map(|name| Ok((name, count(name)?))).collect()
+/// PUBLISHes to a hub that stores them at once.
+fn hub() -> usize {
+    let telemetry = workloads::telemetry_of("publish 128 B", 128, 300);
+    let mut hub = LiveHub::new();
+    for _ in 0..ROUNDS {
+        hub_receives(&mut hub, &telemetry.bytes);
+    }
+    hub.stored()
 }
 
-fn count(name: &str) -> Result<u64, String> {
+#[inline(never)]
+fn hub_receives(hub: &mut LiveHub, packets: &[u8]) {
+    black_box(hub.receive(black_box(packets), StoreMode::Immediate));
+}
+
+/// A device that fills its window with telemetry of three properties, and gets the PUBACKs.
+fn device() -> usize {
+    let payload = workloads::payload(128);
+    let mut device = LiveDevice::new();
+    for _ in 0..ROUNDS {
+        device_sends(&mut device, &payload);
+        let mut pubacks = Vec::new();
+        for id in workloads::packet_ids(device.acknowledged()).take(IN_FLIGHT_MAX) {
+            puback(id, &mut pubacks);
+        }
+        device.written();
+        device_receives(&mut device, &pubacks);
+    }
+    device.acknowledged()
+}
+
+#[inline(never)]
+fn device_sends(device: &mut LiveDevice, payload: &[u8]) {
+    for _ in 0..IN_FLIGHT_MAX {
+        black_box(device.telemetry(black_box(payload)).is_ok());
+    }
+}
+
+#[inline(never)]
+fn device_receives(device: &mut LiveDevice, pubacks: &[u8]) {
+    device.receive(black_box(pubacks));
+}
+
+/// Instructions per packet of each path that is counted.
+fn counts() -> Result<Vec<(&'static str, u64)>, String> {
+    COUNTED.iter().map(|counted| Ok((counted.name, count(counted)?))).collect()
+}
+
+fn count(counted: &Counted) -> Result<u64, String> {
+    let name = counted.name;
     let program = env::current_exe().map_err(|error| format!("this program's own path: {error}"))?;
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*decode_all*"])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(format!("--toggle-collect=*{}*", counted.function))
         .arg(program)
         .arg(name)
         .output()
@@ -98,7 +172,7 @@ fn compare(counts: &[(&str, u64)]) -> Result<(), String> {
     let mut risen = Vec::new();
     for (name, count) in counts {
         let recorded = *recorded.get(name).ok_or_else(|| format!("{RECORD} has no number for {name}"))?;
-        println!("| decode {name} | {count} | {recorded} |");
+        println!("| {name} | {count} | {recorded} |");
         if count * 100 > recorded * (100 + RISE_MAX) {
             risen.push(*name);
         }
@@ -107,7 +181,7 @@ fn compare(counts: &[(&str, u64)]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "decoding takes over {RISE_MAX} % more instructions than recorded: {}. Find out why; if it must be so, record it: \
+        "these take over {RISE_MAX} % more instructions than recorded: {}. Find out why; if it must be so, record it: \
          cargo bench -p devicebound-benches --bench instructions -- --record",
         risen.join(", ")
     ))

@@ -64,7 +64,9 @@ pub fn telemetry() -> Vec<Workload> {
     ]
 }
 
-fn telemetry_of(name: &'static str, size: usize, packets: usize) -> Workload {
+/// As many QoS 1 PUBLISHes of telemetry, with payloads of `size` bytes.
+#[must_use]
+pub fn telemetry_of(name: &'static str, size: usize, packets: usize) -> Workload {
     let payload = payload(size);
     Workload::new(name, packets, |id, out| {
         out.extend(publish(TELEMETRY_TOPIC, id.get(), &payload));

@@ -4,9 +4,9 @@ The argument says as JSON how to connect: `{"ca", "events", "service", "transpor
 `websocket`. Then it reads one command per line from stdin, and answers each with `{"event": "done", "result": ...}` or with
 `{"event": "failed", "error": CLASS, "text": ...}`:
 
-* `{"do": "hub"}`, `{"do": "partition", "id"}`: properties.
-* `{"do": "receive", "count", "partition", "position", "inclusive", "time", "group"}`: so many events; `time` is milliseconds since
-  1970, `group` the consumer group.
+* `{"do": "hub", "entity"}`, `{"do": "partition", "id"}`: properties; `entity` is the name of the event hub.
+* `{"do": "receive", "count", "partition", "position", "inclusive", "time", "group", "entity"}`: so many events; `time` is
+  milliseconds since 1970, `group` the consumer group.
 * `{"do": "own", "partition", "level", "group"}`: reads with an owner level until it loses the partition; answered once the first event is
   there. `{"do": "lost"}` waits until one has lost it: the level and why.
 * `{"do": "send", "device", "body", "properties"}`: a cloud-to-device message.
@@ -52,12 +52,12 @@ class Events:
         self.losses = queue.Queue()
         websocket = config["transport"] == "websocket"
         kind = TransportType.AmqpOverWebsocket if websocket else TransportType.Amqp
-        self.client = lambda group="$Default": EventHubConsumerClient.from_connection_string(
-            config["events"], group, connection_verify=config["ca"], transport_type=kind, retry_total=0
+        self.client = lambda group="$Default", entity="devicebound": EventHubConsumerClient.from_connection_string(
+            config["events"].replace("=devicebound", "=" + entity), group, connection_verify=config["ca"], transport_type=kind, retry_total=0
         )
 
-    def hub(self):
-        with self.client() as client:
+    def hub(self, entity="devicebound"):
+        with self.client(entity=entity) as client:
             properties = client.get_eventhub_properties()
         return {"name": properties["eventhub_name"], "partitions": properties["partition_ids"]}
 
@@ -66,10 +66,10 @@ class Events:
             properties = client.get_partition_properties(id)
         return {key: value for key, value in properties.items() if key != "last_enqueued_time_utc"}
 
-    def receive(self, count, partition, position="-1", inclusive=False, time=None, group="$Default"):
+    def receive(self, count, partition, position="-1", inclusive=False, time=None, group="$Default", entity="devicebound"):
         if time is not None:
             position = datetime.datetime.fromtimestamp(time / 1000, datetime.timezone.utc)
-        client, events, errors = self.client(group), [], []
+        client, events, errors = self.client(group, entity), [], []
 
         def take(_, event):
             events.append(event)

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant as StdInstant};
 
 use devicebound::device::{
     Action, CallId, CompleteError, ConfigError, ConnectionState, Credential, Delivery, DesiredProperties,
-    Device, DeviceConfig, Event, Message, RequestError, RequestId, RespondError, Save, SendError, Status,
-    Ticket, Wait,
+    Device, DeviceConfig, Event, Message, PreparedProperties, RequestError, RequestId, RespondError, Save,
+    SendError, Status, Ticket, Wait,
 };
 use devicebound::iothub::{CertificateChain, CertificateRequest, Subscription};
 use devicebound::session::Close;
@@ -109,6 +109,18 @@ impl Machine {
     /// [`SendError`].
     pub fn telemetry(&mut self, message: Message<'_>) -> Result<Ticket, SendError> {
         self.call(|device, now, tx| device.telemetry(now, message, tx))
+    }
+
+    /// See [`Device::telemetry_with`].
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn telemetry_with(
+        &mut self,
+        properties: &PreparedProperties,
+        payload: &[u8],
+    ) -> Result<Ticket, SendError> {
+        self.call(|device, now, tx| device.telemetry_with(now, properties, payload, tx))
     }
 
     /// See [`Device::waits`].

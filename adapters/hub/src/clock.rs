@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use devicebound::time::{Instant, UnixTime};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Monotonic time since it was made, and wall-clock time.
 #[derive(Clone, Copy, Debug)]
@@ -58,4 +60,12 @@ impl AgeClock {
 #[must_use]
 pub fn unix_time() -> UnixTime {
     UnixTime::default().after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The time that a text such as `2030-01-31T12:00:00Z` names (RFC 3339); one before 1970 becomes 1970. `None` where it names
+/// none.
+#[must_use]
+pub fn time_of(text: &str) -> Option<UnixTime> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(UnixTime::from_millis(u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()))
 }

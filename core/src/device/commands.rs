@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use super::link::{Pending, PendingKind, Renewal};
 use super::requests::Asker;
 use super::{
-    CallId, CompleteError, ConfigError, Credential, Delivery, Device, Message, Phase, RequestError,
-    RequestFailure, RequestId, RequestPolicy, RespondError, SendError, Ticket,
+    CallId, CompleteError, ConfigError, Credential, Delivery, Device, Message, Phase, PreparedProperties,
+    RequestError, RequestFailure, RequestId, RequestPolicy, RespondError, SendError, Ticket,
 };
 use crate::iothub::{Subscription, topic};
 use crate::limits::{MESSAGE_MAX, METHOD_PAYLOAD_MAX};
@@ -36,8 +36,27 @@ impl Device {
         tx: &mut Vec<u8>,
     ) -> Result<Ticket, SendError> {
         self.now = self.now.max(now);
-        let topic = message.topic(self.config.identity(), &mut self.topic)?;
+        let topic = message.topic(&mut self.telemetry_topic)?;
         let ticket = self.outbox.push(topic, message.payload, self.config.outbox, &self.config.limits)?;
+        self.transmit(tx);
+        Ok(ticket)
+    }
+
+    /// As [`telemetry`](Self::telemetry), with properties that were prepared: what does not change is neither checked nor
+    /// percent-encoded again.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn telemetry_with(
+        &mut self,
+        now: Instant,
+        properties: &PreparedProperties,
+        payload: &[u8],
+        tx: &mut Vec<u8>,
+    ) -> Result<Ticket, SendError> {
+        self.now = self.now.max(now);
+        let topic = properties.topic(payload, &mut self.telemetry_topic)?;
+        let ticket = self.outbox.push(topic, payload, self.config.outbox, &self.config.limits)?;
         self.transmit(tx);
         Ok(ticket)
     }
@@ -62,14 +81,14 @@ impl Device {
         message: Message<'_>,
         tx: &mut Vec<u8>,
     ) -> Result<(), SendError> {
-        message.topic(self.config.identity(), &mut self.topic)?;
+        let topic = message.topic(&mut self.telemetry_topic)?;
         if !matches!(self.phase, Phase::Online(_)) {
             return Err(SendError::NotConnected);
         }
         if tx.len() >= self.config.limits.tx_high_water {
             return Err(SendError::Congested);
         }
-        self.publish_at_most_once(message.payload, tx);
+        append_at_most_once(topic, message.payload, tx);
         Ok(())
     }
 
@@ -299,7 +318,9 @@ impl Device {
 
     /// Publishes to the topic that was written to `self.topic`.
     pub(super) fn publish_at_most_once(&mut self, payload: &[u8], tx: &mut Vec<u8>) {
-        append_at_most_once(&self.topic, payload, tx);
+        if let Ok(topic) = TopicName::new(&self.topic) {
+            append_at_most_once(topic, payload, tx);
+        }
     }
 
     /// Sends a GET for the whole twin.
@@ -362,7 +383,9 @@ impl Device {
             _ => (&mut waiting, false),
         };
         let start = out.len();
-        append_at_most_once(&self.topic, payload, out);
+        if let Ok(topic) = TopicName::new(&self.topic) {
+            append_at_most_once(topic, payload, out);
+        }
         if !is_online || self.config.requests == RequestPolicy::Resend {
             self.requests.keep(request, out.get(start..).unwrap_or_default(), is_online);
         }
@@ -399,8 +422,7 @@ fn qos_of(subscription: Subscription) -> QoS {
 }
 
 /// Topic and payload come from the machine or were measured before, so that both fit into a packet.
-fn append_at_most_once(topic: &str, payload: &[u8], out: &mut Vec<u8>) {
-    let Ok(topic) = TopicName::new(topic) else { return };
+fn append_at_most_once(topic: TopicName<'_>, payload: &[u8], out: &mut Vec<u8>) {
     let publish = Publish { qos: PublishQoS::AtMostOnce, retain: false, topic, payload };
     let _ = publish.encode(out); // fails for payloads of 256 MB only
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use super::message::TelemetryTopic;
 use super::{Message, RequestPolicy, SendError};
 use crate::iothub::sas::{self, SasToken, SymmetricKey};
 use crate::iothub::{self, API_VERSION, ConnectionString, ConnectionStringError, Identity, Username};
@@ -295,13 +296,13 @@ impl DeviceConfig {
     /// Sets the telemetry message that the hub publishes for the device when the connection is lost, at QoS 0 or 1.
     ///
     /// # Errors
-    /// [`ConfigError::Will`] or [`ConfigError::WillQos`].
+    /// [`ConfigError::Will`], [`ConfigError::WillQos`] or [`ConfigError::Wildcard`].
     pub fn with_will(mut self, message: &Message<'_>, qos: QoS) -> Result<Self, ConfigError> {
         if qos == QoS::ExactlyOnce {
             return Err(ConfigError::WillQos);
         }
-        let mut topic = String::new();
-        message.topic(self.identity(), &mut topic).map_err(ConfigError::Will)?;
+        let mut topic = self.telemetry_topic()?;
+        let topic = message.topic(&mut topic).map_err(ConfigError::Will)?.to_string();
         self.will = Some(OwnWill { topic, payload: message.payload.to_vec(), qos });
         Ok(self)
     }
@@ -391,9 +392,14 @@ impl DeviceConfig {
         Identity::of_checked_ids(&self.device_id, self.module_id.as_deref()) // they come out of an Identity
     }
 
+    /// What its telemetry is published to.
+    pub(super) fn telemetry_topic(&self) -> Result<TelemetryTopic, ConfigError> {
+        TelemetryTopic::of(self.identity()).map_err(|_| ConfigError::Wildcard)
+    }
+
     /// Checks what later cannot go wrong any more.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        Message::default().topic(self.identity(), &mut String::new()).map_err(|_| ConfigError::Wildcard)?;
+        self.telemetry_topic()?;
         if !(1..=KEEP_ALIVE_LONGEST).contains(&self.keep_alive) {
             return Err(ConfigError::KeepAlive);
         }

@@ -2,8 +2,8 @@
 
 use alloc::string::String;
 
-use crate::iothub::{Identity, SystemProperty, topic};
-use crate::limits::MESSAGE_MAX;
+use crate::iothub::{BagWriter, Identity, SystemProperty, topic};
+use crate::limits::{MESSAGE_MAX, TEXT_MAX};
 use crate::packet::TopicName;
 use crate::rule::Rule;
 
@@ -79,51 +79,139 @@ impl<'a> Message<'a> {
         Self { payload, ..Self::default() }
     }
 
-    /// Writes the topic that the message is published to by `identity` into `topic`, after a check of all that the
-    /// hub would close the connection for.
-    pub(super) fn topic<'t>(
-        &self,
-        identity: Identity<'_>,
-        topic: &'t mut String,
-    ) -> Result<TopicName<'t>, SendError> {
+    /// Writes the topic that the message is published to, after a check of all that the hub would close the connection
+    /// for.
+    pub(super) fn topic<'t>(&self, topic: &'t mut TelemetryTopic) -> Result<TopicName<'t>, SendError> {
+        self.check()?;
+        self.append_properties(topic.bag());
+        topic.name()
+    }
+
+    fn check(&self) -> Result<(), SendError> {
         if self.properties.iter().any(|(name, _)| name.is_empty()) {
             return Err(SendError::UnnamedProperty);
         }
-        if self.size() > MESSAGE_MAX {
-            return Err(SendError::TooLarge);
-        }
-        topic.clear();
-        topic::telemetry_topic(identity, self.all_properties(), topic);
-        TopicName::new(topic).map_err(|_| SendError::TopicTooLong)
+        if self.size() > MESSAGE_MAX { Err(SendError::TooLarge) } else { Ok(()) }
     }
 
     /// The size that the hub's limit is about: body, values of system properties, names and values of application
     /// properties (IoT Hub: message format).
     fn size(&self) -> usize {
-        let system = self.system_properties().map(|(_, value)| value.len());
-        let own =
-            self.properties.iter().map(|(name, value)| name.len().saturating_add(value.map_or(0, str::len)));
-        system.chain(own).fold(self.payload.len(), usize::saturating_add)
+        let system = [
+            self.output,
+            self.message_id,
+            self.correlation_id,
+            self.user_id,
+            self.creation_time,
+            self.content_type,
+            self.content_encoding,
+            self.component,
+        ];
+        let length = |value: Option<&str>| value.map_or(0, str::len);
+        let system =
+            system.into_iter().fold(self.payload.len(), |sum, value| sum.saturating_add(length(value)));
+        let own = self.properties.iter().map(|&(name, value)| name.len().saturating_add(length(value)));
+        own.fold(system, usize::saturating_add)
     }
 
     /// System properties first, as the Python and Node SDKs do.
-    fn all_properties(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
-        let system = self.system_properties().map(|(property, value)| (property.wire(), Some(value)));
-        system.chain(self.properties.iter().copied())
+    fn append_properties(&self, out: &mut String) {
+        let mut bag = BagWriter::new(out);
+        let mut system = |property, value| {
+            if let Some(value) = value {
+                bag.system(property, value);
+            }
+        };
+        system(SystemProperty::Output, self.output);
+        system(SystemProperty::MessageId, self.message_id);
+        system(SystemProperty::CorrelationId, self.correlation_id);
+        system(SystemProperty::UserId, self.user_id);
+        system(SystemProperty::CreationTime, self.creation_time);
+        system(SystemProperty::ContentType, self.content_type);
+        system(SystemProperty::ContentEncoding, self.content_encoding);
+        system(SystemProperty::Component, self.component);
+        for &(name, value) in self.properties {
+            bag.application(name, value);
+        }
+    }
+}
+
+/// The properties of telemetry, checked and percent-encoded once: for messages that differ in their bodies only, by
+/// [`Device::telemetry_with`](super::Device::telemetry_with). They are no device's own.
+///
+/// ```
+/// # use devicebound::device::{Message, PreparedProperties};
+/// let message = Message { content_type: Some("application/json"), ..Message::default() };
+/// let properties = PreparedProperties::new(&message)?;
+/// # Ok::<(), devicebound::device::SendError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PreparedProperties {
+    bag: String,
+    /// What they add to the size of a message.
+    size: usize,
+}
+
+impl PreparedProperties {
+    /// The properties of `message`, whatever its body.
+    ///
+    /// # Errors
+    /// [`SendError::UnnamedProperty`], or [`SendError::TooLarge`] where not even an empty body could have them. Whether
+    /// they fit into the topic of a device is said when they are sent.
+    pub fn new(message: &Message<'_>) -> Result<Self, SendError> {
+        let message = Message { payload: &[], ..*message };
+        message.check()?;
+        let mut bag = String::new();
+        message.append_properties(&mut bag);
+        Ok(Self { bag, size: message.size() })
     }
 
-    fn system_properties(&self) -> impl Iterator<Item = (SystemProperty, &'a str)> + use<'a> {
-        [
-            (SystemProperty::Output, self.output),
-            (SystemProperty::MessageId, self.message_id),
-            (SystemProperty::CorrelationId, self.correlation_id),
-            (SystemProperty::UserId, self.user_id),
-            (SystemProperty::CreationTime, self.creation_time),
-            (SystemProperty::ContentType, self.content_type),
-            (SystemProperty::ContentEncoding, self.content_encoding),
-            (SystemProperty::Component, self.component),
-        ]
-        .into_iter()
-        .filter_map(|(property, value)| Some((property, value?)))
+    /// Writes the topic that a message with these properties is published to, after a check of its size.
+    pub(super) fn topic<'t>(
+        &self,
+        payload: &[u8],
+        topic: &'t mut TelemetryTopic,
+    ) -> Result<TopicName<'t>, SendError> {
+        if self.size.saturating_add(payload.len()) > MESSAGE_MAX {
+            return Err(SendError::TooLarge);
+        }
+        topic.bag().push_str(&self.bag);
+        topic.name()
+    }
+}
+
+/// The topic of telemetry: the device's own part, which stays, and behind it a property bag, which is written for each
+/// message.
+#[derive(Debug)]
+pub(super) struct TelemetryTopic {
+    text: String,
+    own: usize,
+}
+
+impl TelemetryTopic {
+    /// The topic of `identity`, without properties.
+    ///
+    /// # Errors
+    /// The rule that its ids break, as words of a topic.
+    pub(super) fn of(identity: Identity<'_>) -> Result<Self, Rule> {
+        let mut text = String::new();
+        topic::telemetry_topic(identity, [], &mut text);
+        TopicName::new(&text)?;
+        Ok(Self { own: text.len(), text })
+    }
+
+    /// Where the bag is to be appended.
+    fn bag(&mut self) -> &mut String {
+        self.text.truncate(self.own);
+        &mut self.text
+    }
+
+    /// The topic with its bag.
+    fn name(&self) -> Result<TopicName<'_>, SendError> {
+        if self.text.len() > TEXT_MAX {
+            return Err(SendError::TopicTooLong);
+        }
+        // The own part was checked, and what is percent-encoded is unreserved characters of ASCII, `%`, `=` and `&`.
+        Ok(TopicName::from_checked(self.text.as_bytes()))
     }
 }

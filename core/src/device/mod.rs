@@ -112,7 +112,7 @@ pub use config::{ConfigError, Credential, DeviceConfig, Limits, OutboxPolicy, Ti
 pub use deliveries::{CompleteError, Delivery};
 #[cfg(feature = "twin")]
 pub use desired::DesiredProperties;
-pub use message::{Message, SendError};
+pub use message::{Message, PreparedProperties, SendError};
 pub use outbox::{DropReason, RestoreError, Save, Ticket};
 pub use owned::OwnedAction;
 pub use requests::{RequestError, RequestFailure, RequestId, RequestPolicy};
@@ -124,6 +124,7 @@ use config::TokenLife;
 use deliveries::Deliveries;
 use desired::Live;
 use link::{Link, Renewal, earlier};
+use message::TelemetryTopic;
 use outbox::Outbox;
 use requests::{Asker, Requests};
 use status::Gap;
@@ -169,6 +170,7 @@ pub struct Device {
     gap: Option<Gap>,
     /// Topics are written here, so that none is allocated.
     topic: String,
+    telemetry_topic: TelemetryTopic,
 }
 
 #[derive(Debug)]
@@ -188,6 +190,7 @@ impl Device {
         config.check()?;
         let seed = alloc::format!("{}", config.identity());
         Ok(Self {
+            telemetry_topic: config.telemetry_topic()?,
             config,
             now: Instant::default(),
             phase: Phase::Offline,

@@ -175,6 +175,15 @@ impl Outbox {
         self.entries.iter().map_while(|entry| entry.id).any(|held| held == id)
     }
 
+    /// As [`holds`](Self::holds), for an id that comes behind `last`, the last that was given. Ids are given in turn, so
+    /// one that was not given since the packet at the front needs no closer look.
+    #[inline]
+    fn holds_next(&self, id: PacketId, last: u16) -> bool {
+        let Some(first) = self.entries.front().and_then(|entry| entry.id) else { return false };
+        let since_first = |id: u16| id.wrapping_sub(first.get());
+        since_first(id.get()) <= since_first(last) && self.holds(id)
+    }
+
     /// Queues a message.
     pub(super) fn push(
         &mut self,
@@ -224,7 +233,9 @@ impl Outbox {
     ) {
         while self.has_sendable(limits.window) && tx.len() < limits.tx_high_water {
             let known = self.entries.get(self.sent).and_then(|entry| entry.id);
-            let id = known.or_else(|| ids.allocate(|id| self.holds(id) || in_use_elsewhere(id)));
+            let last = ids.last();
+            let in_use = |id| self.holds_next(id, last) || in_use_elsewhere(id);
+            let id = known.or_else(|| ids.allocate(in_use));
             let (Some(entry), Some(id)) = (self.entries.get_mut(self.sent), id) else { return };
             entry.id = Some(id);
             entry.due = due;

@@ -6,7 +6,11 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::{DeviceKey, TierError};
+use crate::limits::{METHOD_CONNECT_TIME_MAX, METHOD_PAYLOAD_MAX, METHOD_RESPONSE_TIME};
 use crate::time::Instant;
+
+/// Longest method name (Azure IoT Edge hub).
+const METHOD_NAME_MAX: usize = 100;
 
 /// A call of a direct method, until it is answered or given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +35,35 @@ pub struct MethodRequest {
     pub response_timeout: Duration,
     /// How long to wait for the device to be there; zero: it must be there now.
     pub connect_timeout: Duration,
+}
+
+impl MethodRequest {
+    /// Whether the call may be made: the rules of direct methods (IoT Hub direct method guide).
+    ///
+    /// # Errors
+    /// [`InvokeError::Argument`] with the rule that is broken.
+    pub fn check(&self) -> Result<(), InvokeError> {
+        let (shortest, _, longest) = METHOD_RESPONSE_TIME;
+        if self.name.is_empty() || self.name.len() > METHOD_NAME_MAX {
+            return Err(InvokeError::Argument("the method name has 1 to 100 characters"));
+        }
+        if !self.name.bytes().all(|byte| byte.is_ascii_graphic() && !br#"$()<>@,;:\"/[]?={}"#.contains(&byte))
+        {
+            return Err(InvokeError::Argument(
+                "the method name is printable ASCII without $()<>@,;:\\\"/[]?={} and spaces",
+            ));
+        }
+        if !(shortest..=longest).contains(&self.response_timeout) {
+            return Err(InvokeError::Argument("responseTimeoutInSeconds is 5 to 300"));
+        }
+        if self.connect_timeout > METHOD_CONNECT_TIME_MAX {
+            return Err(InvokeError::Argument("connectTimeoutInSeconds is 0 to 300"));
+        }
+        if self.payload.as_ref().is_some_and(|payload| payload.len() > METHOD_PAYLOAD_MAX) {
+            return Err(InvokeError::Argument("the payload is at most 131072 bytes"));
+        }
+        Ok(())
+    }
 }
 
 /// The answer of the device.

@@ -11,13 +11,9 @@ use super::{
 };
 use crate::iothub::Subscription;
 use crate::iothub::topic::credential_response_topic;
-use crate::limits::{METHOD_CONNECT_TIME_MAX, METHOD_PAYLOAD_MAX, METHOD_RESPONSE_TIME};
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::time::Instant;
-
-/// Longest method name (Azure IoT Edge hub).
-const METHOD_NAME_MAX: usize = 100;
 
 impl Hub {
     /// Answers a request for a certificate, once the record is safe as it is now. The answer goes to the connection that
@@ -183,7 +179,7 @@ impl Hub {
         device: DeviceKey,
         request: MethodRequest,
     ) -> Result<CallId, InvokeError> {
-        check(&request)?;
+        request.check()?;
         let unix_time = self.unix_time(now);
         let bytes = request.payload.as_ref().map_or(0, String::len);
         self.admission.service(now, unix_time, Operation::Method, bytes)?;
@@ -264,28 +260,4 @@ impl Hub {
         }
         Ok(Commit { device, revision, change: Change::Desired })
     }
-}
-
-/// The rules of direct methods (IoT Hub direct method guide).
-fn check(request: &MethodRequest) -> Result<(), InvokeError> {
-    let (shortest, _, longest) = METHOD_RESPONSE_TIME;
-    if request.name.is_empty() || request.name.len() > METHOD_NAME_MAX {
-        return Err(InvokeError::Argument("the method name has 1 to 100 characters"));
-    }
-    if !request.name.bytes().all(|byte| byte.is_ascii_graphic() && !br#"$()<>@,;:\"/[]?={}"#.contains(&byte))
-    {
-        return Err(InvokeError::Argument(
-            "the method name is printable ASCII without $()<>@,;:\\\"/[]?={} and spaces",
-        ));
-    }
-    if !(shortest..=longest).contains(&request.response_timeout) {
-        return Err(InvokeError::Argument("responseTimeoutInSeconds is 5 to 300"));
-    }
-    if request.connect_timeout > METHOD_CONNECT_TIME_MAX {
-        return Err(InvokeError::Argument("connectTimeoutInSeconds is 0 to 300"));
-    }
-    if request.payload.as_ref().is_some_and(|payload| payload.len() > METHOD_PAYLOAD_MAX) {
-        return Err(InvokeError::Argument("the payload is at most 131072 bytes"));
-    }
-    Ok(())
 }

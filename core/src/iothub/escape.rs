@@ -6,10 +6,20 @@ use alloc::string::String;
 use core::fmt;
 use core::str::from_utf8;
 
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use percent_encoding::{
+    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode, percent_encode_byte, utf8_percent_encode,
+};
+
+use super::scan::Scan;
 
 /// All but the unreserved characters of RFC 3986 §2.3: `A-Z a-z 0-9 - . _ ~`.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Whether a byte stands for itself: [`RESERVED`], the other way round, for who asks about each byte that is sent.
+#[inline]
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
 
 /// What cannot stand in the name of a method within a topic: wildcards, what ends the name, and the `%` of an escape.
 const METHOD: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'+').add(b'/').add(b'?');
@@ -25,8 +35,19 @@ pub struct Escaped<'a>(pub &'a str);
 
 impl Escaped<'_> {
     /// Appends what would be displayed, which costs less than to display it.
+    #[inline]
     pub(super) fn append(self, out: &mut String) {
-        out.extend(utf8_percent_encode(self.0, RESERVED));
+        let mut run = 0;
+        for (at, &byte) in self.0.as_bytes().iter().enumerate() {
+            if is_unreserved(byte) {
+                continue;
+            }
+            // A run is ASCII. Within a character there is none, and nothing is appended.
+            out.push_str(self.0.get(run..at).unwrap_or_default());
+            out.push_str(percent_encode_byte(byte));
+            run = at.wrapping_add(1);
+        }
+        out.push_str(self.0.get(run..).unwrap_or_default());
     }
 }
 
@@ -48,7 +69,13 @@ impl<'a> Encoded<'a> {
     /// Takes a part of a text, cut at ASCII characters; `None` where its escapes decode to something else than UTF-8.
     #[inline]
     pub(super) fn new(part: &'a [u8]) -> Option<Self> {
-        decodes_to_utf8(part).then_some(Self(part))
+        Self::scanned(part, &Scan::of(part))
+    }
+
+    /// As [`new`](Self::new), with what was found in `part`: nothing is decoded where no escape can break it.
+    #[inline]
+    pub(super) fn scanned(part: &'a [u8], scan: &Scan) -> Option<Self> {
+        (!scan.escape_beyond_ascii || is_utf8(percent_decode(part))).then_some(Self(part))
     }
 
     pub(super) const fn as_bytes(self) -> &'a [u8] {
@@ -90,47 +117,6 @@ pub(super) fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> 
     let at = bytes.iter().position(|&byte| byte == separator)?;
     let (before, from) = bytes.split_at_checked(at)?;
     Some((before, from.split_first()?.1))
-}
-
-/// Whether the part of a text `part` is text still when its escapes are decoded. Nothing is allocated for it.
-#[inline]
-fn decodes_to_utf8(part: &[u8]) -> bool {
-    !escapes_beyond_ascii(part) || is_utf8(percent_decode(part))
-}
-
-/// As many bytes as a vector register has on every machine of 64 bits.
-const BLOCK: usize = 16;
-
-/// Whether an escape from `%80` on may be in `part`: only those can break it, and they are rare. They are looked for
-/// without a branch, a block of bytes at once, each together with the byte behind it.
-#[inline]
-fn escapes_beyond_ascii(part: &[u8]) -> bool {
-    let (Some((_, before)), Some((_, behind))) = (part.split_last(), part.split_first()) else {
-        return false;
-    };
-    // The last block overlaps the one before, so that no odd bytes are left.
-    let (Some(last), Some(behind_last)) = (before.last_chunk::<BLOCK>(), behind.last_chunk::<BLOCK>()) else {
-        return before.iter().zip(behind).fold(0, |found, (&byte, &next)| found | suspicion(byte, next)) != 0;
-    };
-    let mut found = [0; BLOCK];
-    look(&mut found, last, behind_last);
-    for (block, behind) in before.as_chunks().0.iter().zip(behind.as_chunks().0) {
-        look(&mut found, block, behind);
-    }
-    u128::from_ne_bytes(found) != 0
-}
-
-#[inline(always)]
-fn look(found: &mut [u8; BLOCK], block: &[u8; BLOCK], behind: &[u8; BLOCK]) {
-    for ((found, &byte), &next) in found.iter_mut().zip(block).zip(behind) {
-        *found |= suspicion(byte, next);
-    }
-}
-
-/// Not 0 where an escape starts that is not ASCII.
-#[inline(always)]
-fn suspicion(byte: u8, next: u8) -> u8 {
-    u8::from(byte == b'%') & u8::from(next >= b'8')
 }
 
 #[cold]
@@ -182,6 +168,16 @@ mod tests {
                 text[at..at + 3].copy_from_slice(b"%80");
                 assert!(Encoded::new(&text).is_none(), "{at} of {length}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_appended_is_what_is_displayed() {
+        let ascii: String = (0..=0x7F).map(char::from).collect();
+        for text in ["", "a", "/", "a/b", "//", "é", "aéb/", "日\u{1F600}z", &ascii] {
+            let mut appended = String::from("before");
+            Escaped(text).append(&mut appended);
+            assert_eq!(appended, alloc::format!("before{}", Escaped(text)));
         }
     }
 

@@ -18,6 +18,7 @@ mod properties;
 #[cfg(feature = "provisioning")]
 pub mod provisioning;
 pub mod sas;
+mod scan;
 mod subscription;
 pub mod topic;
 #[cfg(feature = "twin")]
@@ -35,6 +36,8 @@ pub use certificate::{
 pub use connection_string::{ConnectionString, ConnectionStringError, Credential, Excerpt, Kind};
 pub use escape::Escaped;
 pub use identity::{IdError, Identity};
+#[cfg(feature = "device")]
+pub(crate) use properties::BagWriter;
 pub use properties::{PropertyBag, SystemProperty, encode_property};
 pub use subscription::{Subscription, Subscriptions};
 pub use username::{Username, UsernameError};

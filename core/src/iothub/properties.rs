@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 
 use super::escape::{Encoded, Escaped};
+use super::scan::Scan;
 use crate::rule::Rule;
 
 /// The properties of a message as they stand in its topic: `name=value` pairs joined by `&`, percent-encoded.
@@ -11,11 +12,15 @@ use crate::rule::Rule;
 /// Empty pairs are skipped. A pair is cut at its first `=`; a hub takes no second one. A leading `?` is part of the first
 /// name: it is no part of the syntax, although one page shows it. Parsing allocates nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PropertyBag<'a>(Encoded<'a>);
+pub struct PropertyBag<'a> {
+    encoded: Encoded<'a>,
+    /// There is a slash that is not percent-encoded; the one that may end a bag does not count.
+    has_slash: bool,
+}
 
 impl<'a> PropertyBag<'a> {
     /// No properties.
-    pub const EMPTY: PropertyBag<'static> = PropertyBag(Encoded::EMPTY);
+    pub const EMPTY: PropertyBag<'static> = PropertyBag { encoded: Encoded::EMPTY, has_slash: false };
 
     /// Takes `text` as a property bag.
     ///
@@ -28,29 +33,48 @@ impl<'a> PropertyBag<'a> {
     /// Takes the end of a topic as a property bag. Some clients end the bag with a slash; it is dropped.
     #[inline]
     pub(super) fn from_topic(end: &'a [u8]) -> Result<Self, Rule> {
+        Self::scanned(end).map(|(bag, _)| bag)
+    }
+
+    /// As [`from_topic`](Self::from_topic), for telemetry: with more `=` than pairs one stands in a value, for which the
+    /// real hub closes the connection (azure-iot-sdk-c issue 1695). They are counted, because that is what each message
+    /// can afford; a bag that has as many names without a value besides is let through.
+    #[inline]
+    pub(super) fn of_telemetry(end: &'a [u8]) -> Result<Self, Rule> {
+        match Self::scanned(end)? {
+            (_, surplus) if surplus > 1 => Err(Rule::PropertyBag),
+            (bag, _) => Ok(bag),
+        }
+    }
+
+    /// The bag, and how many more `=` than `&` it has.
+    #[inline]
+    fn scanned(end: &'a [u8]) -> Result<(Self, i32), Rule> {
         let bag = end.strip_suffix(b"/").unwrap_or(end);
-        Encoded::new(bag).map(Self).ok_or(Rule::PropertyBag)
+        let scan = Scan::of(bag);
+        let encoded = Encoded::scanned(bag, &scan).ok_or(Rule::PropertyBag)?;
+        Ok((Self { encoded, has_slash: scan.slash }, scan.surplus))
     }
 
     /// The bag as it stands in the topic.
     #[must_use]
     pub fn as_str(self) -> &'a str {
-        self.0.as_str()
+        self.encoded.as_str()
     }
 
     /// How many bytes the bag has as it stands in the topic.
     #[cfg(feature = "hub")]
     #[must_use]
     pub(crate) const fn encoded_len(self) -> usize {
-        self.0.as_bytes().len()
+        self.encoded.as_bytes().len()
     }
 
     /// Whether there is a slash that is not percent-encoded; the one that may end a bag does not count.
     #[cfg(feature = "hub")]
     #[inline]
     #[must_use]
-    pub(crate) fn has_slash(self) -> bool {
-        self.0.as_bytes().contains(&b'/')
+    pub(crate) const fn has_slash(self) -> bool {
+        self.has_slash
     }
 
     /// What counts of the properties for the size of a message: the values, decoded, and the names of application
@@ -72,7 +96,7 @@ impl<'a> PropertyBag<'a> {
 
     /// Names and values, decoded, in order, duplicates kept. A name without `=` has no value.
     pub fn iter(self) -> impl Iterator<Item = (Cow<'a, str>, Option<Cow<'a, str>>)> + Clone {
-        self.0.split(b'&').map(|pair| {
+        self.encoded.split(b'&').map(|pair| {
             let (name, value) = pair.pair();
             (name.decoded(), value.map(Encoded::decoded))
         })
@@ -93,13 +117,54 @@ pub fn encode_property(name: &str, value: Option<&str>, out: &mut String) {
     }
 }
 
+/// The percent-encoded end of a topic while it is written, property by property.
+#[cfg(feature = "device")]
+pub(crate) struct BagWriter<'o> {
+    out: &'o mut String,
+    is_empty: bool,
+}
+
+#[cfg(feature = "device")]
+impl<'o> BagWriter<'o> {
+    /// Appends the properties to `out`.
+    pub(crate) fn new(out: &'o mut String) -> Self {
+        Self { out, is_empty: true }
+    }
+
+    /// A system property.
+    #[inline]
+    pub(crate) fn system(&mut self, property: SystemProperty, value: &str) {
+        self.separate();
+        self.out.push_str(property.encoded());
+        Escaped(value).append(self.out);
+    }
+
+    /// An application property; without a value its bare name.
+    #[inline]
+    pub(crate) fn application(&mut self, name: &str, value: Option<&str>) {
+        self.separate();
+        Escaped(name).append(self.out);
+        if let Some(value) = value {
+            self.out.push('=');
+            Escaped(value).append(self.out);
+        }
+    }
+
+    #[inline]
+    fn separate(&mut self) {
+        if !core::mem::take(&mut self.is_empty) {
+            self.out.push('&');
+        }
+    }
+}
+
 macro_rules! system_properties {
     ($($name:ident = $wire:literal, $event_hubs:literal, $doc:literal;)*) => {
         /// A property that means something to the hub (IoT Hub: system properties).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum SystemProperty {
-            $(#[doc = concat!("`", $wire, "`: ", $doc)] $name,)*
+            $(#[doc = concat!("`$.", $wire, "`: ", $doc)] $name,)*
         }
 
         impl SystemProperty {
@@ -109,7 +174,13 @@ macro_rules! system_properties {
             /// Its name in a property bag, decoded.
             #[must_use]
             pub const fn wire(self) -> &'static str {
-                match self { $(Self::$name => $wire,)* }
+                match self { $(Self::$name => concat!("$.", $wire),)* }
+            }
+
+            /// Its name in a property bag, percent-encoded, with the `=` behind it.
+            #[cfg(feature = "device")]
+            pub(crate) const fn encoded(self) -> &'static str {
+                match self { $(Self::$name => concat!("%24.", $wire, "="),)* }
             }
 
             /// Its name at the service's side, in events and in routing.
@@ -121,29 +192,29 @@ macro_rules! system_properties {
             /// The system property with the decoded name `name`; `None` for an application property.
             #[must_use]
             pub fn from_wire(name: &str) -> Option<Self> {
-                match name { $($wire => Some(Self::$name),)* _ => None }
+                match name.strip_prefix("$.") { $(Some($wire) => Some(Self::$name),)* _ => None }
             }
         }
     };
 }
 
 system_properties! {
-    MessageId = "$.mid", "message-id", "the id that the sender gave the message";
-    Expiry = "$.exp", "absolute-expiry-time", "when the message expires, ISO 8601";
-    To = "$.to", "to", "the destination";
-    CorrelationId = "$.cid", "correlation-id", "the id of the message that this one answers";
-    UserId = "$.uid", "user-id", "who made the message";
-    ContentType = "$.ct", "content-type", "the media type of the body";
-    ContentEncoding = "$.ce", "content-encoding", "the character set of the body";
-    CreationTime = "$.ctime", "iothub-creation-time-utc", "when the message was made, ISO 8601";
-    Output = "$.on", "iothub-outputname", "the output of an Edge module";
-    ConnectionDeviceId = "$.cdid", "iothub-connection-device-id", "the device that sent to an Edge module";
-    ConnectionModuleId = "$.cmid", "iothub-connection-module-id", "the module that sent to an Edge module";
-    MessageSchema = "$.schema", "iothub-message-schema", "the schema of the body";
-    InterfaceId = "$.ifid", "iothub-interface-id", "the interface of a security message";
-    Component = "$.sub", "dt-subject", "the component of a Plug and Play device";
-    DiagnosticId = "$.diagid", "iothub-diagnostic-id", "the id of a traced message";
-    DiagnosticContext = "$.diagctx", "iothub-diagnostic-context", "the context of a traced message";
+    MessageId = "mid", "message-id", "the id that the sender gave the message";
+    Expiry = "exp", "absolute-expiry-time", "when the message expires, ISO 8601";
+    To = "to", "to", "the destination";
+    CorrelationId = "cid", "correlation-id", "the id of the message that this one answers";
+    UserId = "uid", "user-id", "who made the message";
+    ContentType = "ct", "content-type", "the media type of the body";
+    ContentEncoding = "ce", "content-encoding", "the character set of the body";
+    CreationTime = "ctime", "iothub-creation-time-utc", "when the message was made, ISO 8601";
+    Output = "on", "iothub-outputname", "the output of an Edge module";
+    ConnectionDeviceId = "cdid", "iothub-connection-device-id", "the device that sent to an Edge module";
+    ConnectionModuleId = "cmid", "iothub-connection-module-id", "the module that sent to an Edge module";
+    MessageSchema = "schema", "iothub-message-schema", "the schema of the body";
+    InterfaceId = "ifid", "iothub-interface-id", "the interface of a security message";
+    Component = "sub", "dt-subject", "the component of a Plug and Play device";
+    DiagnosticId = "diagid", "iothub-diagnostic-id", "the id of a traced message";
+    DiagnosticContext = "diagctx", "iothub-diagnostic-context", "the context of a traced message";
 }
 
 #[cfg(test)]

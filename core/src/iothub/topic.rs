@@ -157,23 +157,9 @@ impl<'a> FromDevice<'a> {
 #[inline(always)]
 fn telemetry<'a>(path: &'a [u8], identity: Identity<'_>) -> Result<PropertyBag<'a>, TopicError> {
     match own(path, identity).and_then(|rest| strip(rest, EVENTS)).and_then(level) {
-        Some(end) if has_second_equals(end) => Err(TopicError::Malformed(Rule::PropertyBag)),
-        Some(end) => PropertyBag::from_topic(end).map_err(TopicError::Malformed),
+        Some(end) => PropertyBag::of_telemetry(end).map_err(TopicError::Malformed),
         None => Err(no_telemetry(path)),
     }
-}
-
-/// Whether there are more `=` than pairs, so that one stands in a value: the real hub closes the connection for it
-/// (azure-iot-sdk-c issue 1695). They are counted, because that is what each message can afford; a bag that has as many
-/// names without a value besides is let through.
-#[inline]
-fn has_second_equals(bag: &[u8]) -> bool {
-    let surplus = bag.iter().fold(0_i32, |surplus, byte| match byte {
-        b'=' => surplus.wrapping_add(1),
-        b'&' => surplus.wrapping_sub(1),
-        _ => surplus,
-    });
-    surplus > 1
 }
 
 /// What stands behind the device or module `identity`, and the slash behind that.

@@ -40,6 +40,7 @@ over_tls!(
     a_reader_with_a_higher_owner_level_takes_a_partition_over,
     a_cloud_message_reaches_its_device_and_one_for_nobody_fails,
     a_consumer_group_is_read_with_from_when_it_is_added_until_it_is_removed,
+    operations_are_an_event_hub_of_their_own,
     a_wrong_key_is_refused,
 );
 
@@ -179,6 +180,26 @@ mod scenarios {
         sdk.end();
     }
 
+    pub(super) fn operations_are_an_event_hub_of_their_own(hub: &Hub, mut sdk: Sdk) {
+        const ENTITY: &str = "messages/operationsMonitoringEvents";
+        let _devices = ["dev1", "dev2"].map(|id| hub.register(id));
+        let properties = sdk.run(json!({"do": "hub", "entity": ENTITY}));
+        assert_eq!(properties, json!({"name": ENTITY, "partitions": ["0"]}));
+        let mut receive = |position: Value| {
+            sdk.run(json!({"do": "receive", "count": 1, "partition": "0", "entity": ENTITY, "position": position}))
+        };
+        let created = |events: &Value| {
+            let event: Value = serde_json::from_str(events[0]["body"].as_str().unwrap()).unwrap();
+            assert_eq!(event["category"], "DeviceIdentityOperations", "{event}");
+            (event["operationName"].clone(), event["deviceId"].clone())
+        };
+        let first = receive(json!("-1"));
+        assert_eq!((sequences(&first), created(&first)), (vec![0], (json!("create"), json!("dev1"))));
+        let second = receive(first[0]["offset"].clone());
+        assert_eq!((sequences(&second), created(&second)), (vec![1], (json!("create"), json!("dev2"))));
+        sdk.end();
+    }
+
     pub(super) fn a_wrong_key_is_refused(hub: &Hub, sdk: Sdk) {
         sdk.end();
         let mut sdk = Sdk::events_with(site!(), hub, "tls", "MDEyMzQ1Njc4OWFiY2RlZg==");
@@ -189,14 +210,14 @@ mod scenarios {
 }
 
 /// Sends as a device without MQTT does.
-fn send(hub: &Hub, device: &str, body: &[u8]) {
+pub(crate) fn send(hub: &Hub, device: &str, body: &[u8]) {
     let path = format!("/devices/{device}/messages/events");
     let (status, text) = hub.service().try_post(&path, body).unwrap();
     assert_eq!(status, 204, "{text}");
 }
 
 /// The partition that has all of so many events, and the others none.
-fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
+pub(crate) fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
     let mut found = Vec::new();
     for id in ["0", "1", "2", "3"] {
         let properties = sdk.run(json!({"do": "partition", "id": id}));
@@ -212,6 +233,6 @@ fn partition_of_all(sdk: &mut Sdk, count: i64) -> String {
     found.remove(0)
 }
 
-fn sequences(events: &Value) -> Vec<i64> {
+pub(crate) fn sequences(events: &Value) -> Vec<i64> {
     events.as_array().into_iter().flatten().filter_map(|event| event["sequence"].as_i64()).collect()
 }

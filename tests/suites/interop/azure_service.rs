@@ -45,6 +45,8 @@ over_https!(
     a_hundred_devices_are_changed_in_one_request,
     a_twin_is_merged_replaced_and_guarded_by_its_etag,
     twins_are_found_by_queries_page_by_page,
+    jobs_are_scheduled_listed_and_cancelled,
+    configurations_are_made_changed_applied_and_removed,
     who_has_another_key_or_too_few_rights_is_unauthorized,
 );
 
@@ -297,6 +299,126 @@ mod scenarios {
         assert_eq!(failed["status"], 400);
         assert!(failed["text"].as_str().unwrap_or_default().contains("character 40"), "{failed}");
         sdk.end();
+    }
+
+    pub(super) fn jobs_are_scheduled_listed_and_cancelled(hub: &Hub, mut sdk: Sdk) {
+        let request = |id: &str, members: Value| {
+            let mut request = json!({"model": "JobRequest", "jobId": id, "maxExecutionTimeInSeconds": 60});
+            request
+                .as_object_mut()
+                .expect("an object")
+                .extend(members.as_object().expect("an object").clone());
+            request
+        };
+        let update =
+            json!({"etag": "*", "tags": {"rolled": "out"}, "properties": {"desired": {"interval": 9}}});
+        let twins = json!({"type": "scheduleUpdateTwin", "updateTwin": update, "queryCondition": "deviceId = 'demo'"});
+        let made = sdk.call("jobs.create_scheduled_job", json!(["twins", request("twins", twins.clone())]));
+        assert_eq!((&made["jobId"], &made["status"]), (&json!("twins"), &json!("queued")), "{made}");
+        assert_eq!(
+            sdk.refused("jobs.create_scheduled_job", json!(["twins", request("twins", twins.clone())])),
+            refusal(409, "JobAlreadyExists")
+        );
+        let done = until(&mut sdk, "twins", "completed");
+        assert_eq!(
+            (&done["deviceJobStatistics"]["succeededCount"], &done["updateTwin"]["tags"]["rolled"]),
+            (&json!(1), &json!("out")),
+            "{done}"
+        );
+        let twin = sdk.call("get_twin", json!(["demo"]));
+        assert_eq!((&twin["tags"]["rolled"], members(&twin)), (&json!("out"), json!({"interval": 9})));
+
+        let call = json!({"methodName": "reboot", "payload": "now", "responseTimeoutInSeconds": 20, "connectTimeoutInSeconds": 60});
+        let method =
+            json!({"type": "scheduleDeviceMethod", "cloudToDeviceMethod": call, "queryCondition": "*"});
+        sdk.call("jobs.create_scheduled_job", json!(["method", request("method", method)]));
+        let running = until(&mut sdk, "method", "running");
+        assert_eq!(running["deviceJobStatistics"]["deviceCount"], 1, "{running}");
+        let mut later = twins;
+        later["startTime"] = "2029-01-01T00:00:00Z".into();
+        let refused = sdk.fail(
+            json!({"do": "jobs.create_scheduled_job", "arguments": ["later", request("later", later)]}),
+        );
+        assert!(refused["text"].as_str().unwrap_or_default().contains("30 days"), "{refused}");
+        let cancelled = sdk.call("jobs.cancel_scheduled_job", json!(["method"]));
+        assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
+        until(&mut sdk, "method", "cancelled");
+        // The list is an array, as Azure's Node SDK wants it; the Python SDK asks for it and cannot read it.
+        let listed = hub.service().get("/jobs/v2/query?jobType=scheduleUpdateTwin&jobStatus=completed");
+        assert_eq!(names(&listed, "jobId"), ["twins"], "{listed}");
+        let rows = "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'method'";
+        let rows = sdk.call("query_iot_hub", json!([{"model": "QuerySpecification", "query": rows}]));
+        assert_eq!(
+            (&rows["type"], &rows["items"][0]["status"]),
+            (&json!("deviceJob"), &json!("canceled")),
+            "{rows}"
+        );
+        sdk.end();
+    }
+
+    pub(super) fn configurations_are_made_changed_applied_and_removed(_: &Hub, mut sdk: Sdk) {
+        let content = json!({"deviceContent": {"properties.desired.chiller": {"speed": 3}}});
+        let body = |priority: u32, etag: &Value| {
+            json!({
+                "model": "Configuration", "id": "chiller", "labels": {"app": "hvac"}, "content": content, "priority": priority,
+                "targetCondition": "deviceId = 'demo'", "etag": etag,
+                "metrics": {"queries": {"demo": "SELECT * FROM devices WHERE deviceId = 'demo'"}},
+            })
+        };
+        let made = sdk.call("configurations.create_configuration", json!([body(1, &Value::Null)]));
+        assert_eq!((&made["content"], &made["schemaVersion"]), (&content, &json!("2.0")), "{made}");
+        let twin = loop {
+            let twin = sdk.call("get_twin", json!(["demo"]));
+            if twin["configurations"].is_object() {
+                break twin;
+            }
+        };
+        assert_eq!(
+            (&twin["configurations"], members(&twin)),
+            (&json!({"chiller": {"status": "Applied"}}), json!({"chiller": {"speed": 3}}))
+        );
+        let shown = sdk.call("configurations.get_configuration", json!(["chiller"]));
+        assert_eq!(
+            (&shown["systemMetrics"]["results"], &shown["metrics"]["results"]),
+            (&json!({"targetedCount": 1, "appliedCount": 1}), &json!({"demo": 1})),
+            "{shown}"
+        );
+        let changed =
+            sdk.call("configurations.update_configuration", json!([body(5, &made["etag"]), made["etag"]]));
+        assert_eq!(changed["priority"], 5, "{changed}");
+        assert_eq!(
+            sdk.refused("configurations.update_configuration", json!([body(6, &made["etag"]), made["etag"]])),
+            refusal(412, "PreconditionFailed")
+        );
+        let listed = sdk.call("configurations.get_configurations", json!([10]));
+        assert_eq!(names(&listed, "id"), ["chiller"]);
+        let queries = json!({"model": "ConfigurationQueriesTestInput", "targetCondition": "tags.a ="});
+        let tested = sdk.call("configurations.test_configuration_queries", json!([queries]));
+        assert!(
+            tested["targetConditionError"].as_str().unwrap_or_default().contains("character 9"),
+            "{tested}"
+        );
+        sdk.call("configurations.delete_configuration", json!(["chiller"]));
+        assert_eq!(
+            sdk.refused("configurations.get_configuration", json!(["chiller"])),
+            refusal(404, "ConfigurationNotFound")
+        );
+        while !members(&sdk.call("get_twin", json!(["demo"])))
+            .as_object()
+            .is_some_and(serde_json::Map::is_empty)
+        {}
+        sdk.end();
+    }
+
+    /// Asks for a job until it has this status.
+    fn until(sdk: &mut Sdk, id: &str, status: &str) -> Value {
+        loop {
+            let job = sdk.call("jobs.get_scheduled_job", json!([id]));
+            if job["status"] == status {
+                return job;
+            }
+            assert!(["queued", "running"].iter().any(|going| job["status"] == *going), "{job}");
+        }
     }
 
     pub(super) fn who_has_another_key_or_too_few_rights_is_unauthorized(hub: &Hub, owner: Sdk) {

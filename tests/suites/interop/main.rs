@@ -1,5 +1,6 @@
 //! Programs that nobody here wrote, unmodified: Azure's SDKs, Eclipse Paho and mosquitto.
 
+mod azure_back_end;
 mod azure_events;
 mod azure_sdk;
 mod azure_service;

@@ -5,8 +5,36 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::EVENT_HUB;
+use super::{EVENT_HUB, OPERATIONS_HUB};
 use crate::backend::consumer_groups::DEFAULT_GROUP;
+
+/// What can be read as an event hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// What devices send.
+    Telemetry,
+    /// What begins, fails and ends at the hub.
+    Operations,
+}
+
+impl Source {
+    /// The event hub of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            name if name.eq_ignore_ascii_case(EVENT_HUB) => Some(Self::Telemetry),
+            name if name.eq_ignore_ascii_case(OPERATIONS_HUB) => Some(Self::Operations),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Telemetry => EVENT_HUB,
+            Self::Operations => OPERATIONS_HUB,
+        }
+    }
+}
 
 /// A node of the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +53,8 @@ pub(super) enum Node {
     Redirected,
     /// `{hub}/ConsumerGroups/{group}/Partitions/{n}`
     Partition {
+        /// Of which event hub.
+        source: Source,
         /// The consumer group, as it was written.
         group: String,
         /// The number of the partition, as it was written.
@@ -52,14 +82,17 @@ impl Node {
         let segments: Vec<&str> = lower.split('/').collect();
         match segments.as_slice() {
             ["$cbs"] => Self::Cbs,
-            ["$management"] | [EVENT_HUB, "$management"] => Self::Management,
+            ["$management"] => Self::Management,
+            [name @ .., "$management"] if Source::named(&name.join("/")).is_some() => Self::Management,
             ["messages", "devicebound"] => Self::CloudMessages,
             ["messages", "servicebound", "feedback"] => Self::Feedback,
             ["messages", "servicebound", "filenotifications"] => Self::FileNotifications,
             ["messages", "events", ..] => Self::Redirected,
-            [EVENT_HUB, "consumergroups", _, "partitions", partition] => {
-                let group = path.split('/').nth(2).unwrap_or_default().to_owned();
-                Self::Partition { group, partition: (*partition).to_owned() }
+            [name @ .., "consumergroups", _, "partitions", partition] => {
+                let Some(source) = Source::named(&name.join("/")) else { return Self::Unknown };
+                // As it was written.
+                let group = path.split('/').nth(name.len().saturating_add(1)).unwrap_or_default().to_owned();
+                Self::Partition { source, group, partition: (*partition).to_owned() }
             }
             ["devices", ..] => Self::Device,
             _ => Self::Unknown,
@@ -68,9 +101,10 @@ impl Node {
 }
 
 /// The sentence by which .NET and Java tell a name that is wrong.
-pub(super) fn no_such_group(group: &str) -> String {
+pub(super) fn no_such_group(source: Source, group: &str) -> String {
+    let hub = source.name();
     format!(
-        "The messaging entity '{EVENT_HUB}/ConsumerGroups/{group}' could not be found; fix: read with {DEFAULT_GROUP}, or add the group: devicebound consumer-group add NAME"
+        "The messaging entity '{hub}/ConsumerGroups/{group}' could not be found; fix: read with {DEFAULT_GROUP}, or add the group: devicebound consumer-group add NAME"
     )
 }
 
@@ -90,8 +124,15 @@ mod tests {
             "amqps://u:p@localhost:5671/devicebound/ConsumerGroups/$Default/Partitions/0",
             "devicebound/ConsumerGroups/%24Default/Partitions/0",
         ] {
-            let expected = Node::Partition { group: "$Default".to_owned(), partition: "0".to_owned() };
+            let (group, partition) = ("$Default".to_owned(), "0".to_owned());
+            let expected = Node::Partition { source: Source::Telemetry, group, partition };
             assert_eq!(node(address), expected);
+        }
+        let address = "sb://localhost/messages/operationsMonitoringEvents/ConsumerGroups/Dash/Partitions/0";
+        let (group, partition) = ("Dash".to_owned(), "0".to_owned());
+        assert_eq!(node(address), Node::Partition { source: Source::Operations, group, partition });
+        for address in ["devicebound/$management", "messages/operationsmonitoringevents/$management"] {
+            assert_eq!(node(address), Node::Management);
         }
         assert_eq!(node("amqps://localhost/messages/events/$management"), Node::Redirected);
         assert_eq!(node("/messages/servicebound/feedback"), Node::Feedback);

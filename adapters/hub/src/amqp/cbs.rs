@@ -1,17 +1,19 @@
 //! `$cbs`: put-token.
 
 use devicebound::time::UnixTime;
+use devicebound_amqp::Condition;
 use devicebound_amqp::message::{Body, Message, begin_value};
 use devicebound_amqp::types::{Value, Writer as _};
 
-use super::Amqp;
-use super::access::Grant;
+use super::access::{Grant, Refused};
 use super::requests::{Status, answer};
+use super::{Amqp, fix_of};
 
 /// What became of a request: the answer, and what it grants or why it does not.
 pub(super) struct Put {
     pub(super) answer: Vec<u8>,
-    pub(super) result: Result<Grant, String>,
+    /// Of what it does not, the rule or the error condition.
+    pub(super) result: Result<Grant, (&'static str, String)>,
 }
 
 impl Amqp {
@@ -22,29 +24,33 @@ impl Amqp {
             Body::Value(Value::String(token)) => Some(*token),
             _ => None,
         };
+        let (unauthorized, argument) = (Condition::UnauthorizedAccess, Condition::ArgumentError);
         let result = match (text("operation"), text("type"), token) {
             (Some("put-token"), Some("servicebus.windows.net:sastoken"), Some(token)) => {
                 let audience = text("name").unwrap_or_default();
-                let refused = |rule: devicebound::Rule| format!("{}: {}", rule.id(), rule.says());
-                self.check_token(token, audience, now).map_err(|refused_by| (401, refused(refused_by.0)))
+                self.check_token(token, audience, now).map_err(|Refused(rule)| {
+                    (401, unauthorized, rule.id(), format!("{}; fix: {}", rule.says(), fix_of(rule)))
+                })
             }
             (Some("put-token"), Some(_), Some(_)) => {
-                Err((401, "this hub takes SAS tokens: type servicebus.windows.net:sastoken".to_owned()))
+                let text =
+                    "this hub takes SAS tokens; fix: put one of the type servicebus.windows.net:sastoken";
+                Err((401, unauthorized, unauthorized.as_str(), text.to_owned()))
             }
-            _ => Err((400, "a request is put-token, with a type and a token as its body".to_owned())),
+            _ => {
+                let text = "what was asked of $cbs is not understood; fix: ask for put-token, with a type and a token as the body";
+                Err((400, argument, argument.as_str(), text.to_owned()))
+            }
         };
-        let (code, description) = match &result {
-            Ok(_) => (200, "OK"),
-            Err((code, text)) => (*code, text.as_str()),
+        let description = result.as_ref().err().map(|(.., rule, text)| format!("{rule}: {text}"));
+        let (code, condition) = match &result {
+            Ok(_) => (200, None),
+            Err((code, condition, ..)) => (*code, Some(condition.as_str())),
         };
-        let condition = match code {
-            401 => Some("amqp:unauthorized-access"),
-            400 => Some("com.microsoft:argument-error"),
-            _ => None,
-        };
+        let description = description.as_deref().unwrap_or("OK");
         let mut answer = answer(request, Status { code, description, condition });
         begin_value(&mut answer);
         answer.null();
-        Put { answer, result: result.map_err(|(_, text)| text) }
+        Put { answer, result: result.map_err(|(_, _, rule, text)| (rule, text)) }
     }
 }

@@ -1,5 +1,7 @@
 //! `messages/devicebound`: cloud-to-device messages.
 
+use std::sync::Arc;
+
 use devicebound::hub::{CloudMessage, FeedbackRequest};
 use devicebound::iothub::Identity;
 use devicebound::time::UnixTime;
@@ -7,7 +9,9 @@ use devicebound_amqp::Condition;
 use devicebound_amqp::message::{Body, Message};
 use devicebound_amqp::types::Value;
 
-use crate::backend::{ClientId, Code, Error};
+use crate::backend::access::Caller;
+use crate::backend::audit::{Outcome, Protocol, Subject};
+use crate::backend::{Backend, ClientId, Code, Error};
 
 /// Why a message is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +33,12 @@ impl From<Error> for Rejection {
             Code::Unauthorized => Condition::UnauthorizedAccess,
             _ => Condition::InternalError,
         };
-        Self { condition, text: format!("{} {}: {error}", error.code().number(), error.code().name()) }
+        let mut text = format!("{} {}: {}", error.code().number(), error.code().name(), error.what());
+        if let Some(fix) = error.fix() {
+            text.push_str("; fix: ");
+            text.push_str(fix);
+        }
+        Self { condition, text }
     }
 }
 
@@ -79,6 +88,28 @@ pub(super) fn read(bytes: &[u8]) -> Result<(ClientId, CloudMessage), Rejection> 
         Body::Value(_) | Body::Sequence => return Err(wrong("the body is bytes: one data section")),
     };
     Ok((device_id, sent))
+}
+
+/// Sends a message for `caller`, which is told as over HTTPS.
+pub(super) async fn send(
+    backend: &Arc<Backend>,
+    caller: Caller,
+    device_id: ClientId,
+    message: CloudMessage,
+) -> Result<(), Error> {
+    let subject = Subject {
+        protocol: Protocol::Amqp,
+        kind: Some(("C2DCommands", "ingress")),
+        device_id: device_id.as_str().to_owned(),
+        size: u64::try_from(message.payload.len()).ok(),
+        ..Subject::default()
+    };
+    let own = Arc::clone(backend);
+    let sent = backend.audited(subject, |_| async move {
+        let sent = own.send_cloud_message(&device_id, message).await;
+        Outcome::of(caller, sent.map(|_| (204, ())))
+    });
+    sent.await
 }
 
 /// The device id in `/devices/{id}/messages/devicebound`.

@@ -15,23 +15,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devicebound::iothub::sas::Rights;
-use devicebound_amqp::connection::{Credentials, Incoming};
+use devicebound_amqp::connection::{AttachRequest, Credentials, Incoming};
 use devicebound_amqp::message::Message;
 use devicebound_amqp::performative::Outcome;
 use devicebound_amqp::{Action, Condition, Connection, Failure, Grant, LinkId, Rule};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::access::Grants;
+use super::access::{self, Grants};
 use super::address::no_such_group;
 use super::cloud_messages::{self, Rejection};
 use super::events::{self, EventLink};
 use super::feedback::FeedbackLink;
+use super::operations::OperationsLink;
 use super::report::Report;
 use super::requests::Answers;
 use super::{Amqp, EVENT_HUB};
+use crate::backend::access::Caller;
 use crate::clock::unix_time;
+use crate::observe::amqp_client::{AmqpClient, AmqpFailure, AmqpLink};
+use crate::observe::observers::Observers;
+use crate::observe::wording::cut;
 
 /// Bytes that wait to be sent: with more, no event is added and nothing is read.
 const TX_MAX: usize = 64 * 1024;
@@ -50,16 +55,26 @@ pub(super) enum LinkNode {
     CloudMessages,
     Feedback(FeedbackLink),
     Events(Box<EventLink>),
+    Operations(Box<OperationsLink>),
     /// There is never anything to send.
     Quiet,
+}
+
+impl LinkNode {
+    /// Whether its client is the receiver.
+    const fn is_received_from(&self) -> bool {
+        !matches!(self, Self::CbsRequests | Self::ManagementRequests | Self::CloudMessages)
+    }
 }
 
 /// A link that is attached.
 #[derive(Debug)]
 struct Attached {
     node: LinkNode,
-    /// What a token has to open.
+    /// What a token has to open; `None` for `$cbs`.
     path: Option<String>,
+    /// Its first credit was told.
+    has_credit: bool,
 }
 
 /// What is known of a client.
@@ -70,8 +85,14 @@ pub(super) struct Session {
     pub(super) peer: SocketAddr,
     /// The host name in its open.
     pub(super) host: Option<String>,
+    /// What it calls itself there.
+    container: String,
+    /// The policy of its newest token.
+    policy: String,
     pub(super) grants: Grants,
     pub(super) reports: mpsc::UnboundedSender<Report>,
+    /// There may be more for one of its readers.
+    pub(super) wake: Arc<Notify>,
 }
 
 struct Driver<S> {
@@ -82,8 +103,9 @@ struct Driver<S> {
     tx: Vec<u8>,
     links: HashMap<LinkId, Attached>,
     news: mpsc::UnboundedReceiver<Report>,
-    newest: watch::Receiver<u64>,
     is_over: bool,
+    /// It ended without a word.
+    is_lost: bool,
 }
 
 /// Serves a connection over any stream of bytes until its end, or until the hub stops.
@@ -95,22 +117,17 @@ where
     // Unbounded: each report answers something that credit or the number of links bounds.
     let (reports, news) = mpsc::unbounded_channel();
     let machine = Connection::new(amqp.engine.clock.now(), amqp.config.clone());
-    let newest = amqp.telemetry.log().subscribe();
     let number = amqp.next_connection();
-    let session = Session { amqp, number, peer, host: None, grants: Grants::default(), reports };
+    amqp.engine.metrics.amqp.opened();
+    let (host, grants, wake) = (None, Grants::default(), Arc::default());
+    let (container, policy) = (String::new(), String::new());
+    let session = Session { amqp, number, peer, host, container, policy, grants, reports, wake };
     let links = HashMap::new();
-    let mut driver = Driver {
-        session,
-        machine,
-        socket,
-        rx: Vec::new(),
-        tx: Vec::new(),
-        links,
-        news,
-        newest,
-        is_over: false,
-    };
+    let (rx, tx, is_over, is_lost) = (Vec::new(), Vec::new(), false, false);
+    let mut driver = Driver { session, machine, socket, rx, tx, links, news, is_over, is_lost };
     driver.run(stop).await;
+    let session = &driver.session;
+    session.amqp.engine.observers().amqp_closed(session.client(), driver.is_lost);
     // What was said last, the reason of a close for one, should arrive.
     let _ = tokio::time::timeout(PARTING_TIME, driver.part()).await;
 }
@@ -131,9 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match self.wait(&mut stop).await {
                 Happening::Received(Ok(0) | Err(_)) => {
                     self.is_over = true;
-                    if !self.machine.is_closed() {
-                        self.note("amqpLost", &format!("{}: {}", Rule::Lost.id(), Rule::Lost.says()));
-                    }
+                    self.is_lost = !self.machine.is_closed();
                 }
                 Happening::Received(Ok(_)) => self.take(),
                 Happening::Written(Ok(count)) => drop(self.tx.drain(..count)),
@@ -156,7 +171,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let now = self.session.amqp.engine.clock.now();
         let due = self.machine.poll_timeout().map_or(Duration::MAX, |at| at.since(now));
         let token = self.session.grants.next_expiry().map_or(Duration::MAX, |at| at.since(unix_time()));
-        let reads = self.links.values().any(|link| matches!(link.node, LinkNode::Events(_)));
         let (can_read, can_write) = (self.tx.len() < TX_MAX, !self.tx.is_empty());
         self.rx.reserve(READ);
         let (mut reader, mut writer) = tokio::io::split(&mut self.socket);
@@ -164,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             written = writer.write(&self.tx), if can_write => Happening::Written(written),
             read = reader.read_buf(&mut self.rx), if can_read => Happening::Received(read),
             report = self.news.recv() => Happening::Report(report),
-            _ = self.newest.changed(), if reads => Happening::Newer,
+            () = self.session.wake.notified() => Happening::Newer,
             // A token is over within a second: the clocks differ in their ticks.
             () = sleep(due.min(token.saturating_add(Duration::from_millis(1)))) => Happening::Due,
             _ = stop.wait_for(|stop| *stop) => Happening::Stop,
@@ -203,6 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn act(&mut self, action: Action<'_>) {
         match action {
+            Action::Flow { link: Some(link), .. } => self.flows(link),
             Action::Wait | Action::Flow { .. } => {}
             Action::Outcome { link, tag, outcome } => {
                 if let Some(LinkNode::Feedback(feedback)) =
@@ -212,31 +227,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
             Action::Authenticate(credentials) => self.authenticate(credentials),
-            Action::Opened(open) => self.session.host = open.hostname.map(host_name),
-            Action::Attach(request) => match self.session.decide(&request) {
-                Ok(granted) => {
-                    let grant = Grant { address: None, max_message_size: granted.max_message_size };
-                    self.machine.accept(request.link, &grant, &mut self.tx);
-                    self.links.insert(request.link, Attached { node: granted.node, path: granted.path });
-                }
-                Err(refusal) => {
-                    refusal.tell(|failure| self.machine.refuse(request.link, failure, &mut self.tx));
-                    self.note("amqpRefused", &format!("{}: {}", refusal.condition, refusal.text));
-                }
-            },
+            Action::Opened(open) => {
+                self.session.host = open.hostname.map(host_name);
+                cut(open.container_id).clone_into(&mut self.session.container);
+                self.observers().amqp_connected(self.session.client());
+            }
+            Action::Attach(request) => self.attach(&request),
             Action::Message(message) => self.message(message),
-            Action::Refused { rule, .. } => self.broken(rule, "a message is rejected"),
+            Action::Refused { link, rule } => self.broken(Some(link), rule),
             Action::Detached { link, rule, .. } => {
+                match rule {
+                    Some(rule) => self.broken(Some(link), rule),
+                    None => self.about(link, |driver, link| {
+                        driver.observers().amqp_link(driver.session.client(), "amqpDetached", link);
+                    }),
+                }
                 self.links.remove(&link);
-                rule.into_iter().for_each(|rule| self.broken(rule, "the link is detached"));
             }
             Action::Ended { channel, rule, .. } => {
                 self.links.retain(|link, _| link.channel() != channel);
-                rule.into_iter().for_each(|rule| self.broken(rule, "the session is ended"));
+                rule.into_iter().for_each(|rule| self.broken(None, rule));
             }
             Action::Closed { rule, .. } => {
                 if rule != Rule::Closed {
-                    self.broken(rule, "the connection is closed");
+                    self.broken(None, rule);
                 }
                 self.links.clear();
                 self.is_over = true;
@@ -244,23 +258,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    fn attach(&mut self, request: &AttachRequest<'_>) {
+        match self.session.decide(request) {
+            Ok(granted) => {
+                let grant = Grant { address: None, max_message_size: granted.max_message_size };
+                self.machine.accept(request.link, &grant, &mut self.tx);
+                let attached = Attached { node: granted.node, path: granted.path, has_credit: false };
+                self.links.insert(request.link, attached);
+                self.about(request.link, |driver, link| {
+                    driver.observers().amqp_link(driver.session.client(), "amqpAttached", link);
+                });
+            }
+            Err(refusal) => {
+                refusal.tell(|failure| self.machine.refuse(request.link, failure, &mut self.tx));
+                self.fail("amqpRefused", None, refusal.condition.as_str(), &refusal.text);
+            }
+        }
+    }
+
+    /// The credit of a link has changed: the first is told.
+    fn flows(&mut self, link: LinkId) {
+        let has_credit = self.machine.credit(link) > 0;
+        let Some(attached) = self.links.get_mut(&link).filter(|link| has_credit && !link.has_credit) else {
+            return;
+        };
+        attached.has_credit = true;
+        self.about(link, |driver, link| {
+            driver.observers().amqp_link(driver.session.client(), "amqpCredit", link);
+        });
+    }
+
     fn authenticate(&mut self, credentials: Credentials<'_>) {
         let grant = match credentials {
             Credentials::Plain { password, .. } => self.session.amqp.check_token(password, "", unix_time()),
             // No certificate is a policy.
-            Credentials::External => Err(super::access::Refused(devicebound::Rule::NoCredentials)),
+            Credentials::External => Err(access::Refused(devicebound::Rule::NoCredentials)),
         };
         let is_right = grant.is_ok();
         match grant {
             Ok(grant) => {
-                self.session.grants.add(grant);
+                self.session.grant(grant);
                 self.machine.authenticated();
             }
             Err(refused) => {
-                self.note(
-                    "amqpRefused",
-                    &format!("{}: {}; fix: {}", refused.0.id(), refused.0.says(), super::fix_of(refused.0)),
-                );
+                let text = format!("{}; fix: {}", refused.0.says(), super::fix_of(refused.0));
+                self.fail("amqpRefused", None, refused.0.id(), &text);
             }
         }
         self.machine.authenticate(is_right, &mut self.tx);
@@ -286,11 +328,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Some(LinkNode::CloudMessages) => {
                 let (amqp, reports) = (Arc::clone(&self.session.amqp), self.session.reports.clone());
                 match cloud_messages::read(&payload) {
-                    Ok((device_id, message)) => drop(tokio::spawn(async move {
-                        let sent = amqp.backend.send_cloud_message(&device_id, message).await;
-                        let result = sent.map(drop).map_err(Rejection::from);
-                        let _ = reports.send(Report::Sent { link, delivery: delivery_id, result });
-                    })),
+                    Ok((device_id, message)) => {
+                        let caller = Caller { policy: Some(self.session.policy.clone()), expiry: None };
+                        drop(tokio::spawn(async move {
+                            let sent = cloud_messages::send(&amqp.backend, caller, device_id, message).await;
+                            let result = sent.map_err(Rejection::from);
+                            let _ = reports.send(Report::Sent { link, delivery: delivery_id, result });
+                        }));
+                    }
                     Err(rejection) => self.reject(link, delivery_id, &rejection),
                 }
             }
@@ -302,15 +347,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn put_token(&mut self, requests: LinkId, payload: &[u8]) {
         let request = match Message::decode(payload) {
             Ok(request) => request,
-            Err(rule) => return self.broken(rule, "a request to $cbs is not answered"),
+            Err(rule) => return self.broken(Some(requests), rule),
         };
         let put = self.session.amqp.put_token(&request, unix_time());
         match put.result {
             Ok(grant) => {
-                self.session.grants.add(grant);
+                self.session.grant(grant);
                 self.machine.authenticated();
             }
-            Err(why) => self.note("amqpRefused", &format!("put-token: {why}")),
+            Err((rule, text)) => self.fail("amqpRefused", None, rule, &text),
         }
         self.answer(requests, put.answer);
     }
@@ -347,8 +392,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 );
                 self.detach(link, Condition::Stolen, &text);
             }
-            Report::GroupRemoved { link, group } => {
-                self.detach(link, Condition::NotFound, &no_such_group(&group));
+            Report::GroupRemoved { link, source, group } => {
+                self.detach(link, Condition::NotFound, &no_such_group(source, &group));
             }
             Report::Sent { link, delivery, result } => match result {
                 Ok(()) => self.machine.settle(link, delivery, Ok(Outcome::Accepted), &mut self.tx),
@@ -377,7 +422,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let failure = Failure::new(rejection.condition, rejection.text.as_str());
         self.machine.settle(link, delivery, Err(&failure), &mut self.tx);
         // Python's service client is not told why.
-        self.note("amqpRejected", &format!("{}: {}", rejection.condition, rejection.text));
+        self.about(link, |driver, link| {
+            driver.fail("amqpRejected", Some(link), rejection.condition.as_str(), &rejection.text);
+        });
     }
 
     fn events(&mut self, link: LinkId) -> Option<&mut EventLink> {
@@ -393,9 +440,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn detach(&mut self, link: LinkId, condition: Condition, text: &str) {
-        if self.links.remove(&link).is_some() {
+        if self.links.contains_key(&link) {
+            self.about(link, |driver, link| {
+                driver.fail("amqpDetached", Some(link), condition.as_str(), text);
+            });
+            self.links.remove(&link);
             self.machine.detach(link, &Failure::new(condition, text), &mut self.tx);
-            self.note("amqpDetached", &format!("{condition}: {text}"));
         }
     }
 
@@ -425,8 +475,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Sends what there is, link by link, and asks for more where there is credit for it.
     fn pump(&mut self) {
-        let newest = *self.newest.borrow_and_update();
-        let counted = self.session.amqp.telemetry.log().partitions();
         for (link, attached) in &mut self.links {
             match &mut attached.node {
                 LinkNode::CbsAnswers(answers) | LinkNode::ManagementAnswers(answers) => {
@@ -434,13 +482,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 LinkNode::Feedback(feedback) => {
                     if self.machine.credit(*link) > 0 {
-                        feedback.look(*link, &self.session.reports);
+                        feedback.look(*link, &self.session.amqp.feedback, &self.session.reports);
                     }
+                }
+                LinkNode::Operations(operations) => {
+                    operations.pump(*link, &mut self.machine, &mut self.tx, TX_MAX);
                 }
                 LinkNode::Quiet => self.machine.drained(*link, &mut self.tx),
                 LinkNode::Events(events) => {
-                    let partition = counted.get(events.partition).copied().unwrap_or_default();
-                    events.pump(*link, &mut self.machine, &mut self.tx, TX_MAX, &partition);
+                    let partition = self.session.amqp.telemetry.log().partition(events.partition);
+                    let newest = partition.last;
+                    let sent = events.pump(*link, &mut self.machine, &mut self.tx, TX_MAX, &partition);
+                    self.session.amqp.engine.metrics.amqp.sent(sent);
                     let has_credit = self.machine.credit(*link) > 0;
                     if let Some(cursor) = events.wants(newest).filter(|_| has_credit) {
                         events.is_loading = true;
@@ -460,12 +513,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn broken(&self, rule: Rule, cost: &str) {
-        self.note("amqpBroken", &format!("{}: {}; {cost}; fix: {}", rule.id(), rule.says(), rule.fix()));
+    fn broken(&self, link: Option<LinkId>, rule: Rule) {
+        let text = format!("{}; fix: {}", rule.says(), rule.fix());
+        match link {
+            None => self.fail("amqpBroken", None, rule.id(), &text),
+            Some(link) => self.about(link, |driver, link| {
+                driver.fail("amqpBroken", Some(link), rule.id(), &text);
+            }),
+        }
     }
 
-    fn note(&self, event: &str, text: &str) {
-        self.session.amqp.engine.view.note(event, &format!("AMQP {}: {text}", self.session.peer));
+    /// Tells something about a link.
+    fn about(&self, link: LinkId, tell: impl FnOnce(&Self, AmqpLink<'_>)) {
+        let attached = self.links.get(&link);
+        let address = attached.and_then(|attached| attached.path.as_deref()).unwrap_or("$cbs");
+        let receives = attached.is_some_and(|attached| attached.node.is_received_from());
+        let id = link.to_string();
+        let credit = receives.then(|| self.machine.credit(link));
+        tell(self, AmqpLink { id: &id, address, credit });
+    }
+
+    /// Tells of a failure; the text ends in what to do next.
+    fn fail(&self, event: &'static str, link: Option<AmqpLink<'_>>, rule: &'static str, text: &str) {
+        let (says, fix) = text.split_once("; fix: ").unwrap_or((text, "see what it says"));
+        self.observers().amqp_failed(self.session.client(), AmqpFailure { event, rule, says, fix, link });
+    }
+
+    fn observers(&self) -> Observers<'_> {
+        self.session.amqp.engine.observers()
+    }
+}
+
+impl Session {
+    fn client(&self) -> AmqpClient<'_> {
+        AmqpClient { peer: self.peer, container: &self.container, policy: &self.policy }
+    }
+
+    fn grant(&mut self, grant: access::Grant) {
+        self.policy.clone_from(&grant.policy);
+        self.grants.add(grant);
     }
 }
 

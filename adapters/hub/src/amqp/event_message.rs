@@ -9,7 +9,7 @@ use devicebound::time::UnixTime;
 use devicebound_amqp::message::{self, Properties};
 use devicebound_amqp::types::{Value, Writer as _};
 
-use super::management::millis;
+use crate::observe::event_log::Entry;
 use crate::store::partitions::Partition;
 use crate::telemetry::message::Content;
 use crate::telemetry::sender::SenderFields;
@@ -62,18 +62,7 @@ pub(super) fn write(
         write_newest(partition, now, tx);
     }
     let annotations = message::begin_annotations(tx);
-    tx.symbol("x-opt-sequence-number");
-    tx.long(i64::try_from(place.sequence).unwrap_or(i64::MAX));
-    tx.symbol("x-opt-offset");
-    // A string: of a long Python makes nothing, and loses its checkpoints.
-    let mut digits = [0; 20];
-    let mut rest = &mut digits[..];
-    // Twenty digits are as many as there are.
-    let _ = write!(rest, "{}", place.cursor);
-    let left = rest.len();
-    tx.string(std::str::from_utf8(digits.get(..20 - left).unwrap_or_default()).unwrap_or_default());
-    tx.symbol("x-opt-enqueued-time");
-    tx.timestamp(millis(content.enqueued));
+    write_place(place, content.enqueued, tx);
     tx.symbol("iothub-enqueuedtime");
     tx.timestamp(millis(content.enqueued));
     tx.extend_from_slice(&sender.bytes);
@@ -110,6 +99,36 @@ pub(super) fn write(
         tx.end(map, u32::try_from(application.len()).unwrap_or(0).saturating_mul(2));
     }
     message::data(tx, content.body);
+}
+
+/// Appends what tells the operations hub's readers of something.
+pub(super) fn write_operation(entry: &Entry, newest: Option<&(Partition, UnixTime)>, tx: &mut Vec<u8>) {
+    if let Some((partition, now)) = newest {
+        write_newest(partition, *now, tx);
+    }
+    let annotations = message::begin_annotations(tx);
+    let place = Place { sequence: entry.cursor.saturating_sub(1), cursor: entry.cursor };
+    write_place(place, entry.time, tx);
+    tx.end(annotations, 6);
+    let (content_type, content_encoding) = (Some("application/json"), Some("utf-8"));
+    Properties { content_type, content_encoding, ..Properties::default() }.write(tx);
+    message::data(tx, entry.line.as_bytes());
+}
+
+/// Appends the three annotations of every event: six keys and values.
+fn write_place(place: Place, enqueued: UnixTime, tx: &mut Vec<u8>) {
+    tx.symbol("x-opt-sequence-number");
+    tx.long(i64::try_from(place.sequence).unwrap_or(i64::MAX));
+    tx.symbol("x-opt-offset");
+    // A string: of a long Python makes nothing, and loses its checkpoints.
+    let mut digits = [0; 20];
+    let mut rest = &mut digits[..];
+    // Twenty digits are as many as there are.
+    let _ = write!(rest, "{}", place.cursor);
+    let left = rest.len();
+    tx.string(std::str::from_utf8(digits.get(..20 - left).unwrap_or_default()).unwrap_or_default());
+    tx.symbol("x-opt-enqueued-time");
+    tx.timestamp(millis(enqueued));
 }
 
 const fn is_of_the_section(property: SystemProperty) -> bool {
@@ -157,4 +176,9 @@ fn write_newest(partition: &Partition, now: UnixTime, tx: &mut Vec<u8>) {
     tx.symbol("runtime_info_retrieval_time_utc");
     tx.timestamp(millis(now));
     tx.end(annotations, 8);
+}
+
+/// Milliseconds for a timestamp.
+pub(super) fn millis(time: UnixTime) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

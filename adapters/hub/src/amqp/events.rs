@@ -120,7 +120,7 @@ impl EventLink {
         self.cursor.is_some_and(|cursor| cursor >= newest)
     }
 
-    /// Sends what there is, as far as there are credit, window and room in `tx`.
+    /// Sends what there is, as far as there are credit, window and room in `tx`; gives how many events that was.
     pub(super) fn pump(
         &mut self,
         link: LinkId,
@@ -128,14 +128,15 @@ impl EventLink {
         tx: &mut Vec<u8>,
         room: usize,
         newest: &Partition,
-    ) {
+    ) -> u64 {
+        let mut sent = 0_u64;
         while machine.credit(link) > 0 && tx.len() < room {
             if self.current.is_none() {
-                let Some(piece) = self.waiting.pop_front() else { return };
+                let Some(piece) = self.waiting.pop_front() else { break };
                 self.current = Some(Current::new(piece, self.partition));
             }
             let newest = self.tells_newest.then(|| (newest, unix_time()));
-            let Some(current) = &mut self.current else { return };
+            let Some(current) = &mut self.current else { break };
             match current.step(self.partition, self.cursor.unwrap_or(0), &mut self.skip) {
                 Step::Passed => {}
                 Step::Over => {
@@ -147,14 +148,16 @@ impl EventLink {
                         event_message::write(sender, &content, place, newest, tx);
                     });
                     if !is_sent {
-                        return;
+                        break;
                     }
+                    sent = sent.saturating_add(1);
                     self.cursor = Some(place.cursor);
                     (current.at, current.cursor) = (next, place.cursor.saturating_add(1));
                     current.sequence = place.sequence.saturating_add(1);
                 }
             }
         }
+        sent
     }
 }
 
@@ -223,35 +226,15 @@ impl Skip {
 mod tests {
     use std::sync::Arc;
 
-    use devicebound_amqp::{Action, Config};
-    use tokio::sync::mpsc::unbounded_channel;
-
-    use super::super::readers::{Candidate, Readers};
+    use super::super::address::Source;
+    use super::super::readers::Readers;
+    use super::super::readers::tests::candidate;
     use super::*;
-
-    /// A link of a machine of its own.
-    fn link() -> LinkId {
-        let now = devicebound::time::Instant::from_secs(0);
-        let mut machine = Connection::new(now, Config { container_id: "h".into(), product: "h".into() });
-        let open = [0, 0, 0, 17, 2, 0, 0, 0, 0, 0x53, 0x10, 0xc0, 4, 1, 0xa1, 1, b'c'];
-        let begin = [0, 0, 0, 20, 2, 0, 0, 0, 0, 0x53, 0x11, 0xc0, 7, 4, 0x40, 0x43, 0x52, 9, 0x52, 9];
-        let attach = [0, 0, 0, 18, 2, 0, 0, 0, 0, 0x53, 0x12, 0xc0, 5, 3, 0xa1, 0, 0x43, 0x41];
-        let bytes = [&b"AMQP\0\x01\0\0"[..], &open, &begin, &attach].concat();
-        let (mut rx, mut tx) = (&bytes[..], Vec::new());
-        loop {
-            match machine.receive(now, &mut rx, &mut tx) {
-                Action::Attach(request) => return request.link,
-                Action::Opened(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 
     #[test]
     fn a_reader_of_what_is_no_longer_kept_waits_for_what_comes() {
-        let (reports, _) = unbounded_channel();
-        let who = Candidate { connection: 0, link: link(), name: "r".to_owned(), epoch: None, reports };
-        let place = Arc::new(Readers::default()).enter("$Default", 0, who).unwrap();
+        let readers = Arc::new(Readers::default());
+        let place = readers.enter(Source::Telemetry, "$Default", 0, candidate()).unwrap();
         let mut events = EventLink::new(0, false, place);
         assert_eq!(events.wants(7), None, "it is not known yet where it begins");
         events.begin(Found { cursor: 3, skip: Skip::None });

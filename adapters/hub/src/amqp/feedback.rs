@@ -8,10 +8,11 @@ use devicebound_amqp::message::{self, Properties};
 use devicebound_amqp::performative::Outcome;
 use devicebound_amqp::types::Writer as _;
 use devicebound_amqp::{Connection, LinkId, Tag};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-use super::management::millis;
+use super::event_message::millis;
 use super::report::Report;
 use crate::backend::Backend;
 use crate::backend::feedback::{Batch, CONTENT_TYPE};
@@ -35,13 +36,15 @@ impl FeedbackLink {
         Self { backend, looking: None, held: HashMap::new(), last: 0 }
     }
 
-    /// Looks for the next batch, unless it does already.
-    pub(super) fn look(&mut self, link: LinkId, reports: &UnboundedSender<Report>) {
+    /// Looks for the next batch when it is its `turn`, unless it does already.
+    pub(super) fn look(&mut self, link: LinkId, turn: &Arc<Mutex<()>>, reports: &UnboundedSender<Report>) {
         if self.looking.is_some() {
             return;
         }
-        let (backend, reports) = (Arc::clone(&self.backend), reports.clone());
+        let (backend, turn, reports) = (Arc::clone(&self.backend), Arc::clone(turn), reports.clone());
         self.looking = Some(tokio::spawn(async move {
+            // One looks for all: that each does would cost more with each.
+            let _turn = turn.lock().await;
             loop {
                 match backend.take_feedback().await {
                     Ok(Some(batch)) => {

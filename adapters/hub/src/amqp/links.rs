@@ -10,12 +10,13 @@ use devicebound_amqp::performative::Role;
 use devicebound_amqp::types::Value;
 use devicebound_amqp::{Condition, Failure, Info};
 
-use super::address::{Node, no_such_group, path};
+use super::address::{Node, Source, no_such_group, path};
 use super::connection::{LinkNode, Session};
 use super::events::EventLink;
 use super::feedback::FeedbackLink;
 use super::filter::Start;
 use super::management::not_found;
+use super::operations::OperationsLink;
 use super::readers::{Candidate, NoPlace, READERS_MAX};
 use super::report::Report;
 use super::requests::Answers;
@@ -100,8 +101,8 @@ impl Session {
                 CLOUD_MESSAGE_MAX,
             ),
             (Node::FileNotifications, Role::Receiver) => granted(LinkNode::Quiet, CLOUD_MESSAGE_MAX),
-            (Node::Partition { group, partition }, Role::Receiver) => {
-                granted(self.reader(request, group, &partition)?, EVENT_MAX)
+            (Node::Partition { source, group, partition }, Role::Receiver) => {
+                granted(self.reader(request, source, &group, &partition)?, EVENT_MAX)
             }
             (Node::Redirected, Role::Receiver) => Err(self.redirect(&path)),
             (Node::Device, _) => Err(Refusal::new(
@@ -116,15 +117,17 @@ impl Session {
         }
     }
 
+    /// A reader of a partition.
     fn reader(
         &self,
         request: &AttachRequest<'_>,
-        group: String,
+        source: Source,
+        group: &str,
         partition: &str,
     ) -> Result<LinkNode, Refusal> {
         let amqp = &self.amqp;
-        let number = amqp.partition(partition).ok_or_else(|| {
-            let last = amqp.telemetry.log().partitions().count().saturating_sub(1);
+        let number = amqp.partition(source, partition).ok_or_else(|| {
+            let last = amqp.partition_count(source).saturating_sub(1);
             let text = format!(
                 "The specified partition is invalid for an EventHub partition sender or receiver. It should be between 0 and {last}, and is `{partition}`"
             );
@@ -137,30 +140,19 @@ impl Session {
             );
             Refusal::new(Condition::ArgumentError, text)
         })?;
-        let property = |name| request.properties.and_then(|properties| properties.get(name));
-        let epoch = match property("com.microsoft:epoch") {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(value.integer().filter(|epoch| *epoch >= 0).ok_or_else(|| {
-                Refusal::new(Condition::ArgumentError, "com.microsoft:epoch is a number, 0 or more")
-            })?),
-        };
-        let name =
-            ["com.microsoft:receiver-name", "com.microsoft.com:receiver-name"].into_iter().find_map(property);
-        let name = name.and_then(|name| name.text()).unwrap_or(request.name).to_owned();
-        let who = Candidate {
-            connection: self.number,
-            link: request.link,
-            name,
-            epoch,
-            reports: self.reports.clone(),
-        };
-        let place = amqp.readers.enter(&group, number, who).map_err(|why| no_place(&why, &group, number))?;
+        let who = self.candidate(request)?;
+        let entered = amqp.readers.enter(source, group, number, who);
+        let place = entered.map_err(|why| no_place(&why, group, number))?;
         // After it has a place, so that a group which is removed meanwhile takes the place away.
-        if !amqp.backend.consumer_groups().contains(&group) {
-            return Err(Refusal::new(Condition::NotFound, no_such_group(&group)));
+        if !amqp.backend.consumer_groups().contains(group) {
+            return Err(Refusal::new(Condition::NotFound, no_such_group(source, group)));
         }
         let tells_newest =
             request.desired_capabilities.has_symbol("com.microsoft:enable-receiver-runtime-metric");
+        if source == Source::Operations {
+            let log = &amqp.engine.operations.log;
+            return Ok(LinkNode::Operations(Box::new(OperationsLink::new(log, start, tells_newest, place))));
+        }
         // From now on, wherever that will turn out to be.
         let (link, reports, telemetry) = (request.link, self.reports.clone(), amqp.telemetry.clone());
         let begin = match start {
@@ -173,6 +165,22 @@ impl Session {
             let _ = reports.send(Report::Found { link, result });
         });
         Ok(LinkNode::Events(Box::new(EventLink::new(number, tells_newest, place))))
+    }
+
+    /// Who wants to read, as the link's properties say.
+    fn candidate(&self, request: &AttachRequest<'_>) -> Result<Candidate, Refusal> {
+        let property = |name| request.properties.and_then(|properties| properties.get(name));
+        let epoch = match property("com.microsoft:epoch") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(value.integer().filter(|epoch| *epoch >= 0).ok_or_else(|| {
+                Refusal::new(Condition::ArgumentError, "com.microsoft:epoch is a number, 0 or more")
+            })?),
+        };
+        let name =
+            ["com.microsoft:receiver-name", "com.microsoft.com:receiver-name"].into_iter().find_map(property);
+        let name = name.and_then(|name| name.text()).unwrap_or(request.name).to_owned();
+        let (reports, wake) = (self.reports.clone(), Arc::clone(&self.wake));
+        Ok(Candidate { connection: self.number, link: request.link, name, epoch, reports, wake })
     }
 
     /// Where the Event Hubs-compatible endpoint is. `az` reads host and path, and dials 5671.

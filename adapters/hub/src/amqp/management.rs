@@ -6,8 +6,11 @@ use devicebound::time::UnixTime;
 use devicebound_amqp::message::{Message, begin_value};
 use devicebound_amqp::types::Writer as _;
 
+use super::address::Source;
+use super::event_message::millis;
 use super::requests::{Status, answer};
-use super::{Amqp, EVENT_HUB};
+use super::{Amqp, EVENT_HUB, operations};
+use crate::store::partitions::Partition;
 
 const HUB: &str = "com.microsoft:eventhub";
 const PARTITION: &str = "com.microsoft:partition";
@@ -15,8 +18,8 @@ const PARTITION: &str = "com.microsoft:partition";
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
-    Hub,
-    Partition(u16),
+    Hub(Source),
+    Partition(Source, u16),
 }
 
 /// What is known of a partition.
@@ -33,11 +36,12 @@ impl Amqp {
         let request = Message::decode(bytes).ok()?;
         let question = self.question(&request);
         let facts = match question {
-            Ok(Question::Partition(number)) => {
+            Ok(Question::Partition(Source::Telemetry, number)) => {
                 // So that what was acknowledged before it was asked counts.
                 self.engine.bring_telemetry().await;
                 self.facts(number).await.map(Some)
             }
+            Ok(Question::Partition(Source::Operations, _)) => Ok(Some(self.facts_of_operations())),
             _ => Ok(None),
         };
         let (question, facts) = match (question, facts) {
@@ -51,8 +55,10 @@ impl Amqp {
         let mut tx = answer(&request, Status { code: 200, description: "OK", condition: None });
         begin_value(&mut tx);
         match (question, facts) {
-            (Question::Partition(number), Some(facts)) => write_partition(number, &facts, &mut tx),
-            _ => self.write_hub(&mut tx),
+            (Question::Partition(source, number), Some(facts)) => {
+                write_partition(source, number, &facts, &mut tx);
+            }
+            (Question::Hub(source) | Question::Partition(source, _), _) => self.write_hub(source, &mut tx),
         }
         Some(tx)
     }
@@ -64,52 +70,57 @@ impl Amqp {
             return Err(wrong("the operation is READ"));
         }
         let name = text("name").unwrap_or_default();
-        if !name.eq_ignore_ascii_case(EVENT_HUB) {
-            return Err((404, not_found(name), "amqp:not-found"));
-        }
+        let source =
+            Source::named(name.trim_matches('/')).ok_or_else(|| (404, not_found(name), "amqp:not-found"))?;
         match text("type") {
-            Some(HUB) => Ok(Question::Hub),
+            Some(HUB) => Ok(Question::Hub(source)),
             Some(PARTITION) => {
                 let id = text("partition").unwrap_or_default();
-                let count = self.telemetry.log().partitions().count();
-                self.partition(id).map(Question::Partition).ok_or_else(|| {
-                    let text = format!(
-                        "there is no partition `{id}`: this hub has 0 to {}",
-                        count.saturating_sub(1)
-                    );
+                let number = self.partition(source, id).ok_or_else(|| {
+                    let last = self.partition_count(source).saturating_sub(1);
+                    let text = format!("there is no partition `{id}`: this hub has 0 to {last}");
                     (404, text, "amqp:not-found")
-                })
+                })?;
+                Ok(Question::Partition(source, number))
             }
             _ => Err(wrong("the type is com.microsoft:eventhub or com.microsoft:partition")),
         }
     }
 
     /// The number of a partition by its id.
-    pub(super) fn partition(&self, id: &str) -> Option<u16> {
+    pub(super) fn partition(&self, source: Source, id: &str) -> Option<u16> {
         let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
         let number = id.parse().ok().filter(|_| is_id)?;
-        (number < self.telemetry.log().partitions().count()).then_some(number)
+        (number < self.partition_count(source)).then_some(number)
+    }
+
+    /// How many partitions an event hub has.
+    pub(super) fn partition_count(&self, source: Source) -> u16 {
+        match source {
+            Source::Telemetry => self.telemetry.log().partitions().count(),
+            Source::Operations => 1,
+        }
+    }
+
+    fn facts_of_operations(&self) -> Facts {
+        let log = &self.engine.operations.log;
+        let newest = operations::partition(log);
+        let oldest = log.after(0).map_or(newest.next, |entry| entry.cursor.saturating_sub(1));
+        Facts::of(&newest, oldest)
     }
 
     async fn facts(&self, number: u16) -> io::Result<Facts> {
         let oldest = self.telemetry.read(|log| log.head_of(0)).await?;
-        let counted = self.telemetry.log().partitions();
-        let own = counted.get(number).copied().unwrap_or_default();
+        let own = self.telemetry.log().partition(number);
         let begin = oldest.and_then(|head| head.before.get(number).map(|before| before.next));
-        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        Ok(Facts {
-            begin: signed(begin.unwrap_or(own.next)),
-            last: signed(own.next).saturating_sub(1),
-            offset: if own.last == 0 { "-1".to_owned() } else { own.last.to_string() },
-            enqueued: own.enqueued,
-        })
+        Ok(Facts::of(&own, begin.unwrap_or(own.next)))
     }
 
-    fn write_hub(&self, tx: &mut Vec<u8>) {
-        let count = self.telemetry.log().partitions().count();
+    fn write_hub(&self, source: Source, tx: &mut Vec<u8>) {
+        let count = self.partition_count(source);
         let map = tx.begin_map();
         tx.string("name");
-        tx.string(EVENT_HUB);
+        tx.string(source.name());
         tx.string("type");
         tx.string(HUB);
         tx.string("created_at");
@@ -126,10 +137,23 @@ impl Amqp {
     }
 }
 
-fn write_partition(number: u16, facts: &Facts, tx: &mut Vec<u8>) {
+impl Facts {
+    /// Those of a partition whose oldest event has this sequence number.
+    fn of(partition: &Partition, begin: u64) -> Self {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Self {
+            begin: signed(begin),
+            last: signed(partition.next).saturating_sub(1),
+            offset: if partition.last == 0 { "-1".to_owned() } else { partition.last.to_string() },
+            enqueued: partition.enqueued,
+        }
+    }
+}
+
+fn write_partition(source: Source, number: u16, facts: &Facts, tx: &mut Vec<u8>) {
     let map = tx.begin_map();
     tx.string("name");
-    tx.string(EVENT_HUB);
+    tx.string(source.name());
     tx.string("type");
     tx.string(PARTITION);
     tx.string("partition");
@@ -157,9 +181,4 @@ fn failed(request: &Message<'_>, code: i32, description: &str, condition: &str) 
 /// The sentence by which .NET and Java tell a name that is wrong from one that is not there yet.
 pub(super) fn not_found(name: &str) -> String {
     format!("The messaging entity '{name}' could not be found; fix: the event hub of this hub is {EVENT_HUB}")
-}
-
-/// Milliseconds for a timestamp.
-pub(super) fn millis(time: UnixTime) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

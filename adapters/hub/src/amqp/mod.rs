@@ -5,6 +5,7 @@
 //! | `$cbs` | put tokens | `cbs`, `access` |
 //! | `$management`, `{hub}/$management` | read about hub and partitions | `management` |
 //! | `{hub}/ConsumerGroups/{group}/Partitions/{n}` | receive events | `events`, `event_message`, `filter`, `readers` |
+//! | `messages/operationsMonitoringEvents/ConsumerGroups/{group}/Partitions/0` | receive what begins, fails and ends | `operations`, `readers` |
 //! | `messages/devicebound` | send cloud-to-device messages | `cloud_messages` |
 //! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback | `feedback` |
 //! | `messages/events`, `messages/events/$management` | are sent on to the Event Hubs-compatible endpoint | `links` |
@@ -32,16 +33,20 @@ mod feedback;
 mod filter;
 mod links;
 mod management;
+mod operations;
 mod readers;
 mod report;
 mod requests;
 
+use address::Source;
 use readers::Readers;
 
 /// AMQP over TLS; `az` and the service SDKs know no other.
 pub const AMQP_PORT: u16 = 5671;
 /// The name of the Event Hubs-compatible endpoint: `EntityPath` in its connection string.
 pub const EVENT_HUB: &str = "devicebound";
+/// The name of the one that tells of operations, as it was in Azure.
+pub const OPERATIONS_HUB: &str = "messages/operationsMonitoringEvents";
 
 /// What all AMQP connections of a hub share.
 #[derive(Debug)]
@@ -51,6 +56,8 @@ pub struct Amqp {
     telemetry: TelemetryReader,
     config: Config,
     readers: Arc<Readers>,
+    /// Held by the one reader of feedback that looks for more; the others wait for it.
+    feedback: Arc<tokio::sync::Mutex<()>>,
     created: devicebound::time::UnixTime,
     next_connection: AtomicU64,
     /// The port of AMQP over TLS.
@@ -70,6 +77,7 @@ impl Amqp {
             backend,
             config: Config { container_id: EVENT_HUB.into(), product: product.into() },
             readers: Arc::default(),
+            feedback: Arc::default(),
             created: crate::clock::unix_time(),
             next_connection: AtomicU64::new(0),
             port: AtomicU16::new(AMQP_PORT),
@@ -82,8 +90,34 @@ impl Amqp {
         self.port.store(port, Ordering::Relaxed);
     }
 
-    /// Takes the links from the readers of consumer groups that were removed, for ever.
-    pub(crate) async fn follow_consumer_groups(self: Arc<Self>) {
+    /// Tells readers of what concerns them, for ever: new events, and that their consumer group was removed.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        tokio::join!(self.follow_telemetry(), self.follow_operations(), self.follow_consumer_groups());
+    }
+
+    /// Wakes the readers of a partition when it has more, and nobody else.
+    async fn follow_telemetry(&self) {
+        let log = self.telemetry.log();
+        let (mut newest, mut before) = (log.subscribe(), log.partitions());
+        // The sender is here, so the channel does not close.
+        while newest.changed().await.is_ok() {
+            let now = log.partitions();
+            let has_more = |number| now.get(number) != before.get(number);
+            self.readers.wake(Source::Telemetry, has_more);
+            before = now;
+        }
+    }
+
+    async fn follow_operations(&self) {
+        let log = &self.engine.operations.log;
+        let mut newest = log.newest();
+        loop {
+            newest = log.wait_after(newest).await.cursor;
+            self.readers.wake(Source::Operations, |_| true);
+        }
+    }
+
+    async fn follow_consumer_groups(&self) {
         let groups = self.backend.consumer_groups();
         let mut removals = groups.removals();
         // The sender is here, so the channel does not close.

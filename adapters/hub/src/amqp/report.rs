@@ -5,6 +5,7 @@ use std::io;
 use devicebound::time::UnixTime;
 use devicebound_amqp::LinkId;
 
+use super::address::Source;
 use super::cloud_messages::Rejection;
 use crate::backend::feedback::Batch;
 use crate::store::Piece;
@@ -19,7 +20,7 @@ pub(super) enum Report {
     /// A reader with a higher epoch has come.
     Stolen { link: LinkId, epoch: i64 },
     /// The consumer group of a reader was removed.
-    GroupRemoved { link: LinkId, group: String },
+    GroupRemoved { link: LinkId, source: Source, group: String },
     /// A message for a device is safe, or not.
     Sent { link: LinkId, delivery: u32, result: Result<(), Rejection> },
     /// A batch of feedback for a reader.

@@ -15,9 +15,21 @@ const TEXT_MAX: usize = 256;
 /// Longest message of an error in an event, in characters: a query or a path may be repeated in it.
 const MESSAGE_MAX: usize = 1024;
 
+/// How a back end asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The service API.
+    #[default]
+    Https,
+    /// AMQP 1.0.
+    Amqp,
+}
+
 /// What an operation is about, as its event tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
+    /// How it was asked.
+    pub protocol: Protocol,
     /// The category of the documents, and what is done; `None`: no event.
     pub kind: Option<(&'static str, &'static str)>,
     /// The device; empty where it is about none.
@@ -94,6 +106,10 @@ impl Backend {
                 let error = result.as_ref().err().map(AsRef::as_ref);
                 let message = error.map(|error| (error.code().number(), error.to_string()));
                 own.engine.operations.requested(&operations::Request {
+                    protocol: match subject.protocol {
+                        Protocol::Https => "Https",
+                        Protocol::Amqp => "Amqp",
+                    },
                     category,
                     operation,
                     device_id: cut(&subject.device_id),

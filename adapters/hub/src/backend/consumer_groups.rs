@@ -18,7 +18,7 @@ use crate::store::Document;
 
 /// The consumer group that every hub has.
 pub const DEFAULT_GROUP: &str = "$Default";
-/// Groups of a hub, the default one included (Event Hubs quotas: consumer groups per event hub, standard tier).
+/// Groups of a hub, the default one included (IoT Hub developer guide, built-in endpoint: "up to 20 consumer groups").
 pub const GROUPS_MAX: usize = 20;
 /// Longest name (Azure naming rules: `Microsoft.EventHub/namespaces/eventhubs/consumergroups`).
 const NAME_MAX: usize = 50;

@@ -17,6 +17,8 @@ pub enum Code {
     Unauthorized,
     /// 403002: the day's messages are used up.
     QuotaExceeded,
+    /// 403003: as many jobs are kept as the hub keeps.
+    JobQuotaExceeded,
     /// 403004.
     QueueFull,
     /// 403009.
@@ -29,8 +31,12 @@ pub enum Code {
     TooManyCalls,
     /// 404000: no such path.
     ResourceNotFound,
+    /// 404000, as Azure's clients look at the status alone: there is no such configuration.
+    ConfigurationNotFound,
     /// 404001.
     DeviceNotFound,
+    /// 404002.
+    JobNotFound,
     /// 404010.
     ModuleNotFound,
     /// 404103.
@@ -41,6 +47,10 @@ pub enum Code {
     RequestTimeout,
     /// 409001.
     DeviceAlreadyExists,
+    /// 409000: there is a job of this id. No document tells Azure's last three digits.
+    JobAlreadyExists,
+    /// 409000: there is a configuration of this id. No document tells Azure's last three digits.
+    ConfigurationAlreadyExists,
     /// 409301.
     ModuleAlreadyExists,
     /// 412001.
@@ -82,18 +92,23 @@ impl Code {
             Self::ArgumentInvalid => ("ArgumentInvalid", 400_004),
             Self::Unauthorized => ("IotHubUnauthorizedAccess", 401_002),
             Self::QuotaExceeded => ("IotHubQuotaExceeded", 403_002),
+            Self::JobQuotaExceeded => ("JobQuotaExceeded", 403_003),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
             Self::NotInTier => ("OperationNotAllowedInCurrentTier", 403_010),
             Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
+            Self::ConfigurationNotFound => ("ConfigurationNotFound", 404_000),
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
+            Self::JobNotFound => ("JobNotFound", 404_002),
             Self::ModuleNotFound => ("ModuleNotFound", 404_010),
             Self::DeviceNotOnline => ("DeviceNotOnline", 404_103),
             Self::MethodNotAllowed => ("MethodNotAllowed", 405_000),
             Self::RequestTimeout => ("RequestTimeout", 408_000),
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
+            Self::JobAlreadyExists => ("JobAlreadyExists", 409_000),
+            Self::ConfigurationAlreadyExists => ("ConfigurationAlreadyExists", 409_000),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
             Self::MessageLockLost => ("MessageLockLost", 412_002),

@@ -23,8 +23,8 @@ pub enum Begin {
     After(Position),
 }
 
-/// How a protocol writes a message, which has this cursor.
-pub type Encode = fn(u64, &Message<'_>) -> String;
+/// How a protocol appends a message, which has this cursor.
+pub type Encode = fn(u64, &Message<'_>, &mut String);
 
 /// What a reader asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,10 +134,19 @@ impl Source {
 
 impl Page {
     fn of_messages(page: &crate::store::Page, encode: Encode) -> Self {
-        let entry = |(cursor, message): (u64, Message<'_>)| Entry {
-            cursor,
-            device_id: message.sender.device_id.into(),
-            line: encode(cursor, &message).into(),
+        let (mut line, mut device_id) = (String::new(), Arc::from(""));
+        let entry = |(cursor, message): (u64, Message<'_>)| {
+            line.clear();
+            encode(cursor, &message, &mut line);
+            if *device_id != *message.sender.device_id {
+                device_id = message.sender.device_id.into();
+            }
+            Entry {
+                cursor,
+                time: message.enqueued,
+                device_id: Arc::clone(&device_id),
+                line: line.as_str().into(),
+            }
         };
         Self { gap: page.gap, entries: page.messages().map(entry).collect(), next: page.next }
     }

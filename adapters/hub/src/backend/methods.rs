@@ -1,8 +1,11 @@
 //! Direct methods.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use devicebound::hub::{CallId, MethodRequest};
+use devicebound::limits::METHOD_RESPONSE_TIME;
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{Backend, ClientId, Error, find};
@@ -16,6 +19,41 @@ pub struct MethodResult {
     pub status: i32,
     /// The body: JSON, nothing, or whatever a careless device sent.
     pub payload: Vec<u8>,
+}
+
+impl MethodResult {
+    /// The body as JSON; what a careless device sent, as text.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        if self.payload.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_slice(&self.payload)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&self.payload).into_owned().into())
+    }
+}
+
+/// Reads `{"methodName", "payload", "responseTimeoutInSeconds", "connectTimeoutInSeconds"}`.
+///
+/// # Errors
+/// 400004 with what cannot be meant.
+pub fn request_of(body: &Value) -> Result<MethodRequest, Error> {
+    let invalid = |message: &str| Error::invalid(message.to_owned());
+    let seconds = |name: &str, default: Duration| match body.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .map(Duration::from_secs)
+            .ok_or_else(|| invalid(&format!("{name} is a number of seconds"))),
+    };
+    let name =
+        body.get("methodName").and_then(Value::as_str).ok_or_else(|| invalid("methodName is missing"))?;
+    Ok(MethodRequest {
+        name: name.to_owned(),
+        payload: body.get("payload").filter(|payload| !payload.is_null()).map(Value::to_string),
+        response_timeout: seconds("responseTimeoutInSeconds", METHOD_RESPONSE_TIME.1)?,
+        connect_timeout: seconds("connectTimeoutInSeconds", Duration::ZERO)?,
+    })
 }
 
 impl Backend {

@@ -10,6 +10,9 @@
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `methods` | invoke a direct method |
+//! | `jobs` | schedule, cancel and list jobs, and run them |
+//! | `configurations` | add, change, remove and count automatic configurations, and apply them |
+//! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
 //! | `statistics`, `faults` | count devices; make something go wrong |
@@ -25,6 +28,7 @@ use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use devicebound::time::Instant;
 
+use crate::Failure;
 use crate::engine::Engine;
 use crate::engine::core::Core;
 use crate::engine::durability::Safe;
@@ -32,9 +36,11 @@ use crate::engine::record_scan::Seen;
 use crate::store::reader::TelemetryReader;
 
 pub mod access;
+mod applications;
 pub mod audit;
 pub mod bulk;
 pub mod cloud_messages;
+pub mod configurations;
 pub mod consumer_groups;
 pub mod device_messages;
 mod error;
@@ -42,8 +48,10 @@ pub mod events;
 pub mod faults;
 pub mod feedback;
 pub mod identity;
+pub mod jobs;
 pub mod keys;
 pub mod methods;
+mod queries;
 pub mod query;
 pub mod registry;
 pub mod statistics;
@@ -52,8 +60,11 @@ pub mod twins;
 pub use error::{Code, Error};
 
 use access::Access;
+use applications::Applications;
+use configurations::Configurations;
 use consumer_groups::ConsumerGroups;
 use feedback::Readers;
+use jobs::Jobs;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -64,6 +75,9 @@ pub struct Backend {
     pub access: Access,
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
+    jobs: Jobs,
+    configurations: Configurations,
+    applications: Arc<Applications>,
     consumer_groups: ConsumerGroups,
 }
 
@@ -79,13 +93,37 @@ impl Backend {
     ) -> Self {
         let access = Access::new(policies, host_names);
         let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
-        Self { engine, access, telemetry, feedback, consumer_groups }
+        let (jobs, configurations, applications) =
+            (Jobs::default(), Configurations::default(), Arc::default());
+        Self { engine, access, telemetry, feedback, jobs, configurations, applications, consumer_groups }
     }
 
     /// The same with the consumer groups that the store has.
     #[must_use]
     pub fn with_consumer_groups(self, consumer_groups: ConsumerGroups) -> Self {
         Self { consumer_groups, ..self }
+    }
+
+    /// The same with the jobs that the store has.
+    #[must_use]
+    pub(crate) fn with_jobs(self, jobs: Jobs) -> Self {
+        Self { jobs, ..self }
+    }
+
+    /// The same with the configurations that the store has, and what they have done.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub(crate) fn with_configurations(self, documents: &[(String, String)]) -> Result<Self, Failure> {
+        let applications = Arc::new(Applications::load(documents)?);
+        Ok(Self { configurations: Configurations::load(documents)?, applications, ..self })
+    }
+
+    /// Begins what goes on without being asked for: jobs and automatic configurations. To be called once, on the runtime of
+    /// the service API.
+    pub fn resume(self: &Arc<Self>) {
+        self.resume_jobs();
+        self.keep_configured();
     }
 
     /// The consumer groups.

@@ -226,24 +226,35 @@ impl Place {
 
     /// What a hub that runs wrote into its state folder.
     fn of_state(folder: &Path) -> Result<Self, Failure> {
-        let none = || {
-            Failure::new(
-                format!("no hub runs on the state folder {}", folder.display()),
-                format!("start one: devicebound hub --state {}", folder.display()),
-            )
-        };
-        if !folder.is_dir() {
-            return Err(none());
-        }
-        let text = StateDir::open(folder)?.read("service.json")?.ok_or_else(none)?;
-        let value: Value = serde_json::from_str(&text).map_err(|_| none())?;
+        let value = service_of(folder)?;
         let field = |name| value.get(name).and_then(Value::as_str).map(str::to_owned);
         Ok(Self {
-            connection_string: field("connectionString").ok_or_else(none)?,
+            connection_string: field("connectionString").ok_or_else(|| no_hub(folder))?,
             base: field("url"),
             ca: field("ca").map(PathBuf::from),
         })
     }
+}
+
+/// A text of what a hub that runs wrote into its state folder.
+pub(super) fn text_of_service(folder: &Path, name: &str) -> Result<String, Failure> {
+    let service = service_of(folder)?;
+    service.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| no_hub(folder))
+}
+
+fn service_of(folder: &Path) -> Result<Value, Failure> {
+    if !folder.is_dir() {
+        return Err(no_hub(folder));
+    }
+    let text = StateDir::open(folder)?.read("service.json")?.ok_or_else(|| no_hub(folder))?;
+    serde_json::from_str(&text).map_err(|_| no_hub(folder))
+}
+
+fn no_hub(folder: &Path) -> Failure {
+    Failure::new(
+        format!("no hub runs on the state folder {}", folder.display()),
+        format!("start one: devicebound hub --state {}", folder.display()),
+    )
 }
 
 fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {

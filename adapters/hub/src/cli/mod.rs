@@ -19,6 +19,7 @@ mod consumer_group;
 mod demo;
 mod device;
 mod enrollment;
+mod event_snippets;
 mod explain;
 mod fault;
 mod hub;

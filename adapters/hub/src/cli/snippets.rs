@@ -170,7 +170,7 @@ pub(crate) fn shell_quoted(text: &str) -> String {
 }
 
 /// A string literal that Python and JavaScript read alike; JSON's is one.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -1,19 +1,35 @@
 //! `devicebound telemetry`: what devices send, as it comes.
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::Target;
+use super::client::text_of_service;
 use super::watch::{self, Stream};
+use super::{Target, say};
 use crate::Failure;
 use crate::observe::printable::printable;
+use crate::state::StateDir;
+
+/// Whose place is taken: nobody's.
+const GROUP: &str = "reading all partitions in no consumer group: the readers of $Default and of other groups keep their places";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TelemetryCommand {
-    /// Print each message that arrives, until interrupted
+    /// Print each message that arrives, until interrupted; it reads the log itself and is in no consumer group
     Watch(WatchArgs),
+    /// Print a program that reads with Azure's Event Hubs SDK, for Python, Node, .NET and Java
+    Snippets(SnippetsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SnippetsArgs {
+    /// The state folder of a hub that runs on this machine
+    #[arg(long, value_name = "DIR", env = "DEVICEBOUND_STATE")]
+    state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -25,8 +41,18 @@ pub(super) struct WatchArgs {
 }
 
 pub(super) fn run(command: TelemetryCommand) -> Result<(), Failure> {
-    let TelemetryCommand::Watch(args) = command;
-    watch::run(&args.target, &args.stream, &Stream { path: "/messages/events", for_people })
+    match command {
+        TelemetryCommand::Watch(args) => {
+            // Not among the events, which programs read.
+            eprintln!("{GROUP}");
+            watch::run(&args.target, &args.stream, &Stream { path: "/messages/events", for_people })
+        }
+        TelemetryCommand::Snippets(args) => {
+            let folder = args.state.unwrap_or_else(StateDir::default_path);
+            say(text_of_service(&folder, "eventHubSnippets")?);
+            Ok(())
+        }
+    }
 }
 
 /// `{time} {device} {body} {properties}`, on one line: what a device chose cannot begin another.

@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::unix_time;
 use crate::engine::Engine;
+use crate::engine::changed::ChangedRecords;
 use crate::engine::durability::{Change, Safe};
 use crate::engine::signal::{Link, Signal};
 use crate::engine::unsaved::Unsaved;
@@ -56,6 +57,8 @@ pub struct Core {
     /// What nobody waits for is not handed over yet.
     pub(super) is_gathering: bool,
     pub(super) counters: Arc<Counters>,
+    /// Told of records that change while somebody acts on it.
+    changed: Arc<ChangedRecords>,
 }
 
 /// When a turn takes place. The wall clock is read at the first message of a turn, and holds for all of them.
@@ -89,7 +92,13 @@ fn sdk_version(connect: &Connect<'_>) -> Option<Box<str>> {
 
 impl Core {
     /// The machine of a worker, to which nothing has happened yet.
-    pub(super) fn new(hub: Hub, ledger: Ledger, at_once: bool, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        hub: Hub,
+        ledger: Ledger,
+        at_once: bool,
+        engine: &Engine,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             hub,
             links: HashMap::new(),
@@ -100,6 +109,7 @@ impl Core {
             at_once,
             is_gathering: false,
             counters,
+            changed: Arc::clone(&engine.changed),
         }
     }
 
@@ -178,6 +188,7 @@ impl Core {
 
     /// Makes a change durable that the machine has made; the machine itself holds back what waits for it.
     pub(super) fn commit(&mut self, commit: Commit) {
+        self.tell_changed(&Change::Record(commit.device));
         if self.at_once {
             self.hub.committed(commit.device, commit.revision);
         } else {
@@ -218,10 +229,24 @@ impl Core {
         Some(Change::Removal(record.identity.client_id().to_owned()))
     }
 
+    fn tell_changed(&self, change: &Change) {
+        if self.changed.is_watched() {
+            let id = match change {
+                Change::Record(device) => {
+                    self.hub.record(*device).map(|record| record.identity.client_id().to_owned())
+                }
+                Change::Removal(client_id) => Some(client_id.clone()),
+            };
+            self.changed.mark(id);
+        }
+    }
+
     /// Makes changes durable.
     pub(crate) fn commit_durably(&mut self, changes: impl IntoIterator<Item = impl Into<Change>>) -> Safe {
         for change in changes {
-            match change.into() {
+            let change = change.into();
+            self.tell_changed(&change);
+            match change {
                 Change::Record(device) if self.at_once => {
                     if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
                         self.hub.committed(device, revision);

@@ -10,6 +10,7 @@
 //!                                     live view, operations
 //! ```
 
+pub(crate) mod changed;
 pub mod core;
 pub mod durability;
 pub(crate) mod record_scan;
@@ -30,6 +31,7 @@ use tokio::sync::{Notify, mpsc as jobs, oneshot};
 
 use crate::Failure;
 use crate::clock::{Clock, unix_time};
+use crate::engine::changed::ChangedRecords;
 use crate::engine::core::{CallOutcome, Core};
 use crate::engine::durability::Change;
 use crate::engine::worker::{StoreHandle, Worker, WorkerBuilder};
@@ -75,6 +77,8 @@ pub struct Engine {
     certificate_issuer: OnceLock<Weak<dyn CertificateIssuer>>,
     /// Whether what is stored outlives the process.
     is_durable: bool,
+    /// Records that have changed.
+    pub(crate) changed: Arc<ChangedRecords>,
 }
 
 /// Issues certificates to devices that ask for them over their connection (`$iothub/credentials/POST/issueCertificate`).
@@ -120,6 +124,7 @@ impl Engine {
             writer: Mutex::default(),
             certificate_issuer: OnceLock::new(),
             is_durable: store.is_durable(),
+            changed: Arc::default(),
         });
         let (store, writer) = if store.is_durable() {
             let (hand_over, handed_over) = mpsc::channel();

@@ -131,7 +131,7 @@ impl Worker {
     fn new(index: usize, engine: Arc<Engine>, (hub, ledger): (Hub, Ledger), store: StoreHandle) -> Self {
         let counters = engine.metrics.worker(index);
         let at_once = matches!(store, StoreHandle::Inline(_));
-        let core = Core::new(hub, ledger, at_once, Arc::clone(&counters));
+        let core = Core::new(hub, ledger, at_once, &engine, Arc::clone(&counters));
         Self {
             index,
             counters,

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use devicebound::time::UnixTime;
 use tokio::sync::Notify;
+
+use crate::clock::unix_time;
 
 /// The last lines, each with a number that grows by one.
 ///
@@ -28,6 +31,8 @@ pub struct Follower(Arc<EventLog>);
 pub struct Entry {
     /// Its number; the first line has 1.
     pub cursor: u64,
+    /// When it was told.
+    pub time: UnixTime,
     /// The device that it is about.
     pub device_id: Arc<str>,
     /// One JSON object, without a line end.
@@ -49,6 +54,8 @@ struct Kept {
     strangers: Share,
     /// The number of the newest line, kept or not.
     newest: u64,
+    /// When it was told.
+    time: UnixTime,
 }
 
 /// Lines in the order of their numbers.
@@ -113,8 +120,9 @@ impl EventLog {
     pub fn append(&self, device_id: Arc<str>, standing: Standing, line: impl FnOnce(u64) -> String) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.newest += 1;
-        let cursor = kept.newest;
-        let entry = Entry { cursor, device_id, line: line(cursor).into() };
+        kept.time = unix_time();
+        let (cursor, time) = (kept.newest, kept.time);
+        let entry = Entry { cursor, time, device_id, line: line(cursor).into() };
         let (lines, bytes) = (self.lines_max, self.bytes_max);
         match standing {
             Standing::Known => kept.known.push(entry, lines, bytes),
@@ -130,6 +138,13 @@ impl EventLog {
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).newest
+    }
+
+    /// The same with the time when it was told.
+    #[must_use]
+    pub fn newest_and_time(&self) -> (u64, UnixTime) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.newest, kept.time)
     }
 
     /// The oldest kept line behind `cursor`.

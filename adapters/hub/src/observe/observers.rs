@@ -10,6 +10,9 @@
 //! | `tls_failed` | yes | | counted |
 //! | `acted` (twins) | as packets | yes | with the packets |
 //! | `dead_lettered` | | yes | |
+//! | AMQP | see [`amqp`](super::amqp) | | |
+//! | `configured` | what fails or fights | yes | counted |
+//! | `job_ended` | yes | yes | counted by its status, with its devices |
 //! | `stored`, `store_failed` | failures | | how long it took |
 
 use std::io;
@@ -45,7 +48,40 @@ pub(crate) struct Ended<'e> {
     pub(crate) sdk_version: Option<&'e str>,
 }
 
+/// What is told of a job that is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndedJob<'j> {
+    pub(crate) id: &'j str,
+    /// Azure's name of its type.
+    pub(crate) kind: &'static str,
+    /// Azure's name of its status.
+    pub(crate) status: &'static str,
+    /// How many devices it was for.
+    pub(crate) devices: u64,
+    /// With how many of them it came to nothing.
+    pub(crate) failed: u64,
+}
+
 impl Observers<'_> {
+    /// The configurations of a twin have changed, to these.
+    pub(crate) fn configured<'c>(self, client_id: &str, configurations: impl Iterator<Item = &'c String>) {
+        self.metrics.configured();
+        let configurations: Vec<&str> = configurations.map(String::as_str).collect();
+        self.operations.configured(client_id, &configurations.join(", "));
+    }
+
+    /// A job is over.
+    pub(crate) fn job_ended(self, job: &EndedJob<'_>) {
+        let EndedJob { id, kind, status, devices, failed } = *job;
+        self.metrics.job_ended();
+        self.operations.job_ended(id, kind, status, failed > 0);
+        let rows = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{id}'");
+        self.view.note(
+            "jobEnded",
+            &format!("job {id} ({kind}) is {status}: {devices} devices, {failed} failed; see {rows}"),
+        );
+    }
+
     /// There is a connection.
     pub(crate) fn opened(self) {
         self.metrics.opened();

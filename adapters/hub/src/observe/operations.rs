@@ -14,6 +14,7 @@
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
 //! | `DirectMethods` | `send` | the service API |
 //! | `TwinQueries` | `query` | the service API |
+//! | `Connections` | `amqpRefused`, `amqpRejected`, `amqpDetached`, `amqpBroken`; names of our own | AMQP |
 //! | `Administrative` | consumer groups; as Azure's activity log has them | the service API |
 //!
 //! `messageDeliveryCountExceeded` is a name of our own: the documents have the event, and an example of the other alone.
@@ -29,7 +30,8 @@ use devicebound::hub::{Comparison, DeadLetter, FeedbackRequest, Outcome, TwinRef
 use devicebound::session::CloseReason;
 use serde_json::{Map, Value};
 
-use super::wording::End;
+use super::amqp_client::{AmqpClient, AmqpFailure};
+use super::wording::{End, cut};
 use crate::clock::unix_time;
 use crate::observe::event_log::EventLog;
 pub use crate::observe::event_log::Standing;
@@ -65,6 +67,8 @@ impl Default for Operations {
 /// What a request to the service API did, and what came of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
+    /// `Https` or `Amqp`.
+    pub protocol: &'static str,
     /// One of the documented categories.
     pub category: &'static str,
     /// Its operation.
@@ -158,6 +162,25 @@ impl Operations {
         event.broke(rule, description).append(&self.log);
     }
 
+    /// A back end was refused something over AMQP, or something of it has ended because of an error.
+    pub(crate) fn amqp_failed(&self, client: AmqpClient<'_>, failure: AmqpFailure<'_>, standing: Standing) {
+        let mut event = Event::new("Connections", failure.event, "", None);
+        event.set("protocol", "Amqp");
+        event.set("maskedIpAddress", masked(client.peer.ip()));
+        event.set("level", "Error");
+        event.set("statusDescription", failure.says);
+        event.set("mend", failure.fix);
+        event.set("rule", failure.rule);
+        if let Some(link) = failure.link {
+            event.set("address", cut(link.address));
+            event.set("credit", link.credit);
+        }
+        if !client.policy.is_empty() {
+            event.set("sharedAccessPolicy", client.policy);
+        }
+        event.by(standing).append(&self.log);
+    }
+
     /// Nobody gets a cloud-to-device message any more.
     pub fn dead_lettered(&self, device_id: &str, letter: &DeadLetter) {
         let (operation, description, fix) = if letter.outcome == Outcome::Expired {
@@ -180,10 +203,29 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// Automatic configurations apply to a twin from now on, those that are named.
+    pub fn configured(&self, client_id: &str, configurations: &str) {
+        let (device, module) = split(client_id);
+        let mut event = Event::new("Configurations", "apply", device, module);
+        event.set("level", "Information");
+        event.set("configurations", configurations);
+        event.append(&self.log);
+    }
+
+    /// A job is over; `has_failures` where it came to nothing with some of its devices.
+    pub fn job_ended(&self, id: &str, kind: &str, status: &str, has_failures: bool) {
+        let operation = if status == "cancelled" { "jobCancelled" } else { "jobCompleted" };
+        let mut event = Event::new("JobsOperations", operation, "", None);
+        event.set("level", if has_failures { "Warning" } else { "Information" });
+        event.set("jobId", id);
+        event.set("messageType", kind);
+        event.append(&self.log);
+    }
+
     /// The service API did something, or could not.
     pub fn requested(&self, request: &Request<'_>) {
         let mut event = Event::new(request.category, request.operation, request.device_id, request.module_id);
-        event.set("protocol", "Https");
+        event.set("protocol", request.protocol);
         event.set("level", if request.error.is_some() { "Error" } else { "Information" });
         event.set("statusCode", request.status);
         if let Some((number, message)) = request.error {
@@ -479,6 +521,7 @@ mod tests {
     fn a_request_is_told_with_its_number_its_time_and_who_asked() {
         let operations = Operations::default();
         operations.requested(&Request {
+            protocol: "Https",
             category: "DeviceIdentityOperations",
             operation: "get",
             device_id: "nobody",

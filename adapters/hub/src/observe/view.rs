@@ -17,7 +17,7 @@ use devicebound::hub::{Comparison, Warning};
 use devicebound::iothub::Identity;
 use devicebound::packet::{Decoded, Packet, decode};
 use devicebound::session::CloseReason;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tracing::{Level, enabled, info, warn};
 
 use super::repeats::Repeats;
@@ -257,12 +257,25 @@ impl View {
 
     /// Something that is not about one packet.
     pub fn note(&self, event: &str, text: &str) {
-        warn!(event, "{text}");
-        let json = || json!({"event": event, "time": unix_time().to_string(), "text": text});
-        if let Some(printer) = self.watched() {
-            printer.tell(|| format!("{} {text}", time_of_day()), json);
+        let mut fields = Map::new();
+        for (name, value) in [("event", event), ("time", &unix_time().to_string()), ("text", text)] {
+            fields.insert(name.to_owned(), value.into());
         }
-        self.keep(None, json());
+        self.told(true, event, text, fields);
+    }
+
+    /// The same with the fields of its JSON.
+    pub(super) fn told(&self, is_warning: bool, event: &str, text: &str, fields: Map<String, Value>) {
+        if is_warning {
+            warn!(event, "{text}");
+        } else {
+            info!(event, "{text}");
+        }
+        let json = Value::Object(fields);
+        if let Some(printer) = self.watched() {
+            printer.tell(|| format!("{} {text}", time_of_day()), || json.clone());
+        }
+        self.keep(None, json);
     }
 
     /// A client spoke something else than HTTP on the port of HTTPS.

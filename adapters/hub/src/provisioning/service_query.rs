@@ -1,7 +1,5 @@
 //! Queries over enrollments and registrations: the language of the hub, over JSON records; and pages of what they find.
 
-use std::borrow::Cow;
-
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::error::Refusal;
-use crate::backend::query::{Filter, Row};
+use crate::backend::query::{Filter, JsonRow};
 
 /// Rows on a page unless `x-ms-max-item-count` says otherwise, and at most.
 const PAGE: usize = 100;
@@ -40,18 +38,7 @@ impl Query {
     }
 
     pub(super) fn wants(&self, record: &Value) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.wants(&Record(record)))
-    }
-}
-
-struct Record<'v>(&'v Value);
-
-impl Row for Record<'_> {
-    /// The first name in any case of letters, the others exact.
-    fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
-        let (first, rest) = path.split_first()?;
-        let (_, value) = self.0.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))?;
-        rest.iter().try_fold(value, |value, name| value.get(name)).map(Cow::Borrowed)
+        self.filter.as_ref().is_none_or(|filter| filter.wants(&JsonRow(record)))
     }
 }
 

@@ -40,6 +40,7 @@ use crate::Failure;
 use crate::amqp::Amqp;
 use crate::backend::Backend;
 use crate::backend::consumer_groups::ConsumerGroups;
+use crate::backend::jobs::Jobs;
 use crate::engine::Engine;
 use crate::engine::worker::{Worker, WorkerBuilder};
 use crate::observe::view::View;
@@ -116,7 +117,9 @@ impl Server {
             threads.start("writer", move || writer.run())?;
         }
         let backend = Backend::new(Arc::clone(&engine), telemetry, policies.clone(), host_names)
-            .with_consumer_groups(ConsumerGroups::load(&documents)?);
+            .with_consumer_groups(ConsumerGroups::load(&documents)?)
+            .with_jobs(Jobs::load(&documents)?)
+            .with_configurations(&documents)?;
         let backend = Arc::new(backend);
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
@@ -181,6 +184,7 @@ impl Server {
                 Failure::new(format!("cannot share a socket: {error}"), "see the limits of this system")
             })?;
         }
+        self.backend.resume();
         let upgrades = Arc::new(Upgrades::new(&self.engine, &self.amqp, self.provisioning));
         let mut router = service::router(self.backend, mount(&upgrades, web_socket::ENDPOINTS), self.others);
         if let Some(page) = &self.page {
@@ -201,7 +205,7 @@ impl Server {
         for listener in listeners.emulator {
             tasks.spawn(amqp::accept_plain(listener, Arc::clone(&self.engine), Arc::clone(&self.amqp)));
         }
-        tasks.spawn(Arc::clone(&self.amqp).follow_consumer_groups());
+        tasks.spawn(Arc::clone(&self.amqp).follow());
         stop.await;
         self.engine.stop();
         self.amqp.stop();

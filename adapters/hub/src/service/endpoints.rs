@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, consumer_groups, device_http, faults, feedback, messages, methods, metrics, query, registry, rules,
-    statistics, streams, twins,
+    bulk, configurations, consumer_groups, device_http, faults, feedback, jobs, messages, methods, metrics,
+    query, registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -27,6 +27,8 @@ const TWIN_READ: Option<Audit> = Some(Audit::new(TWINS, "read"));
 const TWIN_UPDATE: Option<Audit> = Some(Audit::new(TWINS, "update"));
 const TWIN_REPLACE: Option<Audit> = Some(Audit::new(TWINS, "replace"));
 const METHOD: Option<Audit> = Some(Audit::new("DirectMethods", "send"));
+const JOBS: &str = "JobsOperations";
+const CONFIGURATIONS: &str = "Configurations";
 const COMMANDS: &str = "C2DCommands";
 const FEEDBACK: Option<Audit> = Some(Audit::new(COMMANDS, "feedback"));
 /// Category and operations of the activity log (Azure: resource provider operations of `Microsoft.Devices`).
@@ -83,6 +85,18 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(POST   "/twins/{id}/methods",             SERVICE, None, METHOD, Named, methods::invoke),
     endpoint!(POST   "/twins/{id}/modules/{module}/methods", SERVICE, None, METHOD, Named, methods::invoke),
 
+    endpoint!(GET    "/configurations",                 REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::list),
+    endpoint!(POST   "/configurations/testQueries",     REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "testQueries")), Named, configurations::test_queries),
+    endpoint!(GET    "/configurations/{configuration}", REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::show),
+    endpoint!(PUT    "/configurations/{configuration}", REGISTRY_WRITE, REGISTRY, Some(Audit::new(CONFIGURATIONS, "create").or_with_etag("update")), Named, configurations::put),
+    endpoint!(DELETE "/configurations/{configuration}", REGISTRY_WRITE, REGISTRY, Some(Audit::new(CONFIGURATIONS, "delete")), Named, configurations::remove),
+    endpoint!(POST   "/devices/{id}/applyConfigurationContent", REGISTRY_WRITE, REGISTRY, Some(Audit::new(CONFIGURATIONS, "apply")), Named, configurations::apply_content),
+
+    endpoint!(GET    "/jobs/v2/query",                  SERVICE, None, Some(Audit::new(JOBS, "query")), Named, jobs::list),
+    endpoint!(PUT    "/jobs/v2/{job}",                   SERVICE, None, Some(Audit::new(JOBS, "create")), Named, jobs::schedule),
+    endpoint!(GET    "/jobs/v2/{job}",                   SERVICE, None, Some(Audit::new(JOBS, "read")), Named, jobs::show),
+    endpoint!(POST   "/jobs/v2/{job}/cancel",            SERVICE, None, Some(Audit::new(JOBS, "cancel")), Named, jobs::cancel),
+
     endpoint!(POST   "/devices/{id}/messages/deviceBound", SERVICE, None, Some(Audit::new(COMMANDS, "ingress")), Named, messages::send),
     endpoint!(DELETE "/devices/{id}/commands",          SERVICE, None, Some(Audit::new(COMMANDS, "purge")), Named, messages::purge),
     endpoint!(GET    "/messages/serviceBound/feedback", SERVICE, None, FEEDBACK, Named, feedback::receive),
@@ -116,9 +130,8 @@ pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
     let lower: Vec<String> = segments.iter().map(|segment| segment.to_ascii_lowercase()).collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
     let advice = match lower.as_slice() {
-        ["jobs", ..] => "this hub has no jobs; change each twin and call each method by itself",
-        ["configurations", ..] => {
-            "this hub has no automatic configurations; set desired properties with PATCH /twins/{id}"
+        ["jobs", ..] => {
+            "this hub has no import and export; register many devices with POST /devices. Other jobs are under /jobs/v2"
         }
         ["digitaltwins", _, "commands" | "components", ..] => {
             "this hub has no digital twins; call the command as a method, component*command: POST /twins/{id}/methods"
@@ -128,9 +141,6 @@ pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
         }
         ["devices", _, "files", ..] | ["messages", "servicebound", "filenotifications", ..] => {
             "this hub has no file upload; send the data as telemetry, or to a storage of your own"
-        }
-        ["devices", _, "applyconfigurationcontent"] => {
-            "this hub has no IoT Edge devices, nor their deployments"
         }
         ["devices", _, "modules", _, "messages" | "commands", ..] => {
             "modules have no cloud-to-device messages; call a method, or set desired properties"

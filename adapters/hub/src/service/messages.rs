@@ -8,12 +8,11 @@ use devicebound::iothub::PropertyBag;
 use devicebound::time::UnixTime;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::call::header;
 use super::{ApiError, Call, Shared};
 use crate::backend::Error;
+use crate::clock::time_of;
 
 /// Application properties come in headers with this prefix. HTTP knows no case in header names, so they arrive in lower
 /// case; the query parameter `properties` takes a property bag, which keeps the case.
@@ -77,11 +76,7 @@ fn properties(headers: &HeaderMap, query: &str) -> Result<Vec<(String, Option<St
 }
 
 fn expiry(text: &str) -> Result<UnixTime, Error> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| Error::invalid("iothub-expiry is a time such as 2030-01-31T12:00:00Z"))?;
-    // A time before 1970 has passed, as 1970 has.
-    let millis = u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-    Ok(UnixTime::from_millis(millis))
+    time_of(text).ok_or_else(|| Error::invalid("iothub-expiry is a time such as 2030-01-31T12:00:00Z"))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 
 mod bulk;
 mod call;
+mod configurations;
 mod consumer_groups;
 mod device_http;
 pub mod endpoint;
@@ -24,6 +25,7 @@ mod error;
 mod faults;
 mod feedback;
 pub(crate) mod host;
+mod jobs;
 mod messages;
 mod methods;
 mod metrics;

@@ -18,7 +18,7 @@ pub(super) async fn query(backend: Shared, mut call: Call) -> Result<Response, A
     Ok(to_response(&backend.query(text, token, size).await?))
 }
 
-fn page_size(header: Option<&str>) -> Result<usize, Error> {
+pub(super) fn page_size(header: Option<&str>) -> Result<usize, Error> {
     let Some(text) = header.filter(|text| !text.is_empty()) else { return Ok(PAGE) };
     match text.parse() {
         // -1 leaves it to the hub.
@@ -28,12 +28,11 @@ fn page_size(header: Option<&str>) -> Result<usize, Error> {
     }
 }
 
-fn to_response(page: &Page) -> Response {
+pub(super) fn to_response(page: &Page) -> Response {
     let mut response = format!("[{}]", page.rows.join(",")).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let item_type = if page.are_twins { "Twin" } else { "Raw" };
-    headers.insert("x-ms-item-type", HeaderValue::from_static(item_type));
+    headers.insert("x-ms-item-type", HeaderValue::from_static(page.item_type.as_str()));
     if let Some(token) = page.continuation.as_deref().and_then(|token| token.parse().ok()) {
         headers.insert("x-ms-continuation", token);
     }

@@ -22,7 +22,7 @@ use super::endpoints::instead;
 use super::parameters::Parameters;
 use super::{ApiError, Shared};
 use crate::backend::access::{Caller, Refused};
-use crate::backend::audit::{Outcome, Subject};
+use crate::backend::audit::{Outcome, Protocol, Subject};
 use crate::backend::{Backend, ClientId, Code, Error};
 use crate::transport::websocket;
 
@@ -143,6 +143,7 @@ impl Api {
         let audit = self.routes.get(found.index).and_then(|route| route.audit);
         let text = |name| header(&parts.headers, name).map(str::to_owned);
         Subject {
+            protocol: Protocol::Https,
             kind: audit.map(|audit| audit.kind(&parts.headers)),
             device_id: found.parameters.get("id").unwrap_or_default().to_owned(),
             module_id: found.parameters.get("module").map(str::to_owned),

@@ -47,8 +47,8 @@ pub(super) async fn timeline(backend: Shared, call: Call) -> Result<Response, Ap
 }
 
 /// A message as JSON, with the names of Event Hubs.
-fn line(cursor: u64, message: &Message<'_>) -> String {
-    message.to_line(cursor)
+fn line(cursor: u64, message: &Message<'_>, out: &mut String) {
+    message.write_line(cursor, out);
 }
 
 /// What query and headers ask for.

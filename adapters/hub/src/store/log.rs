@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use devicebound::time::UnixTime;
 use tokio::sync::watch;
 
-use super::partitions::Partitions;
+use super::partitions::{Partition, Partitions};
 use crate::telemetry::block::Block;
 use crate::telemetry::message::Message;
 
@@ -148,6 +148,13 @@ impl TelemetryLog {
     #[must_use]
     pub fn partitions(&self) -> Partitions {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What one of them has counted; nothing where there is no such partition.
+    #[must_use]
+    pub fn partition(&self, number: u16) -> Partition {
+        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        partitions.get(number).copied().unwrap_or_default()
     }
 
     /// Hears of the number of the newest message.

@@ -2,5 +2,6 @@
 
 pub mod block;
 mod bytes;
+pub mod line;
 pub mod message;
 pub mod sender;

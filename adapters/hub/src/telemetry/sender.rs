@@ -113,11 +113,16 @@ impl<'b> SenderFields<'b> {
 
     /// JSON text, as Azure writes it.
     pub(crate) fn auth_method(&self) -> String {
-        let own = if self.module_id.is_some() { "module" } else { "device" };
-        let (scope, auth_type) = self.auth_type.split_once('/').unwrap_or((own, self.auth_type));
+        let (scope, auth_type) = self.auth_scope_and_type();
         format!(
             r#"{{"scope":"{scope}","type":"{auth_type}","issuer":"iothub","acceptingIpFilterRule":null}}"#
         )
+    }
+
+    /// Whose credential it was, and of which type.
+    pub(crate) fn auth_scope_and_type(&self) -> (&'b str, &'b str) {
+        let own = if self.module_id.is_some() { "module" } else { "device" };
+        self.auth_type.split_once('/').unwrap_or((own, self.auth_type))
     }
 }
 

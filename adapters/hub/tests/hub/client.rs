@@ -38,6 +38,7 @@ impl Client {
             .to_vec();
         let telemetry = TelemetryReader::of(hub.store.telemetry()).unwrap();
         let backend = Arc::new(Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new()));
+        backend.resume();
         Self { router: router(backend, Vec::new(), others), hub }
     }
 

@@ -4,12 +4,14 @@
 mod capture;
 mod client;
 mod common;
+mod configurations;
 mod connection;
 mod consumer_groups;
 mod corpus;
 mod device_http;
 mod doubt;
 mod feedback;
+mod jobs;
 mod program;
 mod registry;
 mod rest;

@@ -93,6 +93,9 @@ fn a_second_run_keeps_identities_keys_and_certificates() {
         strings
     );
     assert_eq!(std::fs::read(second.text("ca")).unwrap(), authority);
+    let snippets = printed(&tool(state.path(), &["telemetry", "snippets"]));
+    assert!(second.ready["eventHubSnippets"]["python"].as_str().is_some_and(|text| snippets.contains(text)));
+    assert!(snippets.matches(second.text("ca")).count() >= 4, "each SDK is told of the CA: {snippets}");
     assert!(printed(&tool(state.path(), &["device", "list"])).contains("pump"));
     assert_eq!(printed(&tool(state.path(), &["consumer-group", "list"])), "$Default\ndashboard\n");
     second.stop();

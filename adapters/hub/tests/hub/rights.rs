@@ -47,6 +47,16 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("PUT", "/twins/{id}/modules/{module}", LetIn::ServiceConnect, 400),
     ("POST", "/twins/{id}/methods", LetIn::ServiceConnect, 400),
     ("POST", "/twins/{id}/modules/{module}/methods", LetIn::ServiceConnect, 400),
+    ("GET", "/configurations", LetIn::RegistryRead, 200),
+    ("POST", "/configurations/testQueries", LetIn::RegistryRead, 400),
+    ("GET", "/configurations/{configuration}", LetIn::RegistryRead, 404),
+    ("PUT", "/configurations/{configuration}", LetIn::RegistryWrite, 400),
+    ("DELETE", "/configurations/{configuration}", LetIn::RegistryWrite, 404),
+    ("POST", "/devices/{id}/applyConfigurationContent", LetIn::RegistryWrite, 400),
+    ("GET", "/jobs/v2/query", LetIn::ServiceConnect, 200),
+    ("PUT", "/jobs/v2/{job}", LetIn::ServiceConnect, 400),
+    ("GET", "/jobs/v2/{job}", LetIn::ServiceConnect, 404),
+    ("POST", "/jobs/v2/{job}/cancel", LetIn::ServiceConnect, 404),
     ("POST", "/devices/{id}/messages/deviceBound", LetIn::ServiceConnect, 204),
     ("DELETE", "/devices/{id}/commands", LetIn::ServiceConnect, 200),
     ("GET", "/messages/serviceBound/feedback", LetIn::ServiceConnect, 204),
@@ -175,7 +185,13 @@ async fn every_request_is_answered_to_those_who_may_ask_and_to_nobody_else() {
         let expected = EXPECTED.iter().find(|(m, path, ..)| (*m, *path) == (method, endpoint.path));
         let (_, _, let_in, status) =
             expected.unwrap_or_else(|| panic!("nobody has said who may {method} {}", endpoint.path));
-        let path = endpoint.path.replace("{id}", "demo").replace("{module}", "m").replace("{lock}", "x");
+        let path = endpoint
+            .path
+            .replace("{id}", "demo")
+            .replace("{module}", "m")
+            .replace("{lock}", "x")
+            .replace("{job}", "j")
+            .replace("{configuration}", "c");
         let path = path.replace("{name}", "x");
         for credential in credentials() {
             let may = match let_in {

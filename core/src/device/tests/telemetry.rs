@@ -1,6 +1,7 @@
 //! Telemetry: nothing that was taken is lost, nothing overtakes.
 
 use super::*;
+use crate::limits::{MESSAGE_MAX, TEXT_MAX};
 use alloc::vec;
 
 fn payloads(sent: &[Sent]) -> Vec<&[u8]> {
@@ -26,6 +27,47 @@ fn a_message_is_sent_at_qos_1_with_system_properties_first() {
     assert_eq!((sent[0].qos, sent[0].dup, &sent[0].payload[..]), (Some(QoS::AtLeastOnce), false, &b"{}"[..]));
     assert_eq!(bench.hear(acknowledge(&sent[0])), Action::Acknowledged(ticket));
     assert_eq!(bench.device.status().queued, 0);
+}
+
+#[test]
+fn prepared_properties_are_sent_as_those_of_the_message_they_were_made_from() {
+    let mut bench = Bench::online();
+    let message = Message {
+        message_id: Some("m 1"),
+        content_type: Some("application/json"),
+        properties: &[("a/b", Some("é&2")), ("flag", None)],
+        ..Message::new(b"{}")
+    };
+    let prepared = PreparedProperties::new(&message).unwrap();
+    bench.device.telemetry(bench.now, message, &mut bench.tx).unwrap();
+    let ticket = bench.device.telemetry_with(bench.now, &prepared, b"[]", &mut bench.tx).unwrap();
+    bench.device.telemetry(bench.now, Message::new(b"plain"), &mut bench.tx).unwrap();
+    let sent = bench.sent();
+    assert_eq!(sent[0].topic, sent[1].topic);
+    assert_eq!(sent[1].payload, b"[]");
+    assert_eq!(sent[2].topic, "devices/dev1/messages/events/");
+    bench.hear(acknowledge(&sent[0]));
+    assert_eq!(bench.hear(acknowledge(&sent[1])), Action::Acknowledged(ticket));
+}
+
+#[test]
+fn prepared_properties_are_held_to_the_limits_of_a_message() {
+    let mut bench = Bench::online();
+    let unnamed = Message { properties: &[("", Some("1"))], ..Message::default() };
+    assert_eq!(PreparedProperties::new(&unnamed), Err(SendError::UnnamedProperty));
+    let long = "x".repeat(MESSAGE_MAX + 1);
+    let too_large = Message { user_id: Some(&long), ..Message::default() };
+    assert_eq!(PreparedProperties::new(&too_large), Err(SendError::TooLarge));
+
+    let prepared = PreparedProperties::new(&Message { user_id: Some("abc"), ..Message::default() }).unwrap();
+    let mut send = |prepared: &PreparedProperties, payload: &[u8]| {
+        bench.device.telemetry_with(bench.now, prepared, payload, &mut bench.tx).map(|_| ())
+    };
+    assert_eq!(send(&prepared, &vec![0; MESSAGE_MAX - 2]), Err(SendError::TooLarge));
+    assert_eq!(send(&prepared, &vec![0; MESSAGE_MAX - 3]), Ok(()));
+    let wide = "/".repeat(TEXT_MAX / 3);
+    let wide = PreparedProperties::new(&Message { user_id: Some(&wide), ..Message::default() }).unwrap();
+    assert_eq!(send(&wide, b""), Err(SendError::TopicTooLong));
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn version() -> Vec<u8> {
     run(Command::new("python3").arg("--version"), &format!("python3 is needed; install it: {INSTALL}")).stdout
 }
 
-fn run(command: &mut Command, advice: &str) -> Output {
+/// Runs a program to its end.
+pub(super) fn run(command: &mut Command, advice: &str) -> Output {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("cannot run {}: {error}. {advice}", command.get_program().display()));

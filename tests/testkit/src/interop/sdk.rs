@@ -1,9 +1,9 @@
-//! Azure's SDKs for Python under remote control: a command per line, an answer per line; see `interop/azure_*.py`.
+//! Azure's SDKs for Python and Node under remote control: a command per line, an answer per line; see `interop/azure_*`.
 
 use serde_json::{Value, json};
 
 use super::python::{Packages, Python};
-use super::{Device, Hub, Program, Site};
+use super::{Device, Hub, Node, Program, Site};
 
 /// A client of one of the SDKs.
 #[derive(Debug)]
@@ -50,12 +50,33 @@ impl Sdk {
     /// The same with another key of the owner.
     #[must_use]
     pub fn events_with(site: Site, hub: &Hub, transport: &str, key: &str) -> Self {
-        let (host, policy) = (hub.host(), format!("SharedAccessKeyName=iothubowner;SharedAccessKey={key}"));
-        let events = format!("Endpoint=sb://{host}/;{policy};EntityPath=devicebound");
-        let service = format!("HostName={host};{policy}");
-        let config = json!({"ca": hub.ca(), "events": events, "service": service, "transport": transport});
+        let config = back_end(hub, transport, key);
         let python = Python::with(site, Packages::AzureEvents);
         Self { program: python.start("azure_events.py", &[&config.to_string()]) }
+    }
+
+    /// The asynchronous half of the Event Hubs SDK, over TLS.
+    #[must_use]
+    pub fn events_aio(site: Site, hub: &Hub) -> Self {
+        let config = back_end(hub, "tls", &hub.policy_key("iothubowner"));
+        let python = Python::with(site, Packages::AzureEvents);
+        Self { program: python.start("azure_events_aio.py", &[&config.to_string()]) }
+    }
+
+    /// The service SDK and the Event Hubs SDK for Node, on `tls` or `websocket`.
+    #[must_use]
+    pub fn node(site: Site, hub: &Hub, transport: &str) -> Self {
+        let config = back_end(hub, transport, &hub.policy_key("iothubowner"));
+        let node = Node::with_azure(site);
+        Self { program: node.start("azure_node.js", hub.ca(), &[&config.to_string()]) }
+    }
+
+    /// Waits for something that the SDK tells by itself, and that is `wanted`; other lines pass by.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn expect_where(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.program.expect(what, |line| serde_json::from_str(line).ok().filter(&wanted))
     }
 
     /// Has the SDK do something and waits until it is done.
@@ -119,4 +140,12 @@ impl Sdk {
             (line["event"] == "done" || line["event"] == "failed").then_some(line)
         })
     }
+}
+
+/// How a back end connects: its connection strings, with this key of the owner.
+fn back_end(hub: &Hub, transport: &str, key: &str) -> Value {
+    let (host, policy) = (hub.host(), format!("SharedAccessKeyName=iothubowner;SharedAccessKey={key}"));
+    let events = format!("Endpoint=sb://{host}/;{policy};EntityPath=devicebound");
+    let service = format!("HostName={host};{policy}");
+    json!({"ca": hub.ca(), "events": events, "service": service, "transport": transport})
 }

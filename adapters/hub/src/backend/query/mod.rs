@@ -1,4 +1,4 @@
-//! `POST /devices/query`: twins found by the SQL of IoT Hub.
+//! Twins found by the SQL of IoT Hub, and the language for all that is found by it.
 //!
 //! ```text
 //!  text ─▶ lexer ─▶ parse ─▶ Query ─┬▶ every place where records live: expression, row ─┬▶ one page, in the order of ids
@@ -11,20 +11,20 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-
 use self::aggregate::{GROUPS_MAX, Groups};
+pub(crate) use self::cursor::Cursor;
 use self::expression::Expression;
 pub(crate) use self::expression::Row;
 use self::parse::parse;
+pub(crate) use self::row::JsonRow;
 use self::row::TwinRow;
-use self::statement::{Collection, Query, Select};
+pub(crate) use self::statement::Query as TwinQuery;
+use self::statement::{Collection, Select};
+pub(crate) use self::target::Target;
 use super::{Backend, Error};
 
 mod aggregate;
+mod cursor;
 mod expression;
 mod functions;
 mod lexer;
@@ -32,6 +32,7 @@ mod parse;
 mod parser;
 mod row;
 mod statement;
+mod target;
 mod terms;
 mod values;
 
@@ -39,8 +40,6 @@ mod values;
 pub const PAGE: usize = 100;
 /// Rows on a page at most.
 pub const PAGE_MAX: usize = 1000;
-/// Bytes of the digest that binds a continuation token to its query: enough that no two queries share one by accident.
-const FINGERPRINT_LENGTH: usize = 8;
 /// Bytes of the rows on a page; where twins are so large, the page has fewer rows than were asked for.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -90,57 +89,69 @@ impl Filter {
     }
 }
 
+/// What a query asks for.
+#[derive(Debug)]
+pub(crate) enum Selection {
+    /// Twins, or what is made of them.
+    Twins(TwinQuery),
+    /// What jobs did with each device.
+    JobRows {
+        /// Which of them; `None`: all.
+        filter: Option<Filter>,
+        /// At most so many.
+        top: Option<u64>,
+    },
+}
+
+impl Selection {
+    /// Reads the text of a query.
+    ///
+    /// # Errors
+    /// [`QueryError`] with the place of the first character that does not fit.
+    pub(crate) fn read(text: &str) -> Result<Self, QueryError> {
+        let query = parse(text)?;
+        Ok(match query.from {
+            Collection::Devices | Collection::Modules => Self::Twins(query),
+            Collection::Jobs => Self::JobRows { filter: query.filter.map(Filter), top: query.top },
+        })
+    }
+}
+
+/// What the rows of a page are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemType {
+    /// Whole twins.
+    Twin,
+    /// Columns that the query names.
+    Raw,
+    /// What a job did with a device.
+    DeviceJob,
+    /// Jobs.
+    JobResponse,
+}
+
+impl ItemType {
+    /// As Azure writes it in `x-ms-item-type`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Twin => "Twin",
+            Self::Raw => "Raw",
+            Self::DeviceJob => "deviceJob",
+            Self::JobResponse => "jobResponse",
+        }
+    }
+}
+
 /// One page of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// JSON texts.
     pub rows: Vec<String>,
-    /// Whether the rows are whole twins.
-    pub are_twins: bool,
+    /// What they are.
+    pub item_type: ItemType,
     /// Asks for the next page, together with the same query; `None` on the last one.
     pub continuation: Option<String>,
-}
-
-/// Where a page begins: after this client id, with so many rows sent before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Cursor {
-    after: String,
-    sent: u64,
-}
-
-impl Cursor {
-    /// Reads a token that was given out for this query.
-    fn read(token: &str, query: &str) -> Result<Self, Error> {
-        let wrong = || {
-            Error::invalid("the continuation token is none that this hub gave out")
-                .with_fix("begin again without one")
-        };
-        let text = STANDARD.decode(token).map_err(|_| wrong())?;
-        let value: Value = serde_json::from_slice(&text).map_err(|_| wrong())?;
-        let (after, sent) = (value.get(0).and_then(Value::as_str), value.get(1).and_then(Value::as_u64));
-        let cursor = Self { after: after.ok_or_else(wrong)?.to_owned(), sent: sent.ok_or_else(wrong)? };
-        let of = value.get(2).and_then(Value::as_str).ok_or_else(wrong)?;
-        if of != fingerprint(query) {
-            return Err(Error::invalid("the continuation token belongs to another query")
-                .with_fix("send the same query text with each of its tokens"));
-        }
-        Ok(cursor)
-    }
-
-    /// The token that asks for what follows.
-    fn token(&self, query: &str) -> String {
-        STANDARD.encode(json!([self.after, self.sent, fingerprint(query)]).to_string())
-    }
-}
-
-/// Tells one query text from another: what stands between its words does not count.
-fn fingerprint(query: &str) -> String {
-    let mut digest = Sha256::new();
-    for word in query.split_whitespace() {
-        digest.update(word.as_bytes());
-        digest.update(b" ");
-    }
-    digest.finalize().iter().take(FINGERPRINT_LENGTH).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Rows under their client ids, as JSON texts.
@@ -163,27 +174,54 @@ impl Found {
 }
 
 impl Backend {
-    /// Answers a query: the page of at most `size` rows that a continuation token asks for, or the first one.
+    /// The twins that a query is about, or what it makes of them: a page of at most `size` rows.
     ///
     /// # Errors
-    /// 400004 for what is no query, and for a token that was not given out for this very query.
-    pub async fn query(&self, text: &str, continuation: Option<&str>, size: usize) -> Result<Page, Error> {
-        let query = Arc::new(parse(text)?);
-        let cursor = continuation.map_or(Ok(Cursor::default()), |token| Cursor::read(token, text))?;
+    /// 400004 for too many groups.
+    pub(crate) async fn query_twins(
+        &self,
+        query: TwinQuery,
+        cursor: Cursor,
+        size: usize,
+    ) -> Result<(Vec<String>, ItemType, Option<Cursor>), Error> {
+        let query = Arc::new(query);
         if query.is_aggregate() {
-            return Ok(Page { rows: self.groups(query).await?, are_twins: false, continuation: None });
+            return Ok((self.groups(query).await?, ItemType::Raw, None));
         }
-        let are_twins = query.select == Select::All;
+        let item_type = if query.select == Select::All { ItemType::Twin } else { ItemType::Raw };
         let (rows, next) = self.page(query, cursor, size.clamp(1, PAGE_MAX)).await;
-        Ok(Page { rows, are_twins, continuation: next.map(|next| next.token(text)) })
+        Ok((rows, item_type, next))
+    }
+
+    /// How many rows the answer to a query has, on all its pages.
+    ///
+    /// # Errors
+    /// 400004 for too many groups.
+    pub(crate) async fn count_rows(&self, query: TwinQuery) -> Result<u64, Error> {
+        let query = Arc::new(query);
+        if query.is_aggregate() {
+            return Ok(self.groups(query).await?.len() as u64);
+        }
+        let (applications, top) = (Arc::clone(&self.applications), query.top.unwrap_or(u64::MAX));
+        let counts = self.engine.look_through("", 0_u64, move |count, seen| {
+            *count = count.saturating_add(u64::from(wants(&query, &TwinRow::new(seen, &applications))));
+            ControlFlow::Continue(())
+        });
+        Ok(counts.await.into_iter().sum::<u64>().min(top))
     }
 
     /// One page of rows, and where the next begins if there is one.
-    async fn page(&self, query: Arc<Query>, cursor: Cursor, size: usize) -> (Vec<String>, Option<Cursor>) {
+    async fn page(
+        &self,
+        query: Arc<TwinQuery>,
+        cursor: Cursor,
+        size: usize,
+    ) -> (Vec<String>, Option<Cursor>) {
         let left = query.top.map_or(u64::MAX, |top| top.saturating_sub(cursor.sent));
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(size);
+        let applications = Arc::clone(&self.applications);
         let found = self.engine.look_through(&cursor.after, Found::default(), move |found, seen| {
-            let row = TwinRow::new(seen);
+            let row = TwinRow::new(seen, &applications);
             if wants(&query, &row) {
                 found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
             }
@@ -204,10 +242,11 @@ impl Backend {
     }
 
     /// The rows of a query that aggregates.
-    async fn groups(&self, query: Arc<Query>) -> Result<Vec<String>, Error> {
+    async fn groups(&self, query: Arc<TwinQuery>) -> Result<Vec<String>, Error> {
         let asked = Arc::clone(&query);
+        let applications = Arc::clone(&self.applications);
         let gathered = self.engine.look_through("", Groups::default(), move |groups, seen| {
-            let row = TwinRow::new(seen);
+            let row = TwinRow::new(seen, &applications);
             if wants(&asked, &row) {
                 groups.add(&asked, &row);
             }
@@ -225,7 +264,7 @@ impl Backend {
 }
 
 /// Whether the query is about this twin.
-fn wants(query: &Query, row: &TwinRow<'_>) -> bool {
+fn wants(query: &TwinQuery, row: &TwinRow<'_>) -> bool {
     row.is_module() == (query.from == Collection::Modules)
         && query.filter.as_ref().is_none_or(|filter| filter.holds(row) == Some(true))
 }
@@ -243,27 +282,6 @@ fn fitting(lengths: impl Iterator<Item = usize>, most: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_is_read_back_as_the_place_that_it_names() {
-        let cursor = Cursor { after: "dev/möd".to_owned(), sent: 7 };
-        assert_eq!(Cursor::read(&cursor.token("SELECT a"), "SELECT a").unwrap(), cursor);
-        assert_eq!(Cursor::read(&cursor.token("SELECT a"), " SELECT\n a ").unwrap(), cursor);
-        for wrong in ["?", "", "bm8=", "WzEsMl0="] {
-            assert!(Cursor::read(wrong, "SELECT a").is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_of_use_with_its_own_query_alone() {
-        let cursor = Cursor { after: "dev".to_owned(), sent: 7 };
-        for other in ["SELECT b", "SELECTa", "SELECT a b", ""] {
-            let refused = Cursor::read(&cursor.token("SELECT a"), other).unwrap_err();
-            assert!(refused.to_string().contains("another query"), "{other}: {refused}");
-        }
-        let unbound = STANDARD.encode(r#"["dev",7]"#);
-        assert!(Cursor::read(&unbound, "SELECT a").is_err(), "a token of a hub that did not bind them");
-    }
 
     #[test]
     fn a_page_ends_where_its_rows_or_its_bytes_do() {

@@ -4,7 +4,7 @@
 //! query     = SELECT [TOP number] select FROM collection [WHERE or] [GROUP BY path {, path}]
 //! select    = "*" | item {, item}
 //! item      = (path | COUNT "(" ["*"] ")" | (AVG | SUM | MIN | MAX) "(" or ")") [AS name]
-//! collection = devices | devices.modules
+//! collection = devices | devices.modules | devices.jobs, from which all columns are selected
 //! ```
 //! `or` and `path` are in [`terms`](super::terms). Keywords and functions are read in any case of letters.
 
@@ -80,14 +80,16 @@ fn item(parser: &mut Parser) -> Result<Item, QueryError> {
 }
 
 fn twins(parser: &mut Parser) -> Result<Collection, QueryError> {
-    const EXPECTED: &str = "devices or devices.modules";
     if !parser.take_keyword("devices") {
-        return Err(parser.wrong(EXPECTED));
+        return Err(parser.wrong("devices, devices.modules or devices.jobs"));
     }
     if !parser.take_symbol(".") {
         return Ok(Collection::Devices);
     }
-    if parser.take_keyword("modules") { Ok(Collection::Modules) } else { Err(parser.wrong("modules")) }
+    if parser.take_keyword("modules") {
+        return Ok(Collection::Modules);
+    }
+    if parser.take_keyword("jobs") { Ok(Collection::Jobs) } else { Err(parser.wrong("modules or jobs")) }
 }
 
 fn row_count(parser: &mut Parser) -> Result<u64, QueryError> {
@@ -100,8 +102,12 @@ fn row_count(parser: &mut Parser) -> Result<u64, QueryError> {
     Ok(number)
 }
 
-/// Beside an aggregate there are only properties that are grouped by.
+/// Beside an aggregate there are only properties that are grouped by; of jobs there is no choice.
 fn check_aggregation(query: &Query, grouped_at: usize) -> Result<(), QueryError> {
+    if let (Collection::Jobs, Select::Items(items)) = (query.from, &query.select) {
+        let at = items.first().map_or(1, |item| item.at);
+        return Err(QueryError::new(at, "expected `*`: FROM devices.jobs gives whole rows only"));
+    }
     let Select::Items(items) = &query.select else {
         return if query.group_by.is_empty() {
             Ok(())
@@ -184,6 +190,7 @@ mod tests {
             "SELECT deviceId as DeviceId,\n    status as Status,\n    capabilities.iotEdge as IotEdge\n    FROM devices WHERE STARTSWITH(devices.deviceId, 'd')",
             "SELECT * FROM devices WHERE (status='enabled' AND capabilities.iotEdge=true)",
             "select * from devices.modules where devices.deviceId = 'd'",
+            "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'j' AND devices.jobs.status = 'failed'",
             "select properties.reported.State from devices.modules where devices.modules.moduleId = 'm'",
             "SELECT * FROM devices WHERE properties.reported.$metadata.$lastUpdated > '2030-01-01T00:00:00Z'",
             "SELECT TOP 10 deviceId, tags.site AS place FROM devices WHERE connectionState = 'Connected'",
@@ -201,8 +208,9 @@ mod tests {
     fn what_does_not_fit_is_named_with_its_place() {
         for (text, at, said) in [
             ("", 1, "expected SELECT, found the end"),
-            ("SELECT * FROM jobs", 15, "expected devices or devices.modules, found `jobs`"),
-            ("SELECT * FROM devices.twins", 23, "expected modules, found `twins`"),
+            ("SELECT * FROM jobs", 15, "expected devices, devices.modules or devices.jobs, found `jobs`"),
+            ("SELECT * FROM devices.twins", 23, "expected modules or jobs, found `twins`"),
+            ("SELECT deviceId FROM devices.jobs", 8, "expected `*`"),
             ("SELECT * FROM devices WHERE", 28, "expected a property, found the end"),
             ("SELECT * FROM devices WHERE tags.x = ", 38, "found the end"),
             ("SELECT * FROM devices WHERE tags.x = 1 1", 40, "expected the end of the query, found `1`"),

@@ -88,10 +88,10 @@ impl Parser {
         let is = |path: &Path, index: usize, name: &str| {
             path.get(index).is_some_and(|found| found.eq_ignore_ascii_case(name))
         };
-        // `devices.deviceId` and `devices.modules.moduleId` are deviceId and moduleId.
+        // `devices.deviceId`, `devices.modules.moduleId` and `devices.jobs.jobId` are deviceId, moduleId and jobId.
         if path.len() > 1 && is(&path, 0, "devices") {
             path.remove(0);
-            if path.len() > 1 && is(&path, 0, "modules") {
+            if path.len() > 1 && (is(&path, 0, "modules") || is(&path, 0, "jobs")) {
                 path.remove(0);
             }
         }

@@ -4,7 +4,7 @@ use super::expression::{Expression, Path};
 
 /// A query as it is carried out.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Query {
+pub(crate) struct Query {
     /// At most so many rows.
     pub(super) top: Option<u64>,
     pub(super) select: Select,
@@ -37,11 +37,13 @@ pub(super) enum What {
     Aggregate(Aggregate, Option<Expression>),
 }
 
-/// Which twins are looked through.
+/// What is looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Collection {
     Devices,
     Modules,
+    /// What jobs did with devices.
+    Jobs,
 }
 
 impl Query {

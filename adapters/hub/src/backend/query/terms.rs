@@ -6,7 +6,7 @@
 //! sum        = product {("+" | "-") product}         product = signed {("*" | "/" | "%") signed}
 //! signed     = "-" signed | "(" or ")" | constant | list | function "(" or {, or} ")" | path
 //! list       = "[" constants "]", behind IN also "(" constants ")", or a path
-//! path       = [devices "." [modules "."]] name {"." name}       name = word | "[[" characters "]]"
+//! path       = [devices "." [(modules | jobs) "."]] name {"." name}       name = word | "[[" characters "]]"
 //! constant   = 'text' | "text" | number | 0xhex | true | false | null | undefined
 //! ```
 

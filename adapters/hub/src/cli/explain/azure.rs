@@ -15,7 +15,7 @@ const fn error(number: u32, name: &'static str, means: &'static str, next: &'sta
 }
 
 #[rustfmt::skip]
-const ERRORS: [Error; 39] = [
+const ERRORS: [Error; 41] = [
     error(400_001, "InvalidProtocolVersion", "the request has no api-version, or one that is not known", "add ?api-version=2021-04-12 to the URL"),
     error(400_004, "ArgumentInvalid", "an argument of the request cannot be taken; the message names it", "correct what the message names"),
     error(400_027, "ConnectionForcefullyClosedOnNewConnection", "another client connected with the id of this device, which ended this connection", "let one program use an id; see HUB-TAKEOVER"),
@@ -25,21 +25,23 @@ const ERRORS: [Error; 39] = [
     error(401_002, "IotHubUnauthorizedAccess", "the token of a back end is missing, expired, signed with another key, or its policy lacks the right", "make a token with a policy that has the right; set the clock"),
     error(401_003, "IoTHubUnauthorized", "a device could not prove who it is: token, key, certificate, user name or host", "see the rules below; the hub's view shows what came and what was expected"),
     error(403_002, "IoTHubQuotaExceeded", "the messages of the day are used up", "wait for 00:00 UTC, or add units"),
-    error(403_003, "DeviceMaximumQueueSizeExceeded", "the queue of a device is too large", "let the device read its messages"),
+    error(403_003, "DeviceMaximumQueueSizeExceeded", "the queue of a device is too large; as JobQuotaExceeded: there are as many jobs as there may be", "let the device read its messages; cancel jobs that wait"),
     error(403_004, "DeviceMaximumQueueDepthExceeded", "50 cloud-to-device messages wait for the device", "let the device connect, subscribe and complete them, or purge the queue: devicebound c2d"),
     error(403_006, "DeviceMaximumActiveFileUploadLimitExceeded", "a device has 10 file uploads under way", "end each upload with its notification"),
     error(403_009, "InvalidMessageExpiryTime", "the expiry of a message is in the past, or too far ahead", "set iothub-expiry to a time within two days"),
     error(403_010, "OperationNotAllowedInCurrentTier", "the tier of the hub does not have this", "use a standard tier"),
     error(403_012, "DeviceDisabled", "the identity is disabled", "enable it: status \"enabled\""),
     error(403_800, "DeviceMaximumInflightMethodExceeded", "the device has too many direct methods under way", "wait for answers before calling again"),
-    error(404_000, "ResourceNotFound", "there is no such path", "compare the URL with the REST reference"),
+    error(404_000, "ResourceNotFound", "there is no such path; as ConfigurationNotFound: no such configuration", "compare the URL with the REST reference"),
     error(404_001, "DeviceNotFound", "no device has this id", "register it: devicebound device add {device id}"),
+    error(404_002, "JobNotFound", "there is no job of this id, or it ended more than 30 days ago", "list the jobs: GET /jobs/v2/query"),
     error(404_010, "ModuleNotFound", "the device has no module of this id", "register it"),
     error(404_103, "DeviceNotOnline", "the device is not connected, or has not subscribed to direct methods", "connect it and subscribe $iothub/methods/POST/#, or wait with connectTimeoutInSeconds"),
     error(404_104, "DeviceConnectionClosedRemotely", "the device ended its connection without DISCONNECT, or was silent for too long", "see the device's log and network; send PINGREQ in time"),
     error(404_201, "EnrollmentNotFound", "no enrollment lets the device in", "add one: devicebound enrollment add {registration id}"),
     error(404_203, "OperationNotFound", "the provisioning service knows no such operation", "take operationId from the answer to the register"),
     error(405_000, "MethodNotAllowed", "the path has no such HTTP method", "compare the request with the REST reference"),
+    error(409_000, "JobAlreadyExists", "a job has this id already; as ConfigurationAlreadyExists: a configuration has it", "give each job an id of its own, such as a GUID; send If-Match to change a configuration"),
     error(409_001, "DeviceAlreadyExists", "a device has this id already", "send its etag in If-Match to change it"),
     error(409_002, "LinkCreationConflict", "a client opened the same AMQP link twice", "close the old link first"),
     error(409_301, "ModuleAlreadyExistsOnDevice", "a module has this id already", "send its etag in If-Match to change it"),

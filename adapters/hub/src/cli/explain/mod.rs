@@ -1,5 +1,6 @@
 //! `devicebound explain`: the rule book, Azure's numbers, and captures in the words of the live view.
 
+mod amqp;
 mod azure;
 mod lessons;
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use devicebound::Rule;
+use devicebound_amqp::Rule as AmqpRule;
 
 use crate::Failure;
 use crate::capture::{self, CaptureError, KeyLog};
@@ -25,7 +27,8 @@ const CAPTURE_ADVICE: &str = "capture whole packets: tcpdump -i any -s 0 -w capt
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The id of a rule (HUB-D2C-QOS2, MQTT-3.1.0-1), a number of Azure's (401003), or a pcap or pcapng file; without it: all
+    /// The id of a rule (HUB-D2C-QOS2, MQTT-3.1.0-1), a number of Azure's (401003), an error condition of AMQP
+    /// (amqp:link:stolen), or a pcap or pcapng file; without it: all
     /// rules
     #[arg(value_name = "RULE|NUMBER|FILE", conflicts_with = "hex")]
     what: Option<String>,
@@ -61,6 +64,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         },
         (None, None) => {
             Rule::ALL.iter().for_each(|rule| tell(&format!("{:24} {}", rule.id(), rule.says())));
+            AmqpRule::ALL.iter().for_each(|rule| tell(&format!("{:24} {}", rule.id(), rule.says())));
             Ok(())
         }
     };
@@ -73,7 +77,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
 /// What a rule or a number of Azure's says.
 fn in_words(what: &str) -> Option<String> {
     let rule = Rule::ALL.iter().find(|rule| rule.id().eq_ignore_ascii_case(what));
-    rule.map(|rule| in_full(*rule)).or_else(|| azure::explain(what))
+    rule.map(|rule| in_full(*rule)).or_else(|| amqp::explain(what)).or_else(|| azure::explain(what))
 }
 
 fn in_full(rule: Rule) -> String {
@@ -127,7 +131,8 @@ fn near(typed: &str) -> Vec<String> {
     if typed.len() < 3 || typed.len() > 40 || typed.contains(['.', '/', ' ']) && !typed.starts_with("MQTT-") {
         return Vec::new();
     }
-    let mut ids: Vec<&str> = Rule::ALL.iter().map(|rule| rule.id()).collect();
+    let amqp = AmqpRule::ALL.iter().map(|rule| rule.id());
+    let mut ids: Vec<&str> = Rule::ALL.iter().map(|rule| rule.id()).chain(amqp).collect();
     ids.sort_by_key(|id| distance(&typed, id));
     ids.into_iter().take(NEAR).map(str::to_owned).collect()
 }

@@ -8,6 +8,7 @@ use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 use serde_json::json;
 
 use super::super::ca::environment;
+use super::super::event_snippets::EventFacts;
 use super::super::page;
 use super::super::sas::device_token;
 use super::super::snippets::Facts;
@@ -147,6 +148,16 @@ impl Ready {
         )
     }
 
+    /// What programs need that read with an Event Hubs SDK.
+    fn event_snippets<R>(&self, write: impl FnOnce(&EventFacts<'_>) -> R) -> R {
+        write(&EventFacts {
+            connection_string: &self.event_hub_connection_string(),
+            host: &self.host,
+            port: self.amqp.port(),
+            ca: &self.ca,
+        })
+    }
+
     /// The same without TLS.
     fn emulator_connection_string(&self) -> Option<String> {
         let (port, key) = (self.emulator?.port(), self.service_key.to_base64());
@@ -167,6 +178,7 @@ impl Ready {
             "connectionString": self.connection_string(),
             "serviceConnectionString": self.service_connection_string(),
             "eventHubConnectionString": self.event_hub_connection_string(),
+            "eventHubSnippets": self.event_snippets(|facts| facts.json()),
             "emulatorConnectionString": self.emulator_connection_string(),
             "idScope": self.id_scope,
             "provisioningServiceConnectionString": self.provisioning,
@@ -193,6 +205,7 @@ impl Ready {
             "url": format!("https://{address}"),
             "connectionString": self.service_connection_string(),
             "ca": self.ca,
+            "eventHubSnippets": self.event_snippets(|facts| facts.text()),
             "pid": std::process::id(),
             "page": self.page_key.as_ref().map(|_| self.page_url()),
             "pagePolicy": self.page_policy,
@@ -213,6 +226,10 @@ impl Ready {
         lines.push(format!("  CA certificate                {}", self.ca.display()));
         lines.push(format!("  service connection string     {}", self.service_connection_string()));
         lines.push(format!("  Event Hubs connection string  {}", self.event_hub_connection_string()));
+        lines.push(format!(
+            "    read by Python, Node, .NET, Java: devicebound telemetry snippets{}",
+            self.state_flag
+        ));
         lines.extend(
             self.emulator_connection_string().map(|text| format!("    without TLS                 {text}")),
         );

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{CLASSES, Message, Metrics, PACKETS, process};
+use super::{AmqpMetrics, CLASSES, Message, Metrics, PACKETS, process};
 
 /// What a response says that it is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -120,10 +120,39 @@ impl Collector for Scrape {
             micros,
         )?;
 
+        metrics.amqp.encode(&mut encoder)?;
+        jobs_and_configurations(&mut encoder, metrics)?;
+
         gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
         gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
         gauge(&mut encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
     }
+}
+
+impl AmqpMetrics {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let [opened, connections, events] = self.counts();
+        counter(encoder, "amqp_connections_opened", "AMQP connections that there were", opened)?;
+        gauge(encoder, "amqp_connections", "AMQP connections", connections)?;
+        counter(encoder, "amqp_events_sent", "Events that went to readers over AMQP", events)?;
+        let help = "What AMQP clients were refused, and what of theirs ended, by rule or error condition";
+        family(encoder, "amqp_failures", help, "rule", &self.failures())
+    }
+}
+
+/// What the hub does by itself for back ends.
+fn jobs_and_configurations(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let configured = metrics.configured.load(Ordering::Relaxed);
+    counter(
+        encoder,
+        "configured",
+        "Twins that automatic configurations were applied to, or withdrawn from",
+        configured,
+    )?;
+    counter(encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
+    let [done, failed] = &metrics.job_devices;
+    let devices = [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
+    family(encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)
 }
 
 /// The rules that have ended something, each with how often.

@@ -3,6 +3,7 @@
 //! Whatever a packet changes is counted by the worker whose packet it is, in [`Counters`] of its own that nobody else writes:
 //! an addition is a load and a store, and no other thread waits for it. A scrape adds them up.
 
+mod amqp;
 mod exposition;
 mod process;
 
@@ -14,6 +15,7 @@ use devicebound::Rule;
 use devicebound::packet::PacketType;
 use devicebound::session::{Close, CloseReason};
 
+pub use amqp::AmqpMetrics;
 pub use exposition::{CONTENT_TYPE, Gauges};
 
 /// Upper ends of the classes that times are counted in, in microseconds; what takes longer is in one more.
@@ -31,8 +33,16 @@ pub struct Metrics {
     refused: Vec<AtomicU64>,
     /// TLS handshakes that came to nothing.
     tls_failed: AtomicU64,
+    /// What back ends do over AMQP.
+    pub amqp: AmqpMetrics,
     /// How long the store took for each batch.
     writes: Times,
+    /// Changes of what automatic configurations do with a twin.
+    configured: AtomicU64,
+    /// Jobs that are over.
+    jobs: AtomicU64,
+    /// Devices that jobs have dealt with: well, and in vain.
+    job_devices: [AtomicU64; 2],
 }
 
 /// What one worker counts. Only its own thread may write.
@@ -151,7 +161,11 @@ impl Metrics {
             closed: by_rule(),
             refused: by_rule(),
             tls_failed: AtomicU64::default(),
+            amqp: AmqpMetrics::default(),
             writes: Times::default(),
+            configured: AtomicU64::default(),
+            jobs: AtomicU64::default(),
+            job_devices: Default::default(),
         }
     }
 
@@ -179,6 +193,23 @@ impl Metrics {
     /// A TLS handshake came to nothing.
     pub fn tls_failed(&self) {
         self.tls_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What automatic configurations do with a twin has changed.
+    pub fn configured(&self) {
+        self.configured.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job is over.
+    pub fn job_ended(&self) {
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job has dealt with a device, maybe in vain.
+    pub fn job_device_ended(&self, has_failed: bool) {
+        if let Some(count) = self.job_devices.get(usize::from(has_failed)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The store has made a batch safe.
