@@ -10,6 +10,7 @@
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `methods` | invoke a direct method |
+//! | `digital_twins` | read, patch: twins in the words of Plug and Play |
 //! | `jobs` | schedule, cancel and list jobs, and run them |
 //! | `configurations` | add, change, remove and count automatic configurations, and apply them |
 //! | `queries` | answer a query for twins or for what jobs did |
@@ -43,6 +44,7 @@ pub mod cloud_messages;
 pub mod configurations;
 pub mod consumer_groups;
 pub mod device_messages;
+pub mod digital_twins;
 mod error;
 pub mod events;
 pub mod faults;

@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, configurations, consumer_groups, device_http, faults, feedback, jobs, messages, methods, metrics,
-    query, registry, rules, statistics, streams, twins,
+    bulk, configurations, consumer_groups, device_http, digital_twins, faults, feedback, jobs, messages,
+    methods, metrics, query, registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -85,6 +85,11 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(POST   "/twins/{id}/methods",             SERVICE, None, METHOD, Named, methods::invoke),
     endpoint!(POST   "/twins/{id}/modules/{module}/methods", SERVICE, None, METHOD, Named, methods::invoke),
 
+    endpoint!(GET    "/digitaltwins/{id}",              SERVICE, Some(Operation::TwinRead), TWIN_READ, Named, digital_twins::show),
+    endpoint!(PATCH  "/digitaltwins/{id}",              SERVICE, None, TWIN_UPDATE, Named, digital_twins::update),
+    endpoint!(POST   "/digitaltwins/{id}/commands/{command}", SERVICE, None, METHOD, Named, digital_twins::command),
+    endpoint!(POST   "/digitaltwins/{id}/components/{component}/commands/{command}", SERVICE, None, METHOD, Named, digital_twins::command),
+
     endpoint!(GET    "/configurations",                 REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::list),
     endpoint!(POST   "/configurations/testQueries",     REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "testQueries")), Named, configurations::test_queries),
     endpoint!(GET    "/configurations/{configuration}", REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::show),
@@ -132,12 +137,6 @@ pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
     let advice = match lower.as_slice() {
         ["jobs", ..] => {
             "this hub has no import and export; register many devices with POST /devices. Other jobs are under /jobs/v2"
-        }
-        ["digitaltwins", _, "commands" | "components", ..] => {
-            "this hub has no digital twins; call the command as a method, component*command: POST /twins/{id}/methods"
-        }
-        ["digitaltwins", ..] => {
-            "this hub has no digital twins; the same properties, and the modelId, are in GET /twins/{id}"
         }
         ["devices", _, "files", ..] | ["messages", "servicebound", "filenotifications", ..] => {
             "this hub has no file upload; send the data as telemetry, or to a storage of your own"

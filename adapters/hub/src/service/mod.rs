@@ -19,6 +19,7 @@ mod call;
 mod configurations;
 mod consumer_groups;
 mod device_http;
+mod digital_twins;
 pub mod endpoint;
 pub mod endpoints;
 mod error;

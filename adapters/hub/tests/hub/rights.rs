@@ -47,6 +47,10 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("PUT", "/twins/{id}/modules/{module}", LetIn::ServiceConnect, 400),
     ("POST", "/twins/{id}/methods", LetIn::ServiceConnect, 400),
     ("POST", "/twins/{id}/modules/{module}/methods", LetIn::ServiceConnect, 400),
+    ("GET", "/digitaltwins/{id}", LetIn::ServiceConnect, 200),
+    ("PATCH", "/digitaltwins/{id}", LetIn::ServiceConnect, 400),
+    ("POST", "/digitaltwins/{id}/commands/{command}", LetIn::ServiceConnect, 400),
+    ("POST", "/digitaltwins/{id}/components/{component}/commands/{command}", LetIn::ServiceConnect, 400),
     ("GET", "/configurations", LetIn::RegistryRead, 200),
     ("POST", "/configurations/testQueries", LetIn::RegistryRead, 400),
     ("GET", "/configurations/{configuration}", LetIn::RegistryRead, 404),
@@ -191,6 +195,8 @@ async fn every_request_is_answered_to_those_who_may_ask_and_to_nobody_else() {
             .replace("{module}", "m")
             .replace("{lock}", "x")
             .replace("{job}", "j")
+            .replace("{component}", "c")
+            .replace("{command}", "x")
             .replace("{configuration}", "c");
         let path = path.replace("{name}", "x");
         for credential in credentials() {
