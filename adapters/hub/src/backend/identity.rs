@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{ClientId, Code, Error};
 use crate::clock::unix_time;
+use crate::engine::core::Core;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::state::policies;
 
 /// What Azure writes for a moment that has not come yet.

@@ -31,9 +31,9 @@ use devicebound::time::Instant;
 
 use crate::Failure;
 use crate::engine::Engine;
+use crate::engine::core::Core;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::store::reader::TelemetryReader;
 
 pub mod access;

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::identity::{Wish, check_etag, to_json};
 use super::{Backend, ClientId, Code, Error, find, look_up, not_found, safe};
+use crate::engine::core::Core;
 use crate::engine::durability::Change;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 
 /// How many devices one answer lists at most, as in Azure.
 pub const LIST_MAX: usize = 1000;

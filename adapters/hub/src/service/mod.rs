@@ -30,6 +30,7 @@ mod jobs;
 mod messages;
 mod methods;
 mod metrics;
+mod parameters;
 mod query;
 mod registry;
 mod router;

@@ -66,7 +66,7 @@ async fn disconnect_counts_even_when_the_device_is_gone_before_it_was_answered()
     // Every write fails, as to a socket whose other end is closed; what it said is read in two steps.
     let (writer, _) = tokio::io::duplex(64);
     let reader = std::io::Cursor::new(first).chain(DISCONNECT);
-    connection::adopt(&hub.engine, tokio::io::join(reader, writer), ([127, 0, 0, 1], 1).into(), None);
+    connection::adopt(&hub.engine, tokio::io::join(reader, writer), ([127, 0, 0, 1], 1).into(), None, None);
     assert_eq!(hub.operation(2).await["level"], "Information");
 }
 
