@@ -56,6 +56,7 @@ pub mod methods;
 mod queries;
 pub mod query;
 pub mod registry;
+mod scopes;
 pub mod statistics;
 pub mod twins;
 
