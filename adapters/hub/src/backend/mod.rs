@@ -16,6 +16,7 @@
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
+//! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
@@ -49,6 +50,7 @@ mod error;
 pub mod events;
 pub mod faults;
 pub mod feedback;
+pub mod health;
 pub mod identity;
 pub mod jobs;
 pub mod keys;

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use devicebound::hub;
 use devicebound::hub::{
@@ -41,6 +42,21 @@ use crate::transport::tls::TlsPeer;
 /// What came of a call of a method: the device's status and payload, or why there is none.
 pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
+/// Why a worker should get no new devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    /// The hub is stopping.
+    Stopping,
+    /// The store failed a moment ago, and nothing was stored since.
+    StoreFailed,
+    /// So much telemetry waits for the store that devices are not read from.
+    StoreSlow,
+}
+
+/// For this long a failure of the store counts, if nothing is stored meanwhile. Afterwards devices may try again: a hub that
+/// gets none would never learn that its store has recovered.
+const STORE_FAILURE_COUNTS: Duration = Duration::from_secs(30);
+
 /// What a worker's devices are.
 #[derive(Debug)]
 pub struct Core {
@@ -52,6 +68,8 @@ pub struct Core {
     /// What the timer is set to.
     pub(super) alarm: Option<Instant>,
     pub(super) stopping: bool,
+    /// When the store failed, unless something was stored since.
+    pub(super) store_failed: Option<Instant>,
     /// Nothing is waited for: see the module.
     pub(super) at_once: bool,
     /// What nobody waits for is not handed over yet.
@@ -106,6 +124,7 @@ impl Core {
             unsaved: Unsaved::of(ledger),
             alarm: None,
             stopping: false,
+            store_failed: None,
             at_once,
             is_gathering: false,
             counters,
@@ -206,6 +225,20 @@ impl Core {
             Some(receipt) if self.at_once => self.hub.stored(receipt),
             Some(receipt) => self.unsaved.owe(moment.now, link.id, receipt),
             None => {}
+        }
+    }
+
+    /// Why this worker should get no new devices; `None` where it should.
+    pub(crate) fn unready(&self, now: Instant) -> Option<Unready> {
+        let is_recent = |failed| now.since(failed) < STORE_FAILURE_COUNTS;
+        if self.stopping {
+            Some(Unready::Stopping)
+        } else if self.store_failed.is_some_and(is_recent) {
+            Some(Unready::StoreFailed)
+        } else if !self.unsaved.has_room() {
+            Some(Unready::StoreSlow)
+        } else {
+            None
         }
     }
 

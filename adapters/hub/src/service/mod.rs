@@ -25,6 +25,7 @@ pub mod endpoints;
 mod error;
 mod faults;
 mod feedback;
+mod health;
 pub(crate) mod host;
 mod jobs;
 mod messages;
