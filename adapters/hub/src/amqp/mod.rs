@@ -20,7 +20,6 @@ use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::engine::Engine;
-use crate::server::listen::AMQP_PORT;
 use crate::store::reader::TelemetryReader;
 
 mod access;
@@ -42,6 +41,8 @@ mod requests;
 use address::Source;
 use readers::Readers;
 
+/// AMQP over TLS; `az` and the service SDKs know no other.
+pub const AMQP_PORT: u16 = 5671;
 /// The name of the Event Hubs-compatible endpoint: `EntityPath` in its connection string.
 pub const EVENT_HUB: &str = "devicebound";
 /// The name of the one that tells of operations, as it was in Azure.

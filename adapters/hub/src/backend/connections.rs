@@ -7,7 +7,7 @@ use devicebound::iothub::Subscription;
 use devicebound::time::UnixTime;
 
 use super::{Backend, ClientId, Error, find};
-use crate::engine::worker::Core;
+use crate::engine::core::Core;
 
 /// A live connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
+//! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
@@ -32,9 +33,9 @@ use devicebound::time::Instant;
 
 use crate::Failure;
 use crate::engine::Engine;
+use crate::engine::core::Core;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::store::reader::TelemetryReader;
 
 pub mod access;
@@ -51,6 +52,7 @@ mod error;
 pub mod events;
 pub mod faults;
 pub mod feedback;
+pub mod health;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
@@ -58,6 +60,7 @@ pub mod methods;
 mod queries;
 pub mod query;
 pub mod registry;
+mod scopes;
 pub mod statistics;
 pub mod twins;
 

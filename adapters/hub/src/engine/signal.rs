@@ -9,7 +9,7 @@ use devicebound::Rule;
 use devicebound::hub::{Comparison, LinkId, Warning};
 use devicebound::time::Instant;
 
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 use crate::transport::tls::TlsPeer;
 
 /// How a connection's task is called, and what others may know of the connection.

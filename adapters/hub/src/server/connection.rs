@@ -42,17 +42,25 @@ struct Arrival<P> {
     rx: Vec<u8>,
     /// When the transport was there.
     began: Instant,
+    /// The provisioning service that it may turn out to be for.
+    provisioning: Option<Arc<Provisioning>>,
 }
 
 /// Serves a connection over any stream of bytes, on a worker, until its end. `tls` is what the handshake told of the client.
-pub fn adopt<S>(engine: &Engine, socket: S, peer: SocketAddr, tls: Option<TlsPeer>)
-where
+pub fn adopt<S>(
+    engine: &Engine,
+    socket: S,
+    peer: SocketAddr,
+    tls: Option<TlsPeer>,
+    provisioning: Option<Arc<Provisioning>>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     engine.observers().opened();
     let transport = Stream::new(socket);
     let tls = tls.map(Box::new);
-    let arrival = Arrival { transport, peer, tls, rx: Vec::new(), began: engine.clock.now() };
+    let began = engine.clock.now();
+    let arrival = Arrival { transport, peer, tls, rx: Vec::new(), began, provisioning };
     engine.send(engine.any_place(), |worker| take_over::<Stream<S>>(worker, arrival));
 }
 
@@ -65,21 +73,22 @@ pub(crate) async fn serve<T: Transport>(
     tls: Option<TlsPeer>,
     rx: Vec<u8>,
     began: Instant,
+    provisioning: Option<Arc<Provisioning>>,
 ) {
     worker.engine.observers().opened();
-    run(worker, Arrival { transport, peer, tls: tls.map(Box::new), rx, began }).await;
+    run(worker, Arrival { transport, peer, tls: tls.map(Box::new), rx, began, provisioning }).await;
 }
 
 fn take_over<T: Transport>(worker: &Rc<Worker>, arrival: Arrival<T::Parked>) {
-    let Arrival { transport, peer, tls, rx, began } = arrival;
+    let Arrival { transport, peer, tls, rx, began, provisioning } = arrival;
     // What cannot be taken over has hung up.
     let Ok(transport) = T::resume(transport) else { return };
     let worker = Rc::clone(worker);
-    spawn_local(run(worker, Arrival { transport, peer, tls, rx, began }));
+    spawn_local(run(worker, Arrival { transport, peer, tls, rx, began, provisioning }));
 }
 
 async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
-    let Arrival { transport, peer, tls, rx, began } = arrival;
+    let Arrival { transport, peer, tls, rx, began, provisioning } = arrival;
     let Ok(link) = worker.open(began, tls, Origin { peer, protocol: T::PROTOCOL }) else {
         return worker.engine.observers().turned_away(peer, CloseReason::Ended(Rule::ThrottledConnect));
     };
@@ -94,6 +103,7 @@ async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
         tx: Vec::new(),
         is_broken: false,
         stalled: None,
+        provisioning,
     };
     match connection.run().await {
         End::Closed(close) => {
@@ -133,6 +143,8 @@ struct Connection<T> {
     is_broken: bool,
     /// Only while the client takes nothing of what is written to it.
     stalled: Option<Stalled>,
+    /// The provisioning service that it may turn out to be for.
+    provisioning: Option<Arc<Provisioning>>,
 }
 
 /// A client that takes nothing: how much it had taken, and until when it may go on so.
@@ -163,7 +175,7 @@ impl<T: Transport> Connection<T> {
         loop {
             if !self.link.is_known()
                 && is_for_provisioning(self.unread())
-                && let Some(service) = self.worker.engine.provisioning()
+                && let Some(service) = self.provisioning.take()
             {
                 return End::Provisions(service);
             }
@@ -380,12 +392,12 @@ impl<T: Transport> Connection<T> {
     fn moves(mut self, place: usize) {
         let rx = self.unread().to_vec();
         self.give_back_rx();
-        let Self { worker, link, peer, transport, .. } = self;
+        let Self { worker, link, peer, transport, provisioning, .. } = self;
         worker.close(&link, CloseReason::Lost);
         // What cannot be moved has hung up.
         let Ok(transport) = transport.park() else { return };
         let Link { tls, began, .. } = link;
-        let arrival = Arrival { transport, peer, tls, rx, began };
+        let arrival = Arrival { transport, peer, tls, rx, began, provisioning };
         worker.engine.send(place, |worker| take_over::<T>(worker, arrival));
     }
 
@@ -503,6 +515,7 @@ mod tests {
             tx: Vec::new(),
             is_broken: false,
             stalled: None,
+            provisioning: None,
         };
         device.write_all(CONNECT).await.unwrap();
         assert!(matches!(connection.wait(true, false).await, Happening::Received));

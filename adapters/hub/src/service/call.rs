@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::endpoint::Parameters;
+use super::parameters::Parameters;
 use crate::backend::access::Caller;
 use crate::backend::audit::Gone;
 use crate::backend::{ClientId, Code, Error};

@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback, jobs,
-    messages, methods, metrics, query, registry, rules, statistics, streams, twins,
+    bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback, health,
+    jobs, messages, methods, metrics, query, registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -130,6 +130,8 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/messages/operationsMonitoringEvents", SERVICE, None, None, Unnamed, streams::operations),
     endpoint!(POST   "/faults/{id}",                    SERVICE, None, None, Unnamed, faults::inject),
     endpoint!(POST   "/faults/{id}/modules/{module}",   SERVICE, None, None, Unnamed, faults::inject),
+    endpoint!(GET    "/health/live",                    Right::Anybody, None, None, Unnamed, health::live),
+    endpoint!(GET    "/health/ready",                   Right::Anybody, None, None, Unnamed, health::ready),
     endpoint!(GET    "/metrics",                        Right::LocalOr(Rights::SERVICE_CONNECT), None, None, Unnamed, metrics::metrics),
 ];
 

@@ -22,6 +22,7 @@ enum LetIn {
     ServiceConnect,
     /// The device itself, and DeviceConnect.
     Device,
+    Anybody,
 }
 
 /// What Azure's documents ask for, written down by itself: method, path, who is let in, and what they are answered.
@@ -84,6 +85,8 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("GET", "/messages/operationsMonitoringEvents", LetIn::ServiceConnect, 200),
     ("POST", "/faults/{id}", LetIn::ServiceConnect, 400),
     ("POST", "/faults/{id}/modules/{module}", LetIn::ServiceConnect, 400),
+    ("GET", "/health/live", LetIn::Anybody, 200),
+    ("GET", "/health/ready", LetIn::Anybody, 200),
     ("GET", "/metrics", LetIn::ServiceConnect, 200),
 ];
 
@@ -208,6 +211,7 @@ async fn every_request_is_answered_to_those_who_may_ask_and_to_nobody_else() {
                 LetIn::RegistryWrite => credential.rights.contains(Rights::REGISTRY_WRITE),
                 LetIn::ServiceConnect => credential.rights.contains(Rights::SERVICE_CONNECT),
                 LetIn::Device => credential.is_device || credential.rights.contains(Rights::DEVICE_CONNECT),
+                LetIn::Anybody => true,
             };
             let (found, error) = client.show(method, &path, &credential).await;
             let what = format!("{method} {path} with {}: {error:?}", credential.name);
