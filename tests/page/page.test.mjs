@@ -238,6 +238,23 @@ test('a link works once, and nothing is shown without a session', async () => {
   await stranger.close();
 });
 
+test('a hundred thousand devices are scrolled and searched with few rows in the document', async () => {
+  await show(page, '#/rules');
+  await hub.register(page, 100_000);
+  await show(page, '#/');
+  await page.getByText('200 and more devices').waitFor();
+  const scroller = page.getByRole('region', { name: 'Devices' });
+  for (let loaded = 400; loaded <= 2000; loaded += 200) {
+    await scroller.evaluate((element) => (element.scrollTop = element.scrollHeight));
+    await page.getByText(`${loaded} and more devices`).waitFor();
+  }
+  assert.ok(await page.getByRole('listitem').count() < 100);
+  await page.getByLabel('Search').fill('many-09999');
+  await page.getByText('10 devices').waitFor();
+  await page.getByLabel('Search').fill("WHERE tags.site = 'Oslo' AND CONTAINS(deviceId, '99990')");
+  await page.getByText('1 device', { exact: true }).waitFor();
+});
+
 test('every view is accessible, in light, dark and at 360 pixels', async () => {
   for (const [name, size, colorScheme] of [['light', 1200, 'light'], ['dark', 1200, 'dark'], ['narrow', 360, 'light']]) {
     await page.setViewportSize({ width: size, height: 900 });

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_not_there_is_named_with_those_that_are() {
-        let failure = page(&[], "nobody", &[]).unwrap_err();
+        let failure = page(&[], "nobody", &[], String::new()).unwrap_err();
         assert!(failure.cause().contains("nobody"), "{failure}");
     }
 

@@ -75,7 +75,7 @@ export function device(main, id) {
       while (list.children.length > LINES) list.lastChild.remove();
       fill(left, missed ? `${missed} lines left out: more than can be read` : '');
     });
-    const stop = follow('/timeline', { deviceId: id }, feed);
+    const stop = follow('/timeline', { deviceId: id }, feed, (text) => list.prepend(h('li', { class: 'warn' }, text)));
     const panel = section('Timeline', h('div', { class: 'bar' }, field('Show', kind), field('Pause', pause, 'check')), left, list);
     return { panel, stop };
   }
@@ -109,7 +109,7 @@ export function device(main, id) {
       drawChart();
     });
     drawChart();
-    const stop = follow('/messages/events', { deviceId: id }, feed);
+    const stop = follow('/messages/events', { deviceId: id }, feed, (text) => list.prepend(h('li', { class: 'warn' }, text)));
     const panel = section('Telemetry', h('div', { class: 'bar' }, field('Chart of', name)), chart, list);
     return { panel, stop };
   }

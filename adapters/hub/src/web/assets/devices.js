@@ -86,6 +86,8 @@ export function devices(main) {
   let isStale = false;
   const stop = follow('/operations', { after: 'newest' }, (event) => (isStale ||= isChange(event)));
   const refresh = setInterval(() => {
+    // What happened while nobody looked was not heard.
+    isStale ||= document.hidden;
     if (!isStale || scroller.scrollTop > 0 || document.hidden || list.found.length > PAGE) return;
     isStale = false;
     start();
