@@ -48,9 +48,9 @@ export class Hub {
     rmSync(this.state, { recursive: true });
   }
 
-  /** Connects the device that every hub starts with; `id` says another client id. */
-  device({ id = 'demo', clientId = id } = {}) {
-    const key = Buffer.from(this.ready.connectionString.match(/SharedAccessKey=(.*)/)[1], 'base64');
+  /** Connects the device that every hub starts with, or the one of another connection string. */
+  device({ id = 'demo', clientId = id, connectionString = this.ready.connectionString } = {}) {
+    const key = Buffer.from(connectionString.match(/SharedAccessKey=(.*)/)[1], 'base64');
     const resource = encodeURIComponent(`${ADDRESS}/devices/${id}`);
     const expiry = Math.floor(Date.now() / 1000) + 3600;
     const signature = createHmac('sha256', key).update(`${resource}\n${expiry}`).digest('base64');

@@ -70,6 +70,51 @@ test('a device is added, found by a part of its id and deleted', async () => {
   await page.getByText('0 devices').waitFor();
 });
 
+test('a device that was added connects, and a second one with its id takes the connection over', async () => {
+  await show(page, '#/');
+  await page.getByLabel('Device id').fill('pump-18');
+  await page.getByRole('button', { name: 'Add', exact: true }).click();
+  await page.getByRole('link', { name: 'Open pump-18' }).click();
+  const identity = await page.evaluate(async () => (await fetch('/devices/pump-18?api-version=2021-04-12')).json());
+  const connectionString = `SharedAccessKey=${identity.authentication.symmetricKey.primaryKey}`;
+  const first = hub.device({ id: 'pump-18', connectionString });
+  first.on('error', () => {});
+  await once(first, 'connect');
+  await section('State').getByText('online').waitFor();
+  await section('State').getByText('token by the primary key').waitFor();
+  await section('State').getByText('MQTT', { exact: true }).waitFor();
+  const ended = once(first, 'close');
+  const second = hub.device({ id: 'pump-18', connectionString });
+  await once(second, 'connect');
+  await ended;
+  await section('Timeline').locator('li.end').filter({ hasText: 'HUB-TAKEOVER' }).first().waitFor();
+  await second.endAsync();
+});
+
+test('the queue shows what waits, and a module is added and deleted', async () => {
+  await show(page, '#/device/demo');
+  const panel = section('Cloud-to-device message');
+  await panel.getByLabel('Body').fill('for later');
+  await panel.getByRole('button', { name: 'Send' }).click();
+  await section('Queue').getByText('for later').waitFor();
+  await panel.getByRole('button', { name: 'Empty the queue' }).click();
+  await section('Queue').getByText('No message waits.').waitFor();
+  await section('Modules').getByLabel('Module id').fill('camera');
+  await section('Modules').getByRole('button', { name: 'Add module' }).click();
+  await section('Modules').getByRole('button', { name: 'Delete module camera' }).click();
+  await section('Modules').getByText('none').waitFor();
+});
+
+test('a consumer group is added and deleted', async () => {
+  await show(page, '#/hub');
+  const groups = section('Consumer groups');
+  await groups.getByText('$Default').waitFor();
+  await groups.getByLabel('Name').fill('dashboards');
+  await groups.getByRole('button', { name: 'Add group' }).click();
+  await groups.getByRole('button', { name: 'Delete group dashboards' }).click();
+  await groups.getByRole('button', { name: 'Delete group dashboards' }).waitFor({ state: 'detached' });
+});
+
 test('a change of a twin is shown as a difference, and who is too late hears so', async () => {
   await show(page, '#/device/demo');
   const desired = section('Twin').getByLabel('desired');

@@ -169,7 +169,7 @@ pub use keys::{DeviceKey, LinkId, Receipt};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
 pub use outcome::{Feedback, FeedbackRequest, Outcome};
 pub use record::{Activity, DeviceRecord};
-pub use registry::Connection;
+pub use registry::{Connection, LiveConnection};
 pub use revision::Revision;
 pub use snapshot::SnapshotError;
 pub use telemetry::{Telemetry, hub_properties};

@@ -6,7 +6,8 @@
 //! | `audit` | an operation runs to its end and leaves an event, whatever becomes of its caller |
 //! | `registry`, `bulk`, `keys` | identities: list, show, register, change, remove; new keys |
 //! | `twins`, `query` | twins: show, merge, replace; the query language |
-//! | `cloud_messages` | send, purge |
+//! | `cloud_messages` | send, show what waits, purge |
+//! | `connections` | what is known of a live connection |
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `methods` | invoke a direct method |
@@ -43,6 +44,7 @@ pub mod audit;
 pub mod bulk;
 pub mod cloud_messages;
 pub mod configurations;
+pub mod connections;
 pub mod consumer_groups;
 pub mod device_messages;
 pub mod digital_twins;

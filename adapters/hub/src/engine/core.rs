@@ -12,6 +12,7 @@
 //! A store that does not outlive the process has nothing to wait for: with it both are said at once. It is given the
 //! telemetry alone, as the machine has the records.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::clock::unix_time;
 use crate::engine::Engine;
 use crate::engine::changed::ChangedRecords;
 use crate::engine::durability::{Change, Safe};
-use crate::engine::signal::{Link, Signal};
+use crate::engine::signal::{Introduction, Link, Signal};
 use crate::engine::unsaved::Unsaved;
 use crate::observe::metrics::{self, Counters};
 use crate::store::Ledger;
@@ -101,11 +102,15 @@ fn cut(text: &str) -> &str {
     text.char_indices().nth(ID_MAX).map_or(text, |(end, _)| text.get(..end).unwrap_or_default())
 }
 
-/// What the client calls its software (`DeviceClientType`).
-fn sdk_version(connect: &Connect<'_>) -> Option<Box<str>> {
+/// What the user name of a CONNECT says besides the identity.
+fn introduction(connect: &Connect<'_>) -> Option<Introduction> {
     let username = connect.credentials?.username;
     let username = Username::parse(username.as_str(), connect.client_id.as_str()).ok()?;
-    username.client_type().map(|text| cut(&text).into())
+    let text = |text: Option<Cow<'_, str>>| text.map(|text| cut(&text).into());
+    Some(Introduction {
+        sdk_version: text(username.client_type()),
+        api_version: text(username.api_version()),
+    })
 }
 
 impl Core {
@@ -187,7 +192,7 @@ impl Core {
         request: &ConnectRequest<'_>,
         tx: &mut Vec<u8>,
     ) {
-        link.sdk_version = sdk_version(&request.connect);
+        link.signal.introduce(introduction(&request.connect));
         let client = link.tls.as_deref().map(TlsPeer::client).unwrap_or_default();
         match self.hub.authenticate(now, link.id, request, client) {
             Ok(grant) => {
@@ -240,6 +245,11 @@ impl Core {
         } else {
             None
         }
+    }
+
+    /// The connection's side of a link.
+    pub(crate) fn signal(&self, link: LinkId) -> Option<&Signal> {
+        self.links.get(&link).map(Rc::as_ref)
     }
 
     /// Bytes of telemetry that wait for the store.

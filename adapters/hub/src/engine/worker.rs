@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::clock::unix_time;
 use crate::engine::core::{Core, Moment};
-use crate::engine::signal::{Link, Signal};
+use crate::engine::signal::{Link, Origin, Signal};
 use crate::engine::writer::Work;
 use crate::engine::{Engine, Job};
 use crate::observe::metrics::Counters;
@@ -198,8 +198,13 @@ impl Worker {
     ///
     /// # Errors
     /// [`Full`], and while the hub stops.
-    pub(crate) fn open(&self, began: Instant, tls: Option<Box<TlsPeer>>) -> Result<Link, Full> {
-        let signal = Rc::new(Signal::default());
+    pub(crate) fn open(
+        &self,
+        began: Instant,
+        tls: Option<Box<TlsPeer>>,
+        origin: Origin,
+    ) -> Result<Link, Full> {
+        let signal = Rc::new(Signal::new(origin));
         let id = self.with(|core, _| {
             if core.stopping {
                 return Err(Full);
@@ -218,7 +223,6 @@ impl Worker {
             claimed: None,
             comparison: None,
             warnings: Vec::new(),
-            sdk_version: None,
         })
     }
 

@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 use tokio::time::Sleep;
 
 use crate::engine::Engine;
-use crate::engine::signal::{Call, Link};
+use crate::engine::signal::{Call, Link, Origin};
 use crate::engine::worker::{Turn, Worker};
 use crate::observe::observers::Ended;
 use crate::observe::view::{View, Who};
@@ -89,7 +89,7 @@ fn take_over<T: Transport>(worker: &Rc<Worker>, arrival: Arrival<T::Parked>) {
 
 async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
     let Arrival { transport, peer, tls, rx, began, provisioning } = arrival;
-    let Ok(link) = worker.open(began, tls) else {
+    let Ok(link) = worker.open(began, tls, Origin { peer, protocol: T::PROTOCOL }) else {
         return worker.engine.observers().turned_away(peer, CloseReason::Ended(Rule::ThrottledConnect));
     };
     let mut connection = Connection {
@@ -236,7 +236,7 @@ impl<T: Transport> Connection<T> {
         if !was_known && let Some(sender) = &link.sender {
             let client_id = sender.client_id();
             let who = Who { client_id: Some(&client_id), peer: *peer };
-            worker.engine.observers().connected(who, sender, link.sdk_version.as_deref());
+            worker.engine.observers().connected(who, sender, link.signal.sdk_version());
         }
         if watched {
             let client_id = link.client_id();
@@ -440,7 +440,7 @@ impl<T: Transport> Connection<T> {
         let ended = Ended {
             is_known: self.link.is_known(),
             auth_type: auth_type.as_deref(),
-            sdk_version: self.link.sdk_version.as_deref(),
+            sdk_version: self.link.signal.sdk_version(),
         };
         self.worker.engine.observers().closed(who, ended, end);
     }
@@ -502,7 +502,8 @@ mod tests {
 
         let (mut device, socket) = tokio::io::duplex(1024);
         let tls = TlsPeer { certificate: Some(prints.into()), server_name: None };
-        let link = worker.open(worker.engine.clock.now(), Some(Box::new(tls))).unwrap();
+        let origin = Origin { peer: ([127, 0, 0, 1], 1).into(), protocol: "MQTT" };
+        let link = worker.open(worker.engine.clock.now(), Some(Box::new(tls)), origin).unwrap();
         let mut connection = Connection {
             worker,
             link,

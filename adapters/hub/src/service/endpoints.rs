@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, configurations, consumer_groups, device_http, digital_twins, faults, feedback, health, jobs,
-    messages, methods, metrics, query, registry, rules, statistics, streams, twins,
+    bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback, health,
+    jobs, messages, methods, metrics, query, registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -123,6 +123,9 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
     endpoint!(GET    "/timeline",                       SERVICE, None, None, Unnamed, streams::timeline),
     endpoint!(GET    "/rules",                          SERVICE, None, None, Unnamed, rules::list),
+    endpoint!(GET    "/connections/{id}",               SERVICE, None, None, Unnamed, connections::show),
+    endpoint!(GET    "/connections/{id}/modules/{module}", SERVICE, None, None, Unnamed, connections::show),
+    endpoint!(GET    "/queues/{id}",                    SERVICE, None, None, Unnamed, connections::queue),
     endpoint!(GET    "/operations",                     SERVICE, None, None, Unnamed, streams::operations),
     endpoint!(GET    "/messages/operationsMonitoringEvents", SERVICE, None, None, Unnamed, streams::operations),
     endpoint!(POST   "/faults/{id}",                    SERVICE, None, None, Unnamed, faults::inject),

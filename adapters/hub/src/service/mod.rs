@@ -17,6 +17,7 @@ use crate::backend::Backend;
 mod bulk;
 mod call;
 mod configurations;
+mod connections;
 mod consumer_groups;
 mod device_http;
 mod digital_twins;

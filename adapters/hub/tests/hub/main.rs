@@ -13,6 +13,7 @@ mod doubt;
 mod feedback;
 mod health;
 mod jobs;
+mod looking;
 mod program;
 mod registry;
 mod rest;

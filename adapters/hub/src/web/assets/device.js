@@ -1,7 +1,8 @@
 // One device: what it says and hears as it happens, and why it was dropped.
 
 import { follow, get } from './api.js';
-import { facts, field, fill, h, section, timeOf } from './dom.js';
+import { decoded, every, facts, field, fill, h, section, timeOf } from './dom.js';
+import { modules, queue } from './look.js';
 import { Series } from './chart.js';
 import { cloudMessages, credentials, faults, methods, twin } from './panels.js';
 import { ruleLink } from './rules.js';
@@ -11,32 +12,28 @@ const PER_FRAME = 40; // lines that are drawn at a time; more are counted
 
 export function device(main, id) {
   const head = h('div');
-  const stops = [timeline(), telemetry()];
+  const [lines, messages, waiting, own] = [timeline(), telemetry(), queue(id), modules(id)];
 
   fill(main, h('h2', null, id), head,
-    h('div', { class: 'columns' }, stops[0].panel, stops[1].panel),
-    twin(id), h('div', { class: 'columns' }, methods(id), cloudMessages(id), credentials(id), faults(id)));
+    h('div', { class: 'columns' }, lines.panel, messages.panel),
+    twin(id), h('div', { class: 'columns' }, methods(id), cloudMessages(id), waiting.panel, credentials(id), own.panel, faults(id)));
 
-  const path = `/devices/${encodeURIComponent(id)}`;
+  const path = encodeURIComponent(id);
   const describe = async () => {
-    try {
-      const identity = await get(path);
-      fill(head, section('State', facts([
-        ['connection', identity.connectionState === 'Connected' ? 'online' : 'offline'],
-        ['since', identity.connectionStateUpdatedTime], ['last activity', identity.lastActivityTime],
-        ['status', identity.status], ['reason', identity.statusReason],
-        ['credential', identity.authentication?.type], ['messages waiting', identity.cloudToDeviceMessageCount],
-        ['generation', identity.generationId]])));
-    } catch (error) {
-      fill(head, h('p', { class: 'bad' }, error.message));
-    }
+    const [identity, live] = await Promise.all([get(`/devices/${path}`), get(`/connections/${path}`)]);
+    fill(head, section('State', facts([
+      ['connection', identity.connectionState === 'Connected' ? 'online' : 'offline'],
+      ['since', identity.connectionStateUpdatedTime], ['last activity', identity.lastActivityTime],
+      ['address', live.address], ['protocol', live.protocol], ['SDK', live.sdk], ['api-version', live.apiVersion],
+      ['proved itself with', live.credential], ['which expires', live.credentialExpires],
+      ['session', live.cleanSession === false && 'outlives the connection (CleanSession 0)'],
+      ['subscribed to', live.subscriptions?.join(', ')],
+      ['status', identity.status], ['reason', identity.statusReason],
+      ['credential', identity.authentication?.type], ['messages waiting', identity.cloudToDeviceMessageCount],
+      ['generation', identity.generationId]])));
   };
-  describe();
-  const timer = setInterval(() => !document.hidden && describe(), 3000);
-  return () => {
-    clearInterval(timer);
-    stops.forEach(({ stop }) => stop());
-  };
+  const state = every(3000, describe, (error) => fill(head, h('p', { class: 'bad' }, error.message)));
+  return () => [lines, messages, waiting, own, { stop: state }].forEach(({ stop }) => stop());
 
   /** The packets in the words of the live view, and each end with rule, bytes and fix. */
   function timeline() {
@@ -76,7 +73,7 @@ export function device(main, id) {
     name.addEventListener('change', drawChart);
     const feed = batched((lines, missed) => {
       list.prepend(...lines.reverse().map((message) => {
-        const { text, json } = body(message.body);
+        const { text, json } = decoded(message.body);
         if (json !== undefined) series.add(new Date(message.enqueuedTime).getTime(), json);
         const properties = Object.entries(message.properties ?? {});
         return h('li', null, h('time', null, timeOf(message.enqueuedTime)),
@@ -106,24 +103,6 @@ function told(line) {
     line.bytes && h('div', { class: 'quiet' }, `bytes: ${line.bytes}`),
     !isCalm && h('div', null, `fix: ${line.mend}`));
 }
-
-/** Text for a body: JSON folded out, text as it is, bytes in hexadecimal. */
-function body(base64) {
-  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-    try {
-      const json = JSON.parse(text);
-      return { text: text.length < 4096 ? JSON.stringify(json, null, 1) : cut(text), json };
-    } catch {
-      return { text: cut(text) };
-    }
-  } catch {
-    return { text: cut([...bytes.slice(0, 1400)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')) };
-  }
-}
-
-const cut = (text) => (text.length > 4096 ? `${text.slice(0, 4096)} … ${text.length} characters` : text);
 
 /** Gathers what comes and draws once a frame: the newest of them, and how many were left out. */
 function batched(draw) {

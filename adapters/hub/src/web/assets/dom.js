@@ -40,8 +40,16 @@ export function field(label, control, kind) {
 
 /** A list of names and values. */
 export function facts(pairs) {
-  return h('dl', null, pairs.filter(([, value]) => value !== undefined && value !== null && value !== '')
+  return h('dl', null, pairs.filter(([, value]) => value !== undefined && value !== null && value !== false && value !== '')
     .map(([name, value]) => [h('dt', null, name), h('dd', null, value)]));
+}
+
+/** Does something now and every so many milliseconds while the page is in sight; gives what ends it. */
+export function every(milliseconds, act, onError) {
+  const run = () => act().catch(onError);
+  run();
+  const timer = setInterval(() => !document.hidden && run(), milliseconds);
+  return () => clearInterval(timer);
 }
 
 /** A section with a heading. */
@@ -81,3 +89,21 @@ export function timeOf(text) {
 }
 
 export const pretty = (value) => JSON.stringify(value, null, 2);
+
+/** Text for a body: JSON folded out, text as it is, bytes in hexadecimal. */
+export function decoded(base64) {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    try {
+      const json = JSON.parse(text);
+      return { text: text.length < 4096 ? JSON.stringify(json, null, 1) : cut(text), json };
+    } catch {
+      return { text: cut(text) };
+    }
+  } catch {
+    return { text: cut([...bytes.slice(0, 1400)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')) };
+  }
+}
+
+const cut = (text) => (text.length > 4096 ? `${text.slice(0, 4096)} … ${text.length} characters` : text);

@@ -1,7 +1,7 @@
 // The hub as a whole: counters, what was refused and why, and what happens.
 
-import { follow, get } from './api.js';
-import { facts, fill, h, section, timeOf } from './dom.js';
+import { ask, follow, get } from './api.js';
+import { action, every, facts, field, fill, h, note, section, timeOf } from './dom.js';
 import { link } from './devices.js';
 import { ruleLink } from './rules.js';
 
@@ -21,9 +21,10 @@ export function hub(main) {
   const ends = h('div');
   const events = h('ol', { class: 'lines', tabindex: '0', 'aria-label': 'Operations, newest first' });
   const byRule = new Map();
+  const groups = consumerGroups();
   fill(main, h('h2', null, 'Hub'),
     h('div', { class: 'columns' }, section('Now', counters), section('Connections that ended, by rule', ends)),
-    section('Operations', events));
+    groups.panel, section('Operations', events));
 
   const drawEnds = () => {
     const rows = [...byRule].sort(([, a], [, b]) => b.count - a.count);
@@ -62,12 +63,35 @@ export function hub(main) {
       ...now.filter(([name, labels]) => labels === '' && !name.endsWith('_bucket')).map(([name, , value]) => [name.replace(/^devicebound_|_total$/g, '').replaceAll('_', ' '), value]),
     ]));
   };
-  const quietly = () => !document.hidden && count().catch(() => {});
-  quietly();
-  const timer = setInterval(quietly, REFRESH);
+  const stopCount = every(REFRESH, count, () => {});
   return () => {
-    clearInterval(timer);
+    stopCount();
+    groups.stop();
     stopEnds();
     stopEvents();
   };
+}
+
+/** The consumer groups of the Event Hubs-compatible endpoint. */
+function consumerGroups() {
+  const path = '/eventHubEndpoints/events/ConsumerGroups';
+  const list = h('div');
+  const name = h('input', { autocomplete: 'off' });
+  const says = note();
+  const draw = async () => {
+    const { value } = await get(path);
+    fill(list, h('ul', null, value.map((group) => h('li', null, `${group.name} `,
+      group.name !== '$Default' && action(h('button', { class: 'bad', type: 'button', 'aria-label': `Delete group ${group.name}` }, 'Delete'), says, async () => {
+        await ask('DELETE', `${path}/${encodeURIComponent(group.name)}`);
+        await draw();
+      })))));
+  };
+  const add = action(h('button', { type: 'button' }, 'Add group'), says, async () => {
+    await ask('PUT', `${path}/${encodeURIComponent(name.value.trim())}`);
+    says.good(`Added ${name.value.trim()}.`);
+    name.value = '';
+    await draw();
+  });
+  const stop = every(5000, draw, (error) => says.bad(error.message));
+  return { panel: section('Consumer groups', list, h('div', { class: 'bar' }, field('Name', name, 'wide'), add), says.line), stop };
 }
