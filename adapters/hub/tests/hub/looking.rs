@@ -81,7 +81,7 @@ async fn several_streams_come_over_one_connection_and_each_event_says_whose_it_i
     let text = text.as_str().unwrap();
     assert!(text.contains("event: restarted") && text.contains("C2DTwinOperations"), "{text}");
 
-    let nine = vec!["of=/operations"; 9].join("&");
+    let nine = ["of=/operations"; 9].join("&");
     for wrong in ["of=/devices", "of=/operations%3Fafter%3Dnever", "", &nine] {
         let (status, _) = client.ask("GET", &format!("/streams?{wrong}"), &[], Value::Null).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
