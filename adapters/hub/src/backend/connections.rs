@@ -9,6 +9,17 @@ use devicebound::time::UnixTime;
 use super::{Backend, ClientId, Error, find};
 use crate::engine::core::Core;
 
+/// Whether a device or module is connected, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// When it was connected or disconnected last.
+    pub since: Option<UnixTime>,
+    /// When its last packet came.
+    pub last_activity: Option<UnixTime>,
+    /// The connection, while there is one.
+    pub live: Option<Connected>,
+}
+
 /// A live connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connected {
@@ -16,10 +27,6 @@ pub struct Connected {
     pub peer: SocketAddr,
     /// `MQTT` or `MQTT over WebSocket`.
     pub protocol: &'static str,
-    /// When its CONNECT was accepted.
-    pub since: Option<UnixTime>,
-    /// When its last packet came.
-    pub last_activity: Option<UnixTime>,
     /// What the client calls its software (`DeviceClientType`).
     pub sdk_version: Option<String>,
     /// `api-version` of its user name, as it was written.
@@ -35,21 +42,19 @@ pub struct Connected {
 }
 
 impl Backend {
-    /// The live connection of a device or module; `None` while it is offline.
+    /// Whether a device or module is connected, and how.
     ///
     /// # Errors
     /// 404001 or 404010 where there is no such identity.
-    pub async fn connection(&self, id: &ClientId) -> Result<Option<Connected>, Error> {
+    pub async fn connection(&self, id: &ClientId) -> Result<Connection, Error> {
         self.at(id, |core, now, id| {
             let key = find(core, id)?;
             let connection = core.hub.connection(now, key).ok_or_else(Error::store_failed)?;
-            let connected = |live| {
-                let mut connected = connected(core, &live)?;
-                connected.since = connection.state_updated;
-                connected.last_activity = connection.last_activity;
-                Some(connected)
-            };
-            Ok(connection.live.and_then(connected))
+            Ok(Connection {
+                since: connection.state_updated,
+                last_activity: connection.last_activity,
+                live: connection.live.and_then(|live| connected(core, &live)),
+            })
         })
         .await
     }
@@ -62,8 +67,6 @@ fn connected(core: &Core, live: &LiveConnection) -> Option<Connected> {
     Some(Connected {
         peer: signal.origin.peer,
         protocol: signal.origin.protocol,
-        since: None,
-        last_activity: None,
         sdk_version: introduction.and_then(|said| text(&said.sdk_version)),
         api_version: introduction.and_then(|said| text(&said.api_version)),
         credential: credential(live.credential),

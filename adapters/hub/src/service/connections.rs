@@ -12,22 +12,20 @@ use super::{ApiError, Call, Shared};
 use crate::backend::cloud_messages::Queued;
 use crate::backend::connections::Connected;
 
-/// `{"connectionState": "Disconnected"}`, and of a live connection all that is known.
+/// Whether a device or module is connected and since when, and of a live connection all that is known.
 pub(super) async fn show(backend: Shared, call: Call) -> Result<Response, ApiError> {
-    let body = match backend.connection(&call.client_id()?).await? {
-        Some(connected) => connection_to_json(&connected),
-        None => json!({"connectionState": "Disconnected"}),
-    };
+    let connection = backend.connection(&call.client_id()?).await?;
+    let mut body = connection.live.as_ref().map(live_to_json).unwrap_or_default();
+    body["connectionState"] = if connection.live.is_some() { "Connected" } else { "Disconnected" }.into();
+    body["since"] = connection.since.map(text).into();
+    body["lastActivityTime"] = connection.last_activity.map(text).into();
     Ok(Json(body).into_response())
 }
 
-fn connection_to_json(connected: &Connected) -> Value {
+fn live_to_json(connected: &Connected) -> Value {
     json!({
-        "connectionState": "Connected",
         "address": connected.peer.to_string(),
         "protocol": connected.protocol,
-        "since": connected.since.map(text),
-        "lastActivityTime": connected.last_activity.map(text),
         "sdk": connected.sdk_version,
         "apiVersion": connected.api_version,
         "credential": connected.credential,

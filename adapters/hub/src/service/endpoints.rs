@@ -128,6 +128,7 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/queues/{id}",                    SERVICE, None, None, Unnamed, connections::queue),
     endpoint!(GET    "/operations",                     SERVICE, None, None, Unnamed, streams::operations),
     endpoint!(GET    "/messages/operationsMonitoringEvents", SERVICE, None, None, Unnamed, streams::operations),
+    endpoint!(GET    "/streams",                        SERVICE, None, None, Unnamed, streams::joined),
     endpoint!(POST   "/faults/{id}",                    SERVICE, None, None, Unnamed, faults::inject),
     endpoint!(POST   "/faults/{id}/modules/{module}",   SERVICE, None, None, Unnamed, faults::inject),
     endpoint!(GET    "/health/live",                    Right::Anybody, None, None, Unnamed, health::live),

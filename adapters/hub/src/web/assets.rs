@@ -37,6 +37,7 @@ files! {
     "devices.js": SCRIPT,
     "device.js": SCRIPT,
     "panels.js": SCRIPT,
+    "snippets.js": SCRIPT,
     "look.js": SCRIPT,
     "chart.js": SCRIPT,
     "hub.js": SCRIPT,

@@ -10,7 +10,8 @@ use crate::common::connect_with;
 async fn a_live_connection_shows_where_it_comes_from_and_when_its_credential_expires() {
     let client = Client::start();
     let (status, offline) = client.ask("GET", "/connections/demo", &[], Value::Null).await;
-    assert_eq!((status, offline), (StatusCode::OK, json!({"connectionState": "Disconnected"})));
+    let never = json!({"connectionState": "Disconnected", "since": null, "lastActivityTime": null});
+    assert_eq!((status, offline), (StatusCode::OK, never));
 
     let connect = connect_with("demo", "&DeviceClientType=py-azure-iot-device", 60, None);
     let _device = client.hub.connected(&connect).await;
@@ -51,4 +52,38 @@ async fn a_queue_shows_each_message_that_waits_with_its_deliveries_and_locks() {
     assert_eq!(queue[1]["deliveryCount"], 0);
     assert_eq!(queue[1]["body"], "ImhpIg==");
     assert_eq!(queue.as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test(flavor = "local")]
+async fn several_streams_come_over_one_connection_and_each_event_says_whose_it_is() {
+    let client = Client::start();
+    let message = [("iothub-messageid", "m")];
+    client.ask("POST", "/devices/demo/messages/events", &message, json!({"temperature": 21.5})).await;
+    client.ask("GET", "/twins/demo", &[], Value::Null).await;
+
+    let of = ["/messages/events?deviceId=demo&follow=false", "/operations?follow=false"];
+    let of = of.map(|path| format!("of={}", path.replace('?', "%3F").replace('&', "%26"))).join("&");
+    let (status, text) = client.ask("GET", &format!("/streams?{of}"), &[], Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+    let text = text.as_str().unwrap();
+    let events_of = |number: usize| {
+        let parts = text.split("event: of\ndata: ").filter(|part| part.starts_with(&format!("{number}\n")));
+        parts.collect::<String>()
+    };
+    assert!(
+        events_of(0).contains("\"message-id\":\"m\"") && !events_of(0).contains("C2DTwinOperations"),
+        "{text}"
+    );
+    assert!(events_of(1).contains("C2DTwinOperations") && !events_of(1).contains("message-id"), "{text}");
+
+    let ahead = "of=/operations%3Fafter%3D99%26follow%3Dfalse";
+    let (_, text) = client.ask("GET", &format!("/streams?{ahead}"), &[], Value::Null).await;
+    let text = text.as_str().unwrap();
+    assert!(text.contains("event: restarted") && text.contains("C2DTwinOperations"), "{text}");
+
+    let nine = ["of=/operations"; 9].join("&");
+    for wrong in ["of=/devices", "of=/operations%3Fafter%3Dnever", "", &nine] {
+        let (status, _) = client.ask("GET", &format!("/streams?{wrong}"), &[], Value::Null).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
 }

@@ -82,6 +82,7 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("GET", "/queues/{id}", LetIn::ServiceConnect, 200),
     ("GET", "/rules", LetIn::ServiceConnect, 200),
     ("GET", "/operations", LetIn::ServiceConnect, 200),
+    ("GET", "/streams", LetIn::ServiceConnect, 400),
     ("GET", "/messages/operationsMonitoringEvents", LetIn::ServiceConnect, 200),
     ("POST", "/faults/{id}", LetIn::ServiceConnect, 400),
     ("POST", "/faults/{id}/modules/{module}", LetIn::ServiceConnect, 400),

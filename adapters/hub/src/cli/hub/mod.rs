@@ -138,7 +138,8 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let server = if args.no_page {
         server
     } else {
-        server.with_page(&page::page(&policies, &args.page_policy, &certificate_names)?)
+        let ca = state.read(CA_FILE)?.unwrap_or_default();
+        server.with_page(&page::page(&policies, &args.page_policy, &certificate_names, ca)?)
     };
 
     let demo_key = demo_key(&server).await?;

@@ -24,7 +24,7 @@ export function queue(id) {
   return { panel: section('Queue', rows), stop };
 }
 
-/** The modules of the device; each can be added and deleted. */
+/** The modules of the device; each can be added and deleted. `draw` looks at them again. */
 export function modules(id) {
   const path = `/devices/${encoded(id)}/modules`;
   const rows = h('div');
@@ -47,6 +47,7 @@ export function modules(id) {
     name.value = '';
     await draw();
   });
-  const stop = every(REFRESH, draw, (error) => says.bad(error.message));
-  return { panel: section('Modules', rows, h('div', { class: 'bar' }, field('Module id', name, 'wide'), add), says.line), stop };
+  const again = () => draw().catch((error) => says.bad(error.message));
+  again();
+  return { panel: section('Modules', rows, h('div', { class: 'bar' }, field('Module id', name, 'wide'), add), says.line), draw: again };
 }
