@@ -51,6 +51,7 @@ over_https!(
 );
 
 with_a_device!(
+    a_digital_twin_is_read_patched_and_commanded,
     a_device_and_its_module_answer_methods,
     a_device_hears_of_its_desired_properties_and_its_reports_are_read,
     a_connected_device_is_counted_and_found,
@@ -481,6 +482,44 @@ mod scenarios {
             refusal(404, "ModuleNotFound")
         );
         of_module.end();
+        client.end();
+        sdk.end();
+    }
+
+    pub(super) fn a_digital_twin_is_read_patched_and_commanded(hub: &Hub, mut sdk: Sdk, transport: &str) {
+        let device = hub.register("dev1");
+        let mut client = Sdk::connected(site!(), hub, transport, &device);
+        client.run(json!({"do": "listen"}));
+        let reported =
+            json!({"target": {"value": 20, "ac": 200, "av": 1}, "thermostat": {"__t": "c", "most": 25}});
+        client.run(json!({"do": "report", "patch": reported}));
+        let twin = sdk.call("twins.get_digital_twin", json!(["dev1"]));
+        assert_eq!(
+            (
+                &twin["$dtId"],
+                &twin["target"],
+                &twin["$metadata"]["target"]["ackCode"],
+                &twin["thermostat"]["most"]
+            ),
+            (&json!("dev1"), &json!(20), &json!(200), &json!(25)),
+            "{twin}"
+        );
+        let patch = json!([
+            {"op": "add", "path": "/target", "value": 21},
+            {"op": "add", "path": "/thermostat/speed", "value": 3},
+        ]);
+        sdk.call("twins.update_digital_twin", json!(["dev1", patch]));
+        let desired = client.expect("desired")["patch"].clone();
+        assert_eq!(desired, json!({"target": 21, "thermostat": {"__t": "c", "speed": 3}, "$version": 2}));
+        assert_eq!(
+            sdk.refused("twins.update_digital_twin", json!(["dev1", patch, "\"other\""])),
+            refusal(412, "PreconditionFailed")
+        );
+        let answer = sdk.call("twins.invoke_command", json!(["dev1", "reboot", {"in": 5}, 5, 30]));
+        assert_eq!((answer, client.expect("method")["name"].clone()), (json!({"in": 5}), json!("reboot")));
+        sdk.call("twins.invoke_component_command", json!(["dev1", "thermostat", "report", "now"]));
+        assert_eq!(client.expect("method")["name"], "thermostat*report");
+        assert_eq!(sdk.refused("twins.get_digital_twin", json!(["none"])), refusal(404, "DeviceNotFound"));
         client.end();
         sdk.end();
     }

@@ -14,12 +14,13 @@ use super::address::{Node, Source, no_such_group, path};
 use super::connection::{LinkNode, Session};
 use super::events::EventLink;
 use super::filter::Start;
+use super::locked::Queue;
 use super::management::not_found;
 use super::operations::OperationsLink;
 use super::readers::{Candidate, NoPlace, READERS_MAX};
 use super::report::Report;
 use super::requests::Answers;
-use super::service_bound::{Queue, ServiceBoundLink};
+use super::service_bound::ServiceBoundLink;
 use super::{EVENT_HUB, events};
 use crate::clock::unix_time;
 

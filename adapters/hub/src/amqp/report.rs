@@ -7,7 +7,7 @@ use devicebound_amqp::LinkId;
 
 use super::address::Source;
 use super::cloud_messages::Rejection;
-use super::service_bound::Locked;
+use super::locked::Locked;
 use crate::store::Piece;
 
 /// What became of something that took its time.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devicebound::time::UnixTime;
 use devicebound_amqp::message::{self, Properties};
 use devicebound_amqp::performative::Outcome;
 use devicebound_amqp::types::Writer as _;
@@ -15,82 +14,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 use super::event_message::millis;
+use super::locked::{Locked, Queue};
 use super::report::Report;
-use crate::backend::files::notifications::{self, Delivery};
-use crate::backend::{Backend, Error, feedback};
+use crate::backend::Backend;
 
 /// How often a reader that waits looks for the next (own choice; Azure takes up to 15 s).
 const LOOK: Duration = Duration::from_millis(250);
-
-/// What is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Queue {
-    /// What became of cloud-to-device messages.
-    Feedback,
-    /// Files that devices have uploaded.
-    FileNotifications,
-}
-
-/// Something for a reader; where it is dropped before it was sent, it comes again at once.
-#[derive(Debug)]
-pub(super) enum Locked {
-    Feedback(feedback::Batch),
-    FileNotification(Delivery),
-}
-
-impl Queue {
-    async fn take(self, backend: &Arc<Backend>) -> Result<Option<Locked>, Error> {
-        Ok(match self {
-            Self::Feedback => backend.take_feedback().await?.map(Locked::Feedback),
-            Self::FileNotifications => backend.take_file_notification().await?.map(Locked::FileNotification),
-        })
-    }
-
-    async fn complete(self, backend: &Arc<Backend>, lock: &str) -> Result<(), Error> {
-        match self {
-            Self::Feedback => backend.complete_feedback(lock).await,
-            Self::FileNotifications => backend.complete_file_notification(lock).await,
-        }
-    }
-
-    fn abandon(self, backend: &Backend, lock: &str) -> Result<(), Error> {
-        match self {
-            Self::Feedback => backend.abandon_feedback(lock),
-            Self::FileNotifications => backend.abandon_file_notification(lock),
-        }
-    }
-}
-
-impl Locked {
-    fn enqueued(&self) -> UnixTime {
-        match self {
-            Self::Feedback(batch) => batch.reports().iter().map(|report| report.at).max().unwrap_or_default(),
-            Self::FileNotification(delivery) => delivery.notification().enqueued,
-        }
-    }
-
-    const fn content_type(&self) -> &'static str {
-        match self {
-            Self::Feedback(_) => feedback::CONTENT_TYPE,
-            Self::FileNotification(_) => notifications::CONTENT_TYPE,
-        }
-    }
-
-    fn to_json(&self) -> String {
-        match self {
-            Self::Feedback(batch) => batch.to_json().to_string(),
-            Self::FileNotification(delivery) => delivery.notification().to_json().to_string(),
-        }
-    }
-
-    /// The reader gets it; gives the lock.
-    fn give(self) -> String {
-        match self {
-            Self::Feedback(batch) => batch.give(),
-            Self::FileNotification(delivery) => delivery.give(),
-        }
-    }
-}
 
 /// A link to a reader.
 #[derive(Debug)]

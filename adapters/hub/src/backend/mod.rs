@@ -6,16 +6,19 @@
 //! | `audit` | an operation runs to its end and leaves an event, whatever becomes of its caller |
 //! | `registry`, `bulk`, `keys` | identities: list, show, register, change, remove; new keys |
 //! | `twins`, `query` | twins: show, merge, replace; the query language |
-//! | `cloud_messages` | send, purge |
+//! | `cloud_messages` | send, show what waits, purge |
+//! | `connections` | what is known of a live connection |
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
 //! | `files` | begin and end an upload, put and read its blob, take and complete notifications |
 //! | `methods` | invoke a direct method |
+//! | `digital_twins` | read, patch: twins in the words of Plug and Play |
 //! | `jobs` | schedule, cancel and list jobs, and run them |
 //! | `configurations` | add, change, remove and count automatic configurations, and apply them |
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
+//! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
@@ -31,9 +34,9 @@ use devicebound::time::Instant;
 
 use crate::Failure;
 use crate::engine::Engine;
+use crate::engine::core::Core;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::store::reader::TelemetryReader;
 
 pub mod access;
@@ -42,13 +45,16 @@ pub mod audit;
 pub mod bulk;
 pub mod cloud_messages;
 pub mod configurations;
+pub mod connections;
 pub mod consumer_groups;
 pub mod device_messages;
+pub mod digital_twins;
 mod error;
 pub mod events;
 pub mod faults;
 pub mod feedback;
 pub mod files;
+pub mod health;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
@@ -56,6 +62,7 @@ pub mod methods;
 mod queries;
 pub mod query;
 pub mod registry;
+mod scopes;
 pub mod statistics;
 pub mod twins;
 

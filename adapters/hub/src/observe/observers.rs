@@ -27,7 +27,7 @@ use super::metrics::Metrics;
 use super::operations::Operations;
 use super::view::{View, Who};
 use super::wording::End;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// All that look at a hub.
 #[derive(Clone, Copy, Debug)]

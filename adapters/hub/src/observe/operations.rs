@@ -37,7 +37,7 @@ use crate::clock::unix_time;
 use crate::observe::event_log::EventLog;
 pub use crate::observe::event_log::Standing;
 use crate::observe::view::Who;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// Events that are kept, and their bytes: strangers can make as many as they like, and the older ones give way.
 const KEPT_EVENTS: usize = 10_000;

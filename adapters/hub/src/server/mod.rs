@@ -78,6 +78,7 @@ pub struct Server {
     /// What HTTPS serves besides the service API.
     others: Router,
     page: Option<Arc<Page>>,
+    provisioning: Option<Arc<Provisioning>>,
     amqp: Arc<Amqp>,
     tls: Tls,
     /// What the store has besides records, for who is added.
@@ -125,8 +126,20 @@ impl Server {
         let backend = Arc::new(backend);
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: DeviceAuthorities::default() };
-        let (others, page) = (Router::new(), None);
-        Ok(Self { engine, threads, backend, others, page, amqp, tls, documents, policies, tier })
+        let (others, page, provisioning) = (Router::new(), None, None);
+        Ok(Self {
+            engine,
+            threads,
+            backend,
+            others,
+            page,
+            provisioning,
+            amqp,
+            tls,
+            documents,
+            policies,
+            tier,
+        })
     }
 
     /// Adds a Device Provisioning Service on the same ports.
@@ -137,7 +150,9 @@ impl Server {
         let service =
             Arc::new(Provisioning::new(Arc::clone(&self.engine), settings, &self.documents, self.tier)?);
         self.others = self.others.merge(provisioning::router(&service, &self.policies));
-        self.engine.set_provisioning(&service);
+        let issuer = Arc::downgrade(&service);
+        self.engine.set_certificate_issuer(issuer);
+        self.provisioning = Some(service);
         Ok(self)
     }
 
@@ -178,12 +193,12 @@ impl Server {
     /// When a socket cannot be shared by the workers.
     pub async fn run(self, listeners: Listeners, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         for listener in listeners.mqtt {
-            share(listener, &self.engine, &self.tls).map_err(|error| {
+            share(listener, &self.engine, &self.tls, self.provisioning.as_ref()).map_err(|error| {
                 Failure::new(format!("cannot share a socket: {error}"), "see the limits of this system")
             })?;
         }
         self.backend.resume();
-        let upgrades = Arc::new(Upgrades::new(&self.engine, &self.amqp));
+        let upgrades = Arc::new(Upgrades::new(&self.engine, &self.amqp, self.provisioning));
         let mut router = service::router(self.backend, mount(&upgrades, web_socket::ENDPOINTS), self.others);
         if let Some(page) = &self.page {
             router = web::signed_in(router, page);
@@ -269,30 +284,40 @@ fn start_worker(threads: &Threads, worker: WorkerBuilder) -> Result<(), Failure>
 }
 
 /// Has every worker accept from the same socket: whoever has time takes the next connection.
-fn share(listener: TcpListener, engine: &Engine, tls: &Tls) -> std::io::Result<()> {
+fn share(
+    listener: TcpListener,
+    engine: &Engine,
+    tls: &Tls,
+    provisioning: Option<&Arc<Provisioning>>,
+) -> std::io::Result<()> {
     let listener = listener.into_std()?;
     for place in 0..engine.places() {
-        let (listener, tls) = (listener.try_clone()?, tls.clone());
+        let (listener, tls, provisioning) = (listener.try_clone()?, tls.clone(), provisioning.cloned());
         engine.send(place, |worker| {
             // It was registered once already, and so it can be again.
             let Ok(listener) = TcpListener::from_std(listener) else { return };
-            worker.listen(accept_mqtt(Rc::clone(worker), listener, tls));
+            worker.listen(accept_mqtt(Rc::clone(worker), listener, tls, provisioning));
         });
     }
     Ok(())
 }
 
 /// Accepts for ever; each connection gets a task of its own, its TLS handshake included.
-async fn accept_mqtt(worker: Rc<Worker>, listener: TcpListener, tls: Tls) {
+async fn accept_mqtt(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    tls: Tls,
+    provisioning: Option<Arc<Provisioning>>,
+) {
     loop {
         let (socket, peer) = accept(&listener, &worker.engine.view).await;
-        let (worker, tls) = (Rc::clone(&worker), tls.clone());
+        let (worker, tls, provisioning) = (Rc::clone(&worker), tls.clone(), provisioning.clone());
         // Before the handshake: a client that takes its time over it has less for CONNECT.
         let began = worker.engine.clock.now();
         spawn_local(async move {
             // Of use for the handshake alone, and so not in the connection's own task.
             if let Some((socket, client, rx)) = Box::pin(handshake(&worker, socket, tls, peer)).await {
-                connection::serve(worker, socket, peer, Some(client), rx, began).await;
+                connection::serve(worker, socket, peer, Some(client), rx, began, provisioning).await;
             }
         });
     }

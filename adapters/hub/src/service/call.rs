@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::endpoint::Parameters;
+use super::parameters::Parameters;
 use crate::backend::access::Caller;
 use crate::backend::audit::Gone;
 use crate::backend::{ClientId, Code, Error};
@@ -78,11 +78,7 @@ impl Call {
 
     /// The value of a name in the query, decoded.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
-        let value = self.raw_query().split('&').find_map(|pair| match pair.split_once('=') {
-            Some((known, value)) => (known == name).then_some(value),
-            None => (pair == name).then_some(""),
-        })?;
-        Some(percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned())
+        values(self.raw_query(), name).next()
     }
 
     /// Where the request comes from, if that is known.
@@ -130,6 +126,16 @@ impl Call {
         let body = self.json().await?;
         if body.is_object() { Ok(body) } else { Err(Error::invalid("the body is a JSON object: {…}")) }
     }
+}
+
+/// The values of a name in a query, decoded, in their order.
+pub(super) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = String> + 'q {
+    let value = move |pair: &'q str| match pair.split_once('=') {
+        Some((known, value)) => (known == name).then_some(value),
+        None => (pair == name).then_some(""),
+    };
+    let decoded = |value: &str| percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned();
+    query.split('&').filter_map(value).map(decoded)
 }
 
 /// The text of a header.

@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    blobs, bulk, configurations, consumer_groups, device_http, faults, feedback, files, jobs, messages,
-    methods, metrics, query, registry, rules, statistics, streams, twins,
+    blobs, bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback,
+    files, health, jobs, messages, methods, metrics, query, registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -87,6 +87,11 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(POST   "/twins/{id}/methods",             SERVICE, None, METHOD, Named, methods::invoke),
     endpoint!(POST   "/twins/{id}/modules/{module}/methods", SERVICE, None, METHOD, Named, methods::invoke),
 
+    endpoint!(GET    "/digitaltwins/{id}",              SERVICE, Some(Operation::TwinRead), TWIN_READ, Named, digital_twins::show),
+    endpoint!(PATCH  "/digitaltwins/{id}",              SERVICE, None, TWIN_UPDATE, Named, digital_twins::update),
+    endpoint!(POST   "/digitaltwins/{id}/commands/{command}", SERVICE, None, METHOD, Named, digital_twins::command),
+    endpoint!(POST   "/digitaltwins/{id}/components/{component}/commands/{command}", SERVICE, None, METHOD, Named, digital_twins::command),
+
     endpoint!(GET    "/configurations",                 REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::list),
     endpoint!(POST   "/configurations/testQueries",     REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "testQueries")), Named, configurations::test_queries),
     endpoint!(GET    "/configurations/{configuration}", REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::show),
@@ -133,10 +138,16 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
     endpoint!(GET    "/timeline",                       SERVICE, None, None, Unnamed, streams::timeline),
     endpoint!(GET    "/rules",                          SERVICE, None, None, Unnamed, rules::list),
+    endpoint!(GET    "/connections/{id}",               SERVICE, None, None, Unnamed, connections::show),
+    endpoint!(GET    "/connections/{id}/modules/{module}", SERVICE, None, None, Unnamed, connections::show),
+    endpoint!(GET    "/queues/{id}",                    SERVICE, None, None, Unnamed, connections::queue),
     endpoint!(GET    "/operations",                     SERVICE, None, None, Unnamed, streams::operations),
     endpoint!(GET    "/messages/operationsMonitoringEvents", SERVICE, None, None, Unnamed, streams::operations),
+    endpoint!(GET    "/streams",                        SERVICE, None, None, Unnamed, streams::joined),
     endpoint!(POST   "/faults/{id}",                    SERVICE, None, None, Unnamed, faults::inject),
     endpoint!(POST   "/faults/{id}/modules/{module}",   SERVICE, None, None, Unnamed, faults::inject),
+    endpoint!(GET    "/health/live",                    Right::Anybody, None, None, Unnamed, health::live),
+    endpoint!(GET    "/health/ready",                   Right::Anybody, None, None, Unnamed, health::ready),
     endpoint!(GET    "/metrics",                        Right::LocalOr(Rights::SERVICE_CONNECT), None, None, Unnamed, metrics::metrics),
 ];
 
@@ -147,12 +158,6 @@ pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
     let advice = match lower.as_slice() {
         ["jobs", ..] => {
             "this hub has no import and export; register many devices with POST /devices. Other jobs are under /jobs/v2"
-        }
-        ["digitaltwins", _, "commands" | "components", ..] => {
-            "this hub has no digital twins; call the command as a method, component*command: POST /twins/{id}/methods"
-        }
-        ["digitaltwins", ..] => {
-            "this hub has no digital twins; the same properties, and the modelId, are in GET /twins/{id}"
         }
         ["devices", _, "modules", _, "messages" | "commands", ..] => {
             "modules have no cloud-to-device messages; call a method, or set desired properties"

@@ -17,8 +17,9 @@ use hyper_util::service::TowerToHyperService;
 use percent_encoding::percent_decode_str;
 
 use super::call::{Call, Peer, header};
-use super::endpoint::{Answer, Parameters, Right, Route};
+use super::endpoint::{Answer, Right, Route};
 use super::endpoints::instead;
+use super::parameters::Parameters;
 use super::{ApiError, Shared};
 use crate::backend::access::{Caller, Refused};
 use crate::backend::audit::{Outcome, Protocol, Subject};

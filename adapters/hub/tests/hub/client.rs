@@ -87,7 +87,13 @@ impl Client {
         let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
+        let text = || String::from_utf8_lossy(&body).into_owned().into();
+        let body = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&body).unwrap_or_else(|_| text())
+        };
+        (parts.status, parts.headers, body)
     }
 }
 

@@ -177,7 +177,7 @@ impl Hub {
     /// A transport to the hub whose buffer holds `capacity` bytes.
     pub(crate) fn transport(&self, capacity: usize) -> DuplexStream {
         let (near, far) = tokio::io::duplex(capacity);
-        connection::adopt(&self.engine, far, ([127, 0, 0, 1], 1).into(), None);
+        connection::adopt(&self.engine, far, ([127, 0, 0, 1], 1).into(), None, None);
         near
     }
 

@@ -23,6 +23,7 @@ enum LetIn {
     ServiceConnect,
     /// The device itself, and DeviceConnect.
     Device,
+    Anybody,
 }
 
 /// What Azure's documents ask for, written down by itself: method, path, who is let in, and what they are answered.
@@ -48,6 +49,10 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("PUT", "/twins/{id}/modules/{module}", LetIn::ServiceConnect, 400),
     ("POST", "/twins/{id}/methods", LetIn::ServiceConnect, 400),
     ("POST", "/twins/{id}/modules/{module}/methods", LetIn::ServiceConnect, 400),
+    ("GET", "/digitaltwins/{id}", LetIn::ServiceConnect, 200),
+    ("PATCH", "/digitaltwins/{id}", LetIn::ServiceConnect, 400),
+    ("POST", "/digitaltwins/{id}/commands/{command}", LetIn::ServiceConnect, 400),
+    ("POST", "/digitaltwins/{id}/components/{component}/commands/{command}", LetIn::ServiceConnect, 400),
     ("GET", "/configurations", LetIn::RegistryRead, 200),
     ("POST", "/configurations/testQueries", LetIn::RegistryRead, 400),
     ("GET", "/configurations/{configuration}", LetIn::RegistryRead, 404),
@@ -79,11 +84,17 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("POST", "/devices/{id}/files/notifications/{correlation}", LetIn::Device, 400),
     ("GET", "/messages/events", LetIn::ServiceConnect, 200),
     ("GET", "/timeline", LetIn::ServiceConnect, 200),
+    ("GET", "/connections/{id}", LetIn::ServiceConnect, 200),
+    ("GET", "/connections/{id}/modules/{module}", LetIn::ServiceConnect, 200),
+    ("GET", "/queues/{id}", LetIn::ServiceConnect, 200),
     ("GET", "/rules", LetIn::ServiceConnect, 200),
     ("GET", "/operations", LetIn::ServiceConnect, 200),
+    ("GET", "/streams", LetIn::ServiceConnect, 400),
     ("GET", "/messages/operationsMonitoringEvents", LetIn::ServiceConnect, 200),
     ("POST", "/faults/{id}", LetIn::ServiceConnect, 400),
     ("POST", "/faults/{id}/modules/{module}", LetIn::ServiceConnect, 400),
+    ("GET", "/health/live", LetIn::Anybody, 200),
+    ("GET", "/health/ready", LetIn::Anybody, 200),
     ("GET", "/metrics", LetIn::ServiceConnect, 200),
 ];
 
@@ -201,6 +212,8 @@ async fn every_request_is_answered_to_those_who_may_ask_and_to_nobody_else() {
             .replace("{lock}", "x")
             .replace("{correlation}", "x")
             .replace("{job}", "j")
+            .replace("{component}", "c")
+            .replace("{command}", "x")
             .replace("{configuration}", "c");
         let path = path.replace("{name}", "x");
         for credential in credentials() {
@@ -209,6 +222,7 @@ async fn every_request_is_answered_to_those_who_may_ask_and_to_nobody_else() {
                 LetIn::RegistryWrite => credential.rights.contains(Rights::REGISTRY_WRITE),
                 LetIn::ServiceConnect => credential.rights.contains(Rights::SERVICE_CONNECT),
                 LetIn::Device => credential.is_device || credential.rights.contains(Rights::DEVICE_CONNECT),
+                LetIn::Anybody => true,
             };
             let (found, error) = client.show(method, &path, &credential).await;
             let what = format!("{method} {path} with {}: {error:?}", credential.name);

@@ -13,13 +13,14 @@ use super::log;
 use super::page;
 use super::quota::Quota;
 use crate::Failure;
+use crate::amqp::AMQP_PORT;
 use crate::backend::identity::new_identity;
 use crate::observe::view::{Format, View};
 use crate::provisioning::{LinkedHubs, Settings};
 use crate::server::Server;
 use crate::server::certificate_watch::{CertificateWatch, Watched};
 use crate::server::isolated;
-use crate::server::listen::{self, AMQP_PORT, Listeners, Ports};
+use crate::server::listen::{self, Listeners, Ports};
 use crate::state::certs::CA_FILE;
 use crate::state::own_certificate::OwnCertificate;
 use crate::state::policies;
@@ -141,7 +142,8 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let server = if args.no_page {
         server
     } else {
-        server.with_page(&page::page(&policies, &args.page_policy, &certificate_names)?)
+        let ca = state.read(CA_FILE)?.unwrap_or_default();
+        server.with_page(&page::page(&policies, &args.page_policy, &certificate_names, ca)?)
     };
 
     let demo_key = demo_key(&server).await?;

@@ -15,9 +15,9 @@ use super::super::snippets::Facts;
 use super::super::state_flag;
 use super::arguments::HubArgs;
 use crate::Failure;
-use crate::amqp::EVENT_HUB;
+use crate::amqp::{AMQP_PORT, EVENT_HUB};
 use crate::clock::unix_time;
-use crate::server::listen::{AMQP_PORT, HTTPS_PORT, Listeners, MQTT_PORT};
+use crate::server::listen::{HTTPS_PORT, Listeners, MQTT_PORT};
 use crate::state::policies;
 
 /// The device that every hub starts with.
