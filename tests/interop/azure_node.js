@@ -8,8 +8,8 @@
 // * `{"do": "receive", "partition", "count", "position", "group"}`: so many events.
 // * `{"do": "open"}`: the service client, with a receiver of feedback and one of file notifications; each batch of feedback is
 //   told: `{"event": "feedback", "reports"}`.
-// * `{"do": "upload", "device", "name", "size"}`: a device, by its connection string, uploads so many bytes. `{"do": "notified",
-//   "settle"}`: the next file notification, settled by `complete` or `abandon`.
+// * `{"do": "upload", "device", "name", "size", "settle"}`: a device, by its connection string, uploads so many bytes, and the
+//   notifications that follow are settled so: a list of `complete` and `abandon`. `{"do": "notified"}`: the next of them.
 // * `{"do": "send", "device", "body", "messageId", "ack", "properties"}`: a cloud-to-device message.
 'use strict';
 
@@ -44,6 +44,9 @@ const consumer = (group) =>
 
 let service;
 let notifications;
+const settlements = [];
+const arrived = [];
+let arrival;
 
 const commands = {
   async hub() {
@@ -97,9 +100,16 @@ const commands = {
     const feedback = await receiver('getFeedbackReceiver');
     feedback.on('message', (message) => tell('feedback', { reports: JSON.parse(message.data.toString()) }));
     notifications = await receiver('getFileNotificationReceiver');
+    // Settled here and now: the SDK accepts what its listener leaves open.
+    notifications.on('message', (message) => {
+      notifications[settlements.shift() ?? 'complete'](message, () => {});
+      arrived.push(JSON.parse(message.data.toString()));
+      arrival?.();
+    });
   },
 
-  async upload({ device, name, size }) {
+  async upload({ device, name, size, settle }) {
+    settlements.push(...settle);
     const client = DeviceClient.fromConnectionString(device, Mqtt);
     const chunk = Buffer.alloc(64 * 1024, 'x');
     const chunks = function* () {
@@ -108,10 +118,9 @@ const commands = {
     await client.uploadToBlob(name, Readable.from(chunks()), size);
   },
 
-  async notified({ settle }) {
-    const message = await new Promise((resolve) => notifications.once('message', resolve));
-    await promisify(notifications[settle].bind(notifications))(message);
-    return JSON.parse(message.data.toString());
+  async notified() {
+    while (arrived.length === 0) await new Promise((resolve) => (arrival = resolve));
+    return arrived.shift();
   },
 
   async send({ device, body, messageId, ack, properties }) {
