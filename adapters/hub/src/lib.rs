@@ -27,6 +27,7 @@ pub mod provisioning;
 pub mod server;
 pub mod service;
 pub mod state;
+pub mod storage;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -7,7 +7,7 @@
 //! | `{hub}/ConsumerGroups/{group}/Partitions/{n}` | receive events | `events`, `event_message`, `filter`, `readers` |
 //! | `messages/operationsMonitoringEvents/ConsumerGroups/{group}/Partitions/0` | receive what begins, fails and ends | `operations`, `readers` |
 //! | `messages/devicebound` | send cloud-to-device messages | `cloud_messages` |
-//! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback | `feedback` |
+//! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback and file notifications | `service_bound`, `locked` |
 //! | `messages/events`, `messages/events/$management` | are sent on to the Event Hubs-compatible endpoint | `links` |
 //!
 //! [`connection`] drives one [`devicebound_amqp::Connection`] on its socket; each node only translates.
@@ -29,14 +29,15 @@ mod cloud_messages;
 pub mod connection;
 mod event_message;
 mod events;
-mod feedback;
 mod filter;
 mod links;
+mod locked;
 mod management;
 mod operations;
 mod readers;
 mod report;
 mod requests;
+mod service_bound;
 
 use address::Source;
 use readers::Readers;
@@ -58,6 +59,8 @@ pub struct Amqp {
     readers: Arc<Readers>,
     /// Held by the one reader of feedback that looks for more; the others wait for it.
     feedback: Arc<tokio::sync::Mutex<()>>,
+    /// The same for file notifications.
+    file_notifications: Arc<tokio::sync::Mutex<()>>,
     created: devicebound::time::UnixTime,
     next_connection: AtomicU64,
     /// The port of AMQP over TLS.
@@ -78,6 +81,7 @@ impl Amqp {
             config: Config { container_id: EVENT_HUB.into(), product: product.into() },
             readers: Arc::default(),
             feedback: Arc::default(),
+            file_notifications: Arc::default(),
             created: crate::clock::unix_time(),
             next_connection: AtomicU64::new(0),
             port: AtomicU16::new(AMQP_PORT),

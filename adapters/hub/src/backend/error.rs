@@ -21,6 +21,8 @@ pub enum Code {
     JobQuotaExceeded,
     /// 403004.
     QueueFull,
+    /// 403006: ten uploads of the device are under way.
+    TooManyUploads,
     /// 403009.
     InvalidMessageExpiryTime,
     /// 403010: a basic tier does not have it.
@@ -94,6 +96,7 @@ impl Code {
             Self::QuotaExceeded => ("IotHubQuotaExceeded", 403_002),
             Self::JobQuotaExceeded => ("JobQuotaExceeded", 403_003),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
+            Self::TooManyUploads => ("DeviceMaximumActiveFileUploadLimitExceeded", 403_006),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
             Self::NotInTier => ("OperationNotAllowedInCurrentTier", 403_010),
             Self::DeviceDisabled => ("DeviceDisabled", 403_012),

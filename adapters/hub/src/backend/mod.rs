@@ -10,6 +10,7 @@
 //! | `connections` | what is known of a live connection |
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
+//! | `files` | begin and end an upload, put and read its blob, take and complete notifications |
 //! | `methods` | invoke a direct method |
 //! | `digital_twins` | read, patch: twins in the words of Plug and Play |
 //! | `jobs` | schedule, cancel and list jobs, and run them |
@@ -24,7 +25,7 @@
 //! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
 //! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use devicebound::hub::{DeviceKey, Operation};
 use devicebound::iothub::sas::Policy;
@@ -52,6 +53,7 @@ mod error;
 pub mod events;
 pub mod faults;
 pub mod feedback;
+pub mod files;
 pub mod health;
 pub mod identity;
 pub mod jobs;
@@ -71,6 +73,7 @@ use applications::Applications;
 use configurations::Configurations;
 use consumer_groups::ConsumerGroups;
 use feedback::Readers;
+use files::Files;
 use jobs::Jobs;
 
 /// The way of a back end to the hub.
@@ -86,6 +89,8 @@ pub struct Backend {
     configurations: Configurations,
     applications: Arc<Applications>,
     consumer_groups: ConsumerGroups,
+    /// Where there is a storage.
+    files: OnceLock<Arc<Files>>,
 }
 
 impl Backend {
@@ -102,13 +107,29 @@ impl Backend {
         let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
         let (jobs, configurations, applications) =
             (Jobs::default(), Configurations::default(), Arc::default());
-        Self { engine, access, telemetry, feedback, jobs, configurations, applications, consumer_groups }
+        Self {
+            engine,
+            access,
+            telemetry,
+            feedback,
+            jobs,
+            configurations,
+            applications,
+            consumer_groups,
+            files: OnceLock::new(),
+        }
     }
 
     /// The same with the consumer groups that the store has.
     #[must_use]
     pub fn with_consumer_groups(self, consumer_groups: ConsumerGroups) -> Self {
         Self { consumer_groups, ..self }
+    }
+
+    /// From now on devices can upload files.
+    pub fn set_files(&self, files: Files) {
+        // There is one storage at most, which is set before anybody asks.
+        let _ = self.files.set(Arc::new(files));
     }
 
     /// The same with the jobs that the store has.

@@ -252,6 +252,7 @@ impl Engine {
             connections: self.open.load(Ordering::Relaxed) as u64,
             records: sum(|(records, _)| *records),
             backlog_bytes: sum(|(_, bytes)| *bytes),
+            ..Gauges::default()
         }
     }
 

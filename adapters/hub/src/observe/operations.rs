@@ -13,6 +13,7 @@
 //! | `C2DCommands` | `messageExpired`, `messageDeliveryCountExceeded` | queues |
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
 //! | `DirectMethods` | `send` | the service API |
+//! | `FileUploadOperations` | `ingest`: a begin, and an end | the service API |
 //! | `TwinQueries` | `query` | the service API |
 //! | `Connections` | `amqpRefused`, `amqpRejected`, `amqpDetached`, `amqpBroken`; names of our own | AMQP |
 //! | `Administrative` | consumer groups; as Azure's activity log has them | the service API |

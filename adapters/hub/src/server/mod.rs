@@ -40,6 +40,7 @@ use crate::Failure;
 use crate::amqp::Amqp;
 use crate::backend::Backend;
 use crate::backend::consumer_groups::ConsumerGroups;
+use crate::backend::files::{Files, Uploads};
 use crate::backend::jobs::Jobs;
 use crate::engine::Engine;
 use crate::engine::worker::{Worker, WorkerBuilder};
@@ -49,7 +50,9 @@ use crate::server::listen::Listeners;
 use crate::server::web_socket::Upgrades;
 use crate::service::endpoint::mount;
 use crate::service::{self, Peer};
+use crate::state::StateDir;
 use crate::state::device_certs::DeviceAuthorities;
+use crate::storage::Storage;
 use crate::store::Store;
 use crate::store::reader::TelemetryReader;
 use crate::transport::body;
@@ -150,6 +153,16 @@ impl Server {
         let issuer = Arc::downgrade(&service);
         self.engine.set_certificate_issuer(issuer);
         self.provisioning = Some(service);
+        Ok(self)
+    }
+
+    /// Adds a storage that devices upload files to, which a back end finds at `authority`.
+    ///
+    /// # Errors
+    /// When the storage cannot be opened, or the store has a document of it that cannot be read.
+    pub fn with_files(self, state: &StateDir, uploads: &Uploads, authority: String) -> Result<Self, Failure> {
+        let storage = Storage::open(state, &self.documents, uploads.bounds)?;
+        self.backend.set_files(Files::load(storage, authority, uploads.sas_ttl, &self.documents)?);
         Ok(self)
     }
 

@@ -86,17 +86,27 @@ impl Call {
         self.parts.extensions.get()
     }
 
+    /// The body as it comes, once.
+    pub(super) fn take_body(&mut self) -> Body {
+        std::mem::take(&mut self.body)
+    }
+
     /// The body, to its end.
     ///
     /// # Errors
     /// 413001 for one of more than [`BODY_MAX`] bytes, 400004 for one that does not come, or not in time.
     pub(crate) async fn body(&mut self) -> Result<Bytes, Error> {
-        let mut stream = std::mem::take(&mut self.body).into_data_stream();
+        self.body_within(BODY_MAX).await
+    }
+
+    /// The same for one of at most so many bytes.
+    pub(super) async fn body_within(&mut self, most: usize) -> Result<Bytes, Error> {
+        let mut stream = self.take_body().into_data_stream();
         let mut bytes = Vec::new();
         while let Some(data) = stream.next().await {
             let data = data.map_err(|error| Error::invalid(format!("the body cannot be read: {error}")))?;
-            if bytes.len().saturating_add(data.len()) > BODY_MAX {
-                let what = format!("a body has at most {BODY_MAX} bytes");
+            if bytes.len().saturating_add(data.len()) > most {
+                let what = format!("a body has at most {most} bytes");
                 return Err(Error::new(Code::MessageTooLarge, what));
             }
             bytes.extend_from_slice(&data);

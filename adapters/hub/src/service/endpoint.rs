@@ -19,6 +19,9 @@ pub enum Right {
     LocalOr(Rights),
     /// The device that the path names, by its token or its certificate, or a policy with DeviceConnect.
     Device,
+    /// Who has the signature of a blob, or, to read it, a token of a policy with ServiceConnect: the handler checks it, as
+    /// the storage has refusals of its own.
+    BlobSignature,
     /// Anybody: the handler itself sees who it is.
     Anybody,
 }
@@ -62,7 +65,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send
 pub struct Endpoint<S: 'static> {
     /// The method.
     pub method: Method,
-    /// The path: words, which are found in any case of letters, and parameters in braces.
+    /// The path: words, which are found in any case of letters, and parameters in braces; `{*name}` is all the rest.
     pub path: &'static str,
     /// Who may ask.
     pub right: Right,

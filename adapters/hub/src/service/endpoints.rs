@@ -7,8 +7,8 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback, health,
-    jobs, messages, methods, metrics, query, registry, rules, statistics, streams, twins,
+    blobs, bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback,
+    files, health, jobs, messages, methods, metrics, query, registry, rules, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -31,6 +31,8 @@ const JOBS: &str = "JobsOperations";
 const CONFIGURATIONS: &str = "Configurations";
 const COMMANDS: &str = "C2DCommands";
 const FEEDBACK: Option<Audit> = Some(Audit::new(COMMANDS, "feedback"));
+/// Azure resource logs of IoT Hub: file upload operations.
+const UPLOAD: Option<Audit> = Some(Audit::new("FileUploadOperations", "ingest"));
 /// Category and operations of the activity log (Azure: resource provider operations of `Microsoft.Devices`).
 const ADMINISTRATIVE: &str = "Administrative";
 const GROUP_WRITE: Option<Audit> =
@@ -108,6 +110,10 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(DELETE "/messages/serviceBound/feedback/{lock}", SERVICE, None, FEEDBACK, Named, feedback::complete),
     endpoint!(POST   "/messages/serviceBound/feedback/{lock}/abandon", SERVICE, None, FEEDBACK, Named, feedback::abandon),
 
+    endpoint!(GET    "/messages/serviceBound/filenotifications", SERVICE, None, None, Named, files::receive),
+    endpoint!(DELETE "/messages/serviceBound/filenotifications/{lock}", SERVICE, None, None, Named, files::complete),
+    endpoint!(POST   "/messages/serviceBound/filenotifications/{lock}/abandon", SERVICE, None, None, Named, files::abandon),
+
     // Azure has these at its Resource Manager.
     endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups", SERVICE, None, None, Named, consumer_groups::list),
     endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups/{name}", SERVICE, None, None, Named, consumer_groups::show),
@@ -118,6 +124,15 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/devices/{id}/messages/deviceBound", Right::Device, None, None, Named, device_http::receive),
     endpoint!(DELETE "/devices/{id}/messages/deviceBound/{lock}", Right::Device, None, None, Named, device_http::complete),
     endpoint!(POST   "/devices/{id}/messages/deviceBound/{lock}/abandon", Right::Device, None, None, Named, device_http::abandon),
+
+    endpoint!(POST   "/devices/{id}/files",             Right::Device, None, UPLOAD, Named, files::begin),
+    endpoint!(POST   "/devices/{id}/files/notifications", Right::Device, None, UPLOAD, Named, files::end),
+    endpoint!(POST   "/devices/{id}/files/notifications/{correlation}", Right::Device, None, UPLOAD, Named, files::end),
+
+    // Azure Storage has these.
+    endpoint!(PUT    "/devicebound/uploads/{*blob}",    Right::BlobSignature, None, None, Unnamed, blobs::put),
+    endpoint!(GET    "/devicebound/uploads/{*blob}",    Right::BlobSignature, None, None, Unnamed, blobs::get),
+    endpoint!(HEAD   "/devicebound/uploads/{*blob}",    Right::BlobSignature, None, None, Unnamed, blobs::head),
 
     // Not Azure's.
     endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
@@ -143,9 +158,6 @@ pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
     let advice = match lower.as_slice() {
         ["jobs", ..] => {
             "this hub has no import and export; register many devices with POST /devices. Other jobs are under /jobs/v2"
-        }
-        ["devices", _, "files", ..] | ["messages", "servicebound", "filenotifications", ..] => {
-            "this hub has no file upload; send the data as telemetry, or to a storage of your own"
         }
         ["devices", _, "modules", _, "messages" | "commands", ..] => {
             "modules have no cloud-to-device messages; call a method, or set desired properties"
@@ -177,6 +189,9 @@ mod tests {
                 Right::Policy(rights) => name(rights).to_owned(),
                 Right::LocalOr(rights) => format!("{}; from this machine anybody", name(rights)),
                 Right::Device => "the device, or DeviceConnect".to_owned(),
+                Right::BlobSignature => {
+                    "who has the signature of the blob; to read, ServiceConnect".to_owned()
+                }
                 Right::Anybody => "anybody".to_owned(),
             };
             let operation = endpoint.operation.map_or_else(String::new, |operation| format!("{operation:?}"));

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::backend::Backend;
 
+mod blobs;
+mod block_list;
 mod bulk;
 mod call;
 mod configurations;
@@ -26,6 +28,7 @@ pub mod endpoints;
 mod error;
 mod faults;
 mod feedback;
+mod files;
 mod health;
 pub(crate) mod host;
 mod jobs;

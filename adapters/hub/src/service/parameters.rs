@@ -16,10 +16,17 @@ impl Parameters {
     pub(super) fn of(path: &'static str, segments: &[&str]) -> Option<(Self, usize, String)> {
         let mut words = path.split('/').skip(1);
         let (mut parameters, mut literal, mut canonical) = (Vec::new(), 0_usize, String::new());
-        for segment in segments {
+        for (at, segment) in segments.iter().enumerate() {
             let word = words.next()?;
             canonical.push('/');
             match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
+                // The rest of the path, whatever slashes it has.
+                Some(name) if let Some(name) = name.strip_prefix('*') => {
+                    let rest = segments.get(at..).unwrap_or_default().join("/");
+                    canonical.push_str(&rest);
+                    parameters.push((name, rest));
+                    return Some((Self(parameters), literal, canonical));
+                }
                 Some(_) if segment.is_empty() => return None,
                 Some(name) => {
                     parameters.push((name, (*segment).to_owned()));
@@ -52,6 +59,8 @@ mod tests {
             found("/devices/{id}/messages/events", &["Devices", "Ab", "messages", "EVENTS"]),
             expected
         );
+        let rest = found("/a/{*id}", &["a", "b", "", "C"]);
+        assert_eq!(rest, Some(("b//C".to_owned(), 1, "/a/b//C".to_owned())));
         assert_eq!(found("/devices/{id}", &["devices"]), None);
         assert_eq!(found("/devices/{id}", &["devices", ""]), None);
         assert_eq!(found("/devices/{id}", &["devices", "a", "b"]), None);

@@ -20,6 +20,7 @@ use crate::common::{Hub, key};
 pub(crate) struct Client {
     pub(crate) hub: Hub,
     pub(crate) router: Router,
+    pub(crate) backend: Arc<Backend>,
 }
 
 impl Client {
@@ -39,7 +40,7 @@ impl Client {
         let telemetry = TelemetryReader::of(hub.store.telemetry()).unwrap();
         let backend = Arc::new(Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new()));
         backend.resume();
-        Self { router: router(backend, Vec::new(), others), hub }
+        Self { router: router(Arc::clone(&backend), Vec::new(), others), hub, backend }
     }
 
     pub(crate) async fn ask(

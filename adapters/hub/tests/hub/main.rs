@@ -11,6 +11,7 @@ mod corpus;
 mod device_http;
 mod doubt;
 mod feedback;
+mod files;
 mod health;
 mod jobs;
 mod looking;

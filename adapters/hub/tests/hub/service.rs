@@ -210,7 +210,6 @@ async fn an_unknown_path_is_said_to_be_one() {
     for (method, path, said) in [
         ("GET", "/no/such", "GET /no/such is not part"),
         ("POST", "/jobs/create", "import and export"),
-        ("POST", "/devices/demo/files", "file upload"),
         ("POST", "/devices/demo/modules/m/messages/deviceBound", "modules have no cloud-to-device messages"),
     ] {
         let (status, headers, body) = client.exchange("iothubowner", method, path, &[], Value::Null).await;

@@ -30,8 +30,8 @@ use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::key_log::KeyLogFile;
 use crate::transport::tls;
 
-use self::arguments::{MIB, StoreKind, config, workers};
-use self::ready::{DEMO, host};
+use self::arguments::{MIB, StoreKind, config, uploads, workers};
+use self::ready::{DEMO, authority, host};
 use self::signal::stop_signal;
 
 pub(super) use self::arguments::HubArgs;
@@ -134,7 +134,11 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     let hubs = LinkedHubs { own: host(args, &listeners), others: args.linked_hubs.clone() };
     let settings = Settings::load_or_make(&state, hubs, args.certificate_life, &args.device_authorities)?;
     let provisioning = (settings.id_scope.clone(), settings.connection_string());
-    let server = server.with_provisioning(settings)?;
+    let server = server.with_provisioning(settings)?.with_files(
+        &state,
+        &uploads(args),
+        authority(args, &listeners)?,
+    )?;
     let server = if args.no_page {
         server
     } else {

@@ -268,6 +268,18 @@ pub(super) fn host(args: &HubArgs, listeners: &Listeners) -> String {
     args.names.first().cloned().unwrap_or_else(|| host_of(args, listeners))
 }
 
+/// The same with the port of HTTPS where that is not 443: where a back end finds uploaded files.
+pub(super) fn authority(args: &HubArgs, listeners: &Listeners) -> Result<String, Failure> {
+    let host = host(args, listeners);
+    let port =
+        listeners.https.first().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+    match port {
+        Some(HTTPS_PORT) => Ok(host),
+        Some(port) => Ok(format!("{host}:{port}")),
+        None => Err(Failure::new("a socket that was bound has no address", "start again")),
+    }
+}
+
 /// The host of connection strings where no name was given: an isolated hub is at its address alone.
 fn host_of(args: &HubArgs, listeners: &Listeners) -> String {
     let address = listeners.mqtt.first().and_then(|listener| listener.local_addr().ok());

@@ -24,6 +24,19 @@ pub struct Gauges {
     pub records: u64,
     /// Bytes of telemetry that wait for the store.
     pub backlog_bytes: u64,
+    /// What belongs to file uploads.
+    pub files: FileGauges,
+}
+
+/// What belongs to file uploads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileGauges {
+    /// Uploads under way.
+    pub active: u64,
+    /// Bytes that the storage has.
+    pub bytes: u64,
+    /// Notifications that wait, or are held.
+    pub notifications: u64,
 }
 
 #[derive(Debug)]
@@ -125,6 +138,11 @@ impl Collector for Scrape {
 
         gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
         gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
+        let files = gauges.files;
+        gauge(&mut encoder, "file_uploads_active", "File uploads under way", files.active)?;
+        gauge(&mut encoder, "file_storage_bytes", "Uploaded files and blocks", files.bytes)?;
+        let waiting = files.notifications;
+        gauge(&mut encoder, "file_notifications", "File notifications that nobody has completed", waiting)?;
         gauge(&mut encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
     }
 }
