@@ -3,15 +3,14 @@
 mod amqp;
 pub mod certificate_watch;
 pub mod connection;
+mod https;
 pub mod isolated;
 pub mod listen;
 mod web_socket;
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as answers};
 use std::thread;
 use std::time::Duration;
@@ -23,18 +22,11 @@ use devicebound::hub::{HubConfig, Scale};
 use devicebound::iothub::sas::Policy;
 use devicebound::limits::CONNECT_TIME;
 use devicebound::session::CloseReason;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_local};
-use tokio_rustls::TlsAcceptor;
 
 use crate::Failure;
 use crate::amqp::Amqp;
@@ -47,22 +39,18 @@ use crate::observe::view::View;
 use crate::provisioning::{self, Provisioning};
 use crate::server::listen::Listeners;
 use crate::server::web_socket::Upgrades;
+use crate::service;
 use crate::service::endpoint::mount;
-use crate::service::{self, Peer};
 use crate::state::device_certs::DeviceAuthorities;
 use crate::store::Store;
 use crate::store::reader::TelemetryReader;
 use crate::transport::body;
-use crate::transport::guarded::Guarded;
 use crate::transport::tls::TlsPeer;
 use crate::transport::tls_socket::TlsSocket;
 use crate::web::{self, Page};
 
 /// How long connections may take to part when the hub stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
-/// What is held of a request before it is known who sent it, head included (own limit, as on the port of MQTT). A token of
-/// Azure has some 300 bytes, one of Entra 2 to 4 KiB.
-const HTTP_BUFFER: usize = 16 * 1024;
 /// A pause when no socket can be accepted, usually because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -178,7 +166,12 @@ impl Server {
         let router = router.layer(from_fn(body::in_time)).layer(from_fn(service::host::is_named));
         let mut tasks = JoinSet::new();
         for listener in listeners.https {
-            tasks.spawn(accept_https(listener, self.tls.clone(), Arc::clone(&self.engine), router.clone()));
+            tasks.spawn(https::accept_all(
+                listener,
+                self.tls.clone(),
+                Arc::clone(&self.engine),
+                router.clone(),
+            ));
         }
         if let Some(Ok(address)) = listeners.amqp.first().map(TcpListener::local_addr) {
             self.amqp.is_at(address.port());
@@ -333,68 +326,4 @@ async fn handshake(
             None
         }
     }
-}
-
-/// The same for HTTPS, on the runtime of the service API.
-async fn accept_https(listener: TcpListener, tls: Tls, engine: Arc<Engine>, router: Router) {
-    loop {
-        let (socket, address) = accept(&listener, &engine.view).await;
-        let (tls, engine, router) = (tls.clone(), Arc::clone(&engine), router.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(
-                CONNECT_TIME,
-                TlsAcceptor::from(tls.config).accept(Guarded::new(socket)),
-            )
-            .await
-            {
-                Ok(Ok(socket)) => {
-                    let connection = socket.get_ref().1;
-                    let server_name = connection.server_name().map(Into::into);
-                    let tls = TlsPeer::of(connection, &tls.authorities, server_name);
-                    serve_https(router, socket, Peer { address, tls }, &engine.view).await;
-                }
-                Ok(Err(error)) => engine.observers().tls_failed(address, &error),
-                Err(late) => engine.observers().tls_failed(address, &late.into()),
-            }
-        });
-    }
-}
-
-async fn serve_https(
-    router: Router,
-    socket: tokio_rustls::server::TlsStream<Guarded<TcpStream>>,
-    peer: Peer,
-    view: &View,
-) {
-    let address = peer.address;
-    let service = TowerToHyperService::new(router);
-    let has_asked = AtomicBool::new(false);
-    // Not by a layer: one for each connection makes all routes anew, 60 KiB of them.
-    let service = service_fn(|mut request: Request<Incoming>| {
-        has_asked.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(peer.clone());
-        service.call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(CONNECT_TIME)
-        .max_buf_size(HTTP_BUFFER)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    match connection.await {
-        Err(error) if error.is_parse() => view.http_failed(address, &error),
-        // A client that has nothing more to ask is let go without a word.
-        Err(error) if error.is_timeout() && !has_asked.load(Ordering::Relaxed) => {
-            view.http_stalled(address, "the head of its request did not arrive")
-        }
-        Err(error) if is_timed_out(&error) => view.http_stalled(address, "it read nothing of its answer"),
-        // A client that hangs up, or has nothing more to ask, has been answered as far as it can be.
-        Ok(()) | Err(_) => {}
-    }
-}
-
-/// Whether a write to a client took too long.
-fn is_timed_out(error: &hyper::Error) -> bool {
-    let inner = error.source().and_then(|inner| inner.downcast_ref::<std::io::Error>());
-    inner.is_some_and(|inner| inner.kind() == std::io::ErrorKind::TimedOut)
 }
