@@ -150,6 +150,13 @@ test('the queue shows what waits, and a module is added and deleted', async () =
   await section('Modules').getByText('none').waitFor();
 });
 
+test('the hub shows until when its certificates are good', async () => {
+  await show(page, '#/hub');
+  const rows = section('Certificates').getByRole('row');
+  await rows.filter({ hasText: 'devices' }).getByText(/^20\d\d-\d\d-\d\d$/).waitFor();
+  assert.ok(await rows.filter({ hasText: 'clients' }).count() >= 2);
+});
+
 test('a consumer group is added and deleted', async () => {
   await show(page, '#/hub');
   const groups = section('Consumer groups');

@@ -7,6 +7,7 @@
 //! | `registry`, `bulk`, `keys` | identities: list, show, register, change, remove; new keys |
 //! | `twins`, `query` | twins: show, merge, replace; the query language |
 //! | `cloud_messages` | send, show what waits, purge |
+//! | `certificates` | the certificates of the hub, with their dates |
 //! | `connections` | what is known of a live connection |
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
@@ -25,7 +26,7 @@
 //! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
 //! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use devicebound::hub::{DeviceKey, Operation};
 use devicebound::iothub::sas::Policy;
@@ -43,6 +44,7 @@ pub mod access;
 mod applications;
 pub mod audit;
 pub mod bulk;
+pub mod certificates;
 pub mod cloud_messages;
 pub mod configurations;
 pub mod connections;
@@ -70,6 +72,7 @@ pub use error::{Code, Error};
 
 use access::Access;
 use applications::Applications;
+use certificates::Certificates;
 use configurations::Configurations;
 use consumer_groups::ConsumerGroups;
 use feedback::Readers;
@@ -90,7 +93,8 @@ pub struct Backend {
     applications: Arc<Applications>,
     consumer_groups: ConsumerGroups,
     /// Where there is a storage.
-    files: OnceLock<Arc<Files>>,
+    files: Option<Arc<Files>>,
+    certificates: Certificates,
 }
 
 impl Backend {
@@ -116,7 +120,8 @@ impl Backend {
             configurations,
             applications,
             consumer_groups,
-            files: OnceLock::new(),
+            files: None,
+            certificates: Certificates::default(),
         }
     }
 
@@ -126,10 +131,16 @@ impl Backend {
         Self { consumer_groups, ..self }
     }
 
-    /// From now on devices can upload files.
-    pub fn set_files(&self, files: Files) {
-        // There is one storage at most, which is set before anybody asks.
-        let _ = self.files.set(Arc::new(files));
+    /// The same with a storage that devices upload files to.
+    #[must_use]
+    pub fn with_files(self, files: Files) -> Self {
+        Self { files: Some(Arc::new(files)), ..self }
+    }
+
+    /// The same with the certificates of the hub.
+    #[must_use]
+    pub(crate) fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
     }
 
     /// The same with the jobs that the store has.

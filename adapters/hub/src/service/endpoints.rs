@@ -7,8 +7,9 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    blobs, bulk, configurations, connections, consumer_groups, device_http, digital_twins, faults, feedback,
-    files, health, jobs, messages, methods, metrics, query, registry, rules, statistics, streams, twins,
+    blobs, bulk, certificates, configurations, connections, consumer_groups, device_http, digital_twins,
+    faults, feedback, files, health, jobs, messages, methods, metrics, query, registry, rules, statistics,
+    streams, twins,
 };
 use crate::backend::Backend;
 
@@ -138,6 +139,7 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
     endpoint!(GET    "/timeline",                       SERVICE, None, None, Unnamed, streams::timeline),
     endpoint!(GET    "/rules",                          SERVICE, None, None, Unnamed, rules::list),
+    endpoint!(GET    "/certificates",                   SERVICE, None, None, Unnamed, certificates::list),
     endpoint!(GET    "/connections/{id}",               SERVICE, None, None, Unnamed, connections::show),
     endpoint!(GET    "/connections/{id}/modules/{module}", SERVICE, None, None, Unnamed, connections::show),
     endpoint!(GET    "/queues/{id}",                    SERVICE, None, None, Unnamed, connections::queue),

@@ -18,6 +18,7 @@ mod blobs;
 mod block_list;
 mod bulk;
 mod call;
+mod certificates;
 mod configurations;
 mod connections;
 mod consumer_groups;

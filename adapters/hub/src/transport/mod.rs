@@ -12,6 +12,7 @@ mod any_certificate;
 pub(crate) mod body;
 pub(crate) mod buffers;
 pub(crate) mod guarded;
+pub(crate) mod head;
 pub mod key_log;
 pub mod offer;
 pub mod tls;

@@ -20,7 +20,6 @@ use crate::common::{Hub, key};
 pub(crate) struct Client {
     pub(crate) hub: Hub,
     pub(crate) router: Router,
-    pub(crate) backend: Arc<Backend>,
 }
 
 impl Client {
@@ -34,13 +33,19 @@ impl Client {
 
     /// The same beside what other rooms serve.
     pub(crate) fn with_others(hub: Hub, others: Router) -> Self {
+        Self::with(hub, others, |backend| backend)
+    }
+
+    /// The same with a backend that has more.
+    pub(crate) fn with(hub: Hub, others: Router, more: impl FnOnce(Backend) -> Backend) -> Self {
         let policies = Rights::DEFAULT_POLICIES
             .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
             .to_vec();
         let telemetry = TelemetryReader::of(hub.store.telemetry()).unwrap();
-        let backend = Arc::new(Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new()));
+        let backend = Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new());
+        let backend = Arc::new(more(backend));
         backend.resume();
-        Self { router: router(Arc::clone(&backend), Vec::new(), others), hub, backend }
+        Self { router: router(backend, Vec::new(), others), hub }
     }
 
     pub(crate) async fn ask(

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use devicebound_hub::backend::files::{Files, Uploads};
@@ -119,13 +120,10 @@ impl Site {
 
 fn open(hub: Hub, state: &Path, uploads: Uploads) -> Client {
     let mut store = hub.store.clone();
-    let client = Client::of(hub);
     let (state, documents) = (StateDir::open(state).unwrap(), store.documents().unwrap());
     let storage = Storage::open(&state, &documents, uploads.bounds).unwrap();
-    client
-        .backend
-        .set_files(Files::load(storage, "hub.test".to_owned(), uploads.sas_ttl, &documents).unwrap());
-    client
+    let files = Files::load(storage, "hub.test".to_owned(), uploads.sas_ttl, &documents).unwrap();
+    Client::with(hub, Router::new(), |backend| backend.with_files(files))
 }
 
 #[tokio::test(flavor = "local")]

@@ -180,7 +180,7 @@ impl Backend {
     /// # Errors
     /// 400004 where the hub has no storage.
     pub fn files(&self) -> Result<&Arc<Files>, Error> {
-        self.files.get().ok_or_else(|| {
+        self.files.as_ref().ok_or_else(|| {
             Error::invalid("this hub has no storage for file uploads")
                 .with_fix("start it as `devicebound hub`, which has one")
         })

@@ -69,82 +69,80 @@ impl Metrics {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self { metrics, gauges } = self;
-        let opened = metrics.opened.load(Ordering::Relaxed);
-        counter(&mut encoder, "connections_opened", "Transports that were there", opened)?;
-        let refused = by_rule(&metrics.refused);
-        family(
-            &mut encoder,
-            "connections_refused",
-            "Connections that were never accepted, by rule",
-            "rule",
-            &refused,
-        )?;
-        let closed = by_rule(&metrics.closed);
-        family(
-            &mut encoder,
-            "connections_closed",
-            "Accepted connections that ended, by rule",
-            "rule",
-            &closed,
-        )?;
-        let tls_failed = metrics.tls_failed.load(Ordering::Relaxed);
-        counter(&mut encoder, "tls_failed", "TLS handshakes that came to nothing", tls_failed)?;
-
-        let packets = PACKETS.map(|(packet, name)| {
-            let count =
-                |counters: &super::Counters| counters.packets.get(packet as usize).map_or(0, |own| own.get());
-            (name, metrics.sum(count))
-        });
-        family(&mut encoder, "packets", "Packets that devices sent", "type", &packets)?;
-        let messages = Message::ALL.map(|(message, name)| {
-            (name, metrics.sum(|counters| counters.messages.get(message as usize).map_or(0, |own| own.get())))
-        });
-        family(&mut encoder, "messages", "What the hub did for packets", "kind", &messages)?;
-        let bytes = [
-            ("received", metrics.sum(|counters| counters.received_bytes.get())),
-            ("sent", metrics.sum(|counters| counters.sent_bytes.get())),
-        ];
-        family(&mut encoder, "bytes", "MQTT bytes, without those of TLS", "direction", &bytes)?;
-        let throttled = throttled(metrics);
-        counter(
-            &mut encoder,
-            "throttled",
-            "Connections that ended or were refused by a rate or a quota",
-            throttled,
-        )?;
-
-        let classes: Vec<u64> = (0..=CLASSES.len())
-            .map(|class| {
-                metrics
-                    .sum(|counters| counters.acknowledgements.classes.get(class).map_or(0, |own| own.get()))
-            })
-            .collect();
-        let micros = metrics.sum(|counters| counters.acknowledgements.micros.get());
-        let help = "From the arrival of a QoS 1 message until it is safe";
-        histogram(&mut encoder, "acknowledgement_seconds", help, &classes, micros)?;
-        let classes: Vec<u64> =
-            metrics.writes.classes.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let micros = metrics.writes.micros.load(Ordering::Relaxed);
-        histogram(
-            &mut encoder,
-            "store_write_seconds",
-            "A batch of the store, its fsync included",
-            &classes,
-            micros,
-        )?;
-
+        connections(&mut encoder, metrics)?;
+        traffic(&mut encoder, metrics)?;
+        latencies(&mut encoder, metrics)?;
         metrics.amqp.encode(&mut encoder)?;
         jobs_and_configurations(&mut encoder, metrics)?;
-
-        gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
-        gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
-        let files = gauges.files;
-        gauge(&mut encoder, "file_uploads_active", "File uploads under way", files.active)?;
-        gauge(&mut encoder, "file_storage_bytes", "Uploaded files and blocks", files.bytes)?;
-        let waiting = files.notifications;
-        gauge(&mut encoder, "file_notifications", "File notifications that nobody has completed", waiting)?;
-        gauge(&mut encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
+        looked_up(&mut encoder, gauges)
     }
+}
+
+/// Connections, and what became of them.
+fn connections(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let opened = metrics.opened.load(Ordering::Relaxed);
+    counter(encoder, "connections_opened", "Transports that were there", opened)?;
+    let refused = by_rule(&metrics.refused);
+    family(
+        encoder,
+        "connections_refused",
+        "Connections that were never accepted, by rule",
+        "rule",
+        &refused,
+    )?;
+    let closed = by_rule(&metrics.closed);
+    family(encoder, "connections_closed", "Accepted connections that ended, by rule", "rule", &closed)?;
+    let tls_failed = metrics.tls_failed.load(Ordering::Relaxed);
+    counter(encoder, "tls_failed", "TLS handshakes that came to nothing", tls_failed)
+}
+
+/// What came and went over them.
+fn traffic(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let packets = PACKETS.map(|(packet, name)| {
+        let count =
+            |counters: &super::Counters| counters.packets.get(packet as usize).map_or(0, |own| own.get());
+        (name, metrics.sum(count))
+    });
+    family(encoder, "packets", "Packets that devices sent", "type", &packets)?;
+    let messages = Message::ALL.map(|(message, name)| {
+        (name, metrics.sum(|counters| counters.messages.get(message as usize).map_or(0, |own| own.get())))
+    });
+    family(encoder, "messages", "What the hub did for packets", "kind", &messages)?;
+    let bytes = [
+        ("received", metrics.sum(|counters| counters.received_bytes.get())),
+        ("sent", metrics.sum(|counters| counters.sent_bytes.get())),
+    ];
+    family(encoder, "bytes", "MQTT bytes, without those of TLS", "direction", &bytes)?;
+    let throttled = throttled(metrics);
+    counter(encoder, "throttled", "Connections that ended or were refused by a rate or a quota", throttled)
+}
+
+/// How long it took until something was safe.
+fn latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let classes: Vec<u64> = (0..=CLASSES.len())
+        .map(|class| {
+            metrics.sum(|counters| counters.acknowledgements.classes.get(class).map_or(0, |own| own.get()))
+        })
+        .collect();
+    let micros = metrics.sum(|counters| counters.acknowledgements.micros.get());
+    let help = "From the arrival of a QoS 1 message until it is safe";
+    histogram(encoder, "acknowledgement_seconds", help, &classes, micros)?;
+    let classes: Vec<u64> =
+        metrics.writes.classes.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    let micros = metrics.writes.micros.load(Ordering::Relaxed);
+    histogram(encoder, "store_write_seconds", "A batch of the store, its fsync included", &classes, micros)
+}
+
+/// What is looked up at a scrape.
+fn looked_up(encoder: &mut DescriptorEncoder<'_>, gauges: &Gauges) -> Result<(), fmt::Error> {
+    gauge(encoder, "connections", "Connections of any phase", gauges.connections)?;
+    gauge(encoder, "records", "Identities in the registry", gauges.records)?;
+    let files = gauges.files;
+    gauge(encoder, "file_uploads_active", "File uploads under way", files.active)?;
+    gauge(encoder, "file_storage_bytes", "Uploaded files and blocks", files.bytes)?;
+    let waiting = files.notifications;
+    gauge(encoder, "file_notifications", "File notifications that nobody has completed", waiting)?;
+    gauge(encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
 }
 
 impl AmqpMetrics {

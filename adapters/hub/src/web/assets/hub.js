@@ -38,7 +38,7 @@ export function hub(main) {
   const failures = h('input', { type: 'checkbox' });
   fill(main, h('h2', null, 'Hub'),
     h('div', { class: 'columns' }, section('Now', counters, h('details', null, h('summary', null, 'all of /metrics'), all)), section('Connections refused or cut, by rule', ends)),
-    groups.panel, section('Operations', h('div', { class: 'bar' }, field('What goes wrong alone', failures, 'check')), events));
+    h('div', { class: 'columns' }, groups.panel, certificates()), section('Operations', h('div', { class: 'bar' }, field('What goes wrong alone', failures, 'check')), events));
 
   const drawEnds = (counts) => {
     const rows = [...counts].filter(([rule, times]) => times > 0 && rule !== IN_ORDER).sort(([, one], [, other]) => other - one);
@@ -127,6 +127,20 @@ function who(known) {
   const line = ([device, time]) => [device === '' ? 'a stranger' : h('a', { href: link(device) }, device), ` ${momentOf(time)}`];
   const [last, ...others] = [...known].reverse();
   return [line(last), others.length > 0 && h('details', null, h('summary', null, `${others.length} more`), h('ul', null, others.map((other) => h('li', null, line(other)))))];
+}
+
+const NOTICE = 30 * 24 * 3600 * 1000; // milliseconds before the end of a certificate that it is warned of
+
+/** The certificates of the hub, with their dates. */
+function certificates() {
+  const rows = h('div');
+  const draw = (all) => fill(rows, h('table', null,
+    h('thead', null, h('tr', null, ['for', 'subject', 'good until'].map((name) => h('th', { scope: 'col' }, name)))),
+    h('tbody', null, all.map(({ use, subject, issuer, thumbprint, notAfter }) => h('tr', { title: `${issuer}\nSHA-256 ${thumbprint}` },
+      h('td', null, use === 'server' ? 'clients' : 'devices'), h('td', null, subject),
+      h('td', { class: new Date(notAfter) - Date.now() < NOTICE ? 'bad' : undefined }, notAfter.slice(0, 10)))))));
+  get('/certificates').then(draw, (error) => fill(rows, h('p', { class: 'bad' }, error.message)));
+  return section('Certificates', rows);
 }
 
 /** The consumer groups of the Event Hubs-compatible endpoint. */
