@@ -11,6 +11,7 @@
 //! | `acted` (twins) | as packets | yes | with the packets |
 //! | `dead_lettered` | | yes | |
 //! | AMQP | see [`amqp`](super::amqp) | | |
+//! | `configured` | what fails or fights | yes | counted |
 //! | `job_ended` | yes | yes | counted by its status, with its devices |
 //! | `stored`, `store_failed` | failures | | how long it took |
 
@@ -26,7 +27,7 @@ use super::metrics::Metrics;
 use super::operations::Operations;
 use super::view::{View, Who};
 use super::wording::End;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// All that look at a hub.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,13 @@ pub(crate) struct EndedJob<'j> {
 }
 
 impl Observers<'_> {
+    /// The configurations of a twin have changed, to these.
+    pub(crate) fn configured<'c>(self, client_id: &str, configurations: impl Iterator<Item = &'c String>) {
+        self.metrics.configured();
+        let configurations: Vec<&str> = configurations.map(String::as_str).collect();
+        self.operations.configured(client_id, &configurations.join(", "));
+    }
+
     /// A job is over.
     pub(crate) fn job_ended(self, job: &EndedJob<'_>) {
         let EndedJob { id, kind, status, devices, failed } = *job;

@@ -13,6 +13,7 @@
 //! | `C2DCommands` | `messageExpired`, `messageDeliveryCountExceeded` | queues |
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
 //! | `DirectMethods` | `send` | the service API |
+//! | `FileUploadOperations` | `ingest`: a begin, and an end | the service API |
 //! | `TwinQueries` | `query` | the service API |
 //! | `Connections` | `amqpRefused`, `amqpRejected`, `amqpDetached`, `amqpBroken`; names of our own | AMQP |
 //! | `Administrative` | consumer groups; as Azure's activity log has them | the service API |
@@ -36,7 +37,7 @@ use crate::clock::unix_time;
 use crate::observe::event_log::EventLog;
 pub use crate::observe::event_log::Standing;
 use crate::observe::view::Who;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// Events that are kept, and their bytes: strangers can make as many as they like, and the older ones give way.
 const KEPT_EVENTS: usize = 10_000;
@@ -200,6 +201,15 @@ impl Operations {
         event.set("deliveryAcknowledgement", acknowledgement(letter.ack));
         event.set("deliveryCount", count);
         event.set("expiryTime", letter.expiry.to_string());
+        event.append(&self.log);
+    }
+
+    /// Automatic configurations apply to a twin from now on, those that are named.
+    pub fn configured(&self, client_id: &str, configurations: &str) {
+        let (device, module) = split(client_id);
+        let mut event = Event::new("Configurations", "apply", device, module);
+        event.set("level", "Information");
+        event.set("configurations", configurations);
         event.append(&self.log);
     }
 

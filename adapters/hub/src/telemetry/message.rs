@@ -1,131 +1,12 @@
-//! A telemetry message as those who read it see it, and what the hub says about its sender.
+//! A telemetry message as its readers see it.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use devicebound::hub::{Authentication, Credential, DeviceRecord, hub_properties};
-use devicebound::iothub::{PropertyBag, SystemProperty};
+use devicebound::hub::hub_properties;
+use devicebound::iothub::PropertyBag;
 use devicebound::time::UnixTime;
-use serde_json::{Map, Value, json};
 
-use crate::telemetry::block::{Reader, put_text};
-
-/// What the hub itself says about the sender of a message; a device cannot forge it.
-///
-/// One stands with each connection, so it is kept as short as it goes into a [`Block`](crate::telemetry::block::Block).
-#[derive(Debug)]
-pub struct Sender {
-    pub(crate) encoded: Box<[u8]>,
-    /// The number of the block that it was written into last, and its place among that block's senders.
-    pub(crate) mark: Cell<(u64, u32)>,
-}
-
-/// The same, readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SenderFields<'b> {
-    /// The device.
-    pub device_id: &'b str,
-    /// The module, if it is one.
-    pub module_id: Option<&'b str>,
-    pub(crate) generation_id: &'b str,
-    /// `sas` or `x509`, and in front of it, with a slash, whose credential it was where it was not the sender's own: `hub`
-    /// or `device`.
-    auth_type: &'b str,
-    pub(crate) model_id: Option<&'b str>,
-}
-
-impl Sender {
-    /// The sender behind a record, by what the registry knows it by.
-    #[must_use]
-    pub fn of(record: &DeviceRecord) -> Self {
-        let auth_type = match record.identity.authentication {
-            Authentication::Sas { .. } => "sas",
-            Authentication::SelfSigned { .. } | Authentication::CertificateAuthority => "x509",
-        };
-        Self::by(record, auth_type)
-    }
-
-    /// The sender behind a connection, by what that proved itself with.
-    #[must_use]
-    pub fn of_connection(record: &DeviceRecord, credential: Credential) -> Self {
-        let auth_type = match credential {
-            Credential::Other => "hub/sas",
-            Credential::DeviceKey(_) => "device/sas",
-            Credential::Key(_) => "sas",
-            Credential::Thumbprint(_) | Credential::CertificateAuthority => "x509",
-        };
-        Self::by(record, auth_type)
-    }
-
-    fn by(record: &DeviceRecord, auth_type: &str) -> Self {
-        let identity = record.identity.identity();
-        Self::new(&SenderFields {
-            device_id: identity.device_id(),
-            module_id: identity.module_id(),
-            generation_id: &record.identity.generation_id,
-            auth_type,
-            model_id: record.model_id(),
-        })
-    }
-
-    fn new(fields: &SenderFields<'_>) -> Self {
-        let mut encoded = Vec::new();
-        // No id is empty, so that an empty text says that there is none.
-        for text in [
-            fields.device_id,
-            fields.module_id.unwrap_or_default(),
-            fields.generation_id,
-            fields.auth_type,
-            fields.model_id.unwrap_or_default(),
-        ] {
-            put_text(text, &mut encoded);
-        }
-        Self { encoded: encoded.into(), mark: Cell::default() }
-    }
-
-    /// The client id: device id, for a module device id, slash, module id.
-    #[must_use]
-    pub fn client_id(&self) -> String {
-        match SenderFields::read(&mut Reader::new(&self.encoded)) {
-            Some(SenderFields { device_id, module_id: None, .. }) => device_id.to_owned(),
-            Some(SenderFields { device_id, module_id: Some(module_id), .. }) => {
-                format!("{device_id}/{module_id}")
-            }
-            None => String::new(),
-        }
-    }
-
-    /// How it proved itself: JSON text, as Azure writes it.
-    #[must_use]
-    pub fn auth_method(&self) -> String {
-        SenderFields::read(&mut Reader::new(&self.encoded))
-            .map_or_else(String::new, |fields| fields.auth_method())
-    }
-}
-
-impl<'b> SenderFields<'b> {
-    pub(crate) fn read(reader: &mut Reader<'b>) -> Option<Self> {
-        let present = |text: &'b str| Some(text).filter(|text| !text.is_empty());
-        Some(Self {
-            device_id: reader.text()?,
-            module_id: present(reader.text()?),
-            generation_id: reader.text()?,
-            auth_type: reader.text()?,
-            model_id: present(reader.text()?),
-        })
-    }
-
-    /// JSON text, as Azure writes it.
-    pub(crate) fn auth_method(&self) -> String {
-        let own = if self.module_id.is_some() { "module" } else { "device" };
-        let (scope, auth_type) = self.auth_type.split_once('/').unwrap_or((own, self.auth_type));
-        format!(
-            r#"{{"scope":"{scope}","type":"{auth_type}","issuer":"iothub","acceptingIpFilterRule":null}}"#
-        )
-    }
-}
+use crate::telemetry::sender::SenderFields;
 
 /// A telemetry message of a block.
 #[derive(Clone, Copy, Debug)]
@@ -182,64 +63,19 @@ impl<'b> Content<'b> {
 }
 
 impl<'b> Message<'b> {
-    const fn content(&self) -> Content<'b> {
+    pub(crate) const fn content(&self) -> Content<'b> {
         let &Self { enqueued, bag, retain_property, is_dup, is_will, body, .. } = self;
         Content { enqueued, bag, retain_property, is_dup, is_will, body }
-    }
-
-    /// The line of `GET /messages/events`, with the names of Event Hubs.
-    #[must_use]
-    pub fn to_line(&self, cursor: u64) -> String {
-        let enqueued = self.enqueued.to_string();
-        let mut application = Map::new();
-        let mut system = Map::new();
-        for (name, value) in self.content().properties() {
-            let value = value.map_or(Value::Null, Value::from);
-            match SystemProperty::from_wire(&name) {
-                Some(property) => system.insert(property.event_hubs_name().to_owned(), value),
-                None => application.insert(name.into_owned(), value),
-            };
-        }
-        // Stamped last: what a device says about itself under these names does not count.
-        let sender = &self.sender;
-        let auth_method = sender.auth_method();
-        for (name, value) in [
-            ("iothub-connection-device-id", Some(sender.device_id)),
-            ("iothub-connection-module-id", sender.module_id),
-            ("iothub-connection-auth-generation-id", Some(sender.generation_id)),
-            ("iothub-connection-auth-method", Some(auth_method.as_str())),
-            ("iothub-enqueuedtime", Some(enqueued.as_str())),
-            ("iothub-message-source", Some("Telemetry")),
-            ("dt-dataschema", sender.model_id),
-        ] {
-            match value {
-                Some(value) => system.insert(name.to_owned(), value.into()),
-                None => system.remove(name),
-            };
-        }
-        let mut line = json!({
-            "cursor": cursor,
-            "deviceId": sender.device_id,
-            "enqueuedTime": enqueued,
-            "body": STANDARD.encode(self.body),
-            "properties": application,
-            "systemProperties": system,
-        });
-        if let (Some(module_id), Some(line)) = (sender.module_id, line.as_object_mut()) {
-            line.insert("moduleId".to_owned(), module_id.into());
-        }
-        line.to_string()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use devicebound::hub::{DeviceIdentity, KeySlot};
-    use devicebound::iothub::sas::SymmetricKey;
+pub(crate) mod tests {
 
     use super::*;
 
-    fn line(bag: &str) -> Value {
+    /// A message of the device `demo` with these properties.
+    pub(crate) fn message(bag: &str) -> Message<'_> {
         let sender = SenderFields {
             device_id: "demo",
             module_id: None,
@@ -247,7 +83,7 @@ mod tests {
             auth_type: "sas",
             model_id: None,
         };
-        let message = Message {
+        Message {
             sender,
             enqueued: UnixTime::from_secs(1_700_000_000),
             bag: PropertyBag::parse(bag).unwrap(),
@@ -255,88 +91,6 @@ mod tests {
             is_dup: false,
             is_will: false,
             body: &[0, 255],
-        };
-        serde_json::from_str(&message.to_line(7)).unwrap()
-    }
-
-    #[test]
-    fn system_properties_get_their_event_hubs_names() {
-        let line = line("$.mid=m1&alert=true&bare&%24.xyz=1");
-        assert_eq!(line["cursor"], 7);
-        assert_eq!(line["body"], "AP8=");
-        assert_eq!(line["enqueuedTime"], "2023-11-14T22:13:20.000Z");
-        assert_eq!(line["systemProperties"]["message-id"], "m1");
-        assert_eq!(line["properties"], json!({"alert": "true", "bare": null, "$.xyz": "1"}));
-        assert!(line.get("moduleId").is_none());
-    }
-
-    #[test]
-    fn a_device_cannot_send_in_the_name_of_another() {
-        let line = line("$.cdid=other&$.cmid=module");
-        assert_eq!(line["systemProperties"]["iothub-connection-device-id"], "demo");
-        assert!(line["systemProperties"].get("iothub-connection-module-id").is_none());
-    }
-
-    #[test]
-    fn the_way_that_a_sender_proved_itself_is_stamped_as_azure_writes_it() {
-        let key = || SymmetricKey::from_bytes(&[7; 32]);
-        let record = |client_id| {
-            let authentication = Authentication::Sas { primary: key(), secondary: key() };
-            DeviceRecord::new(DeviceIdentity::new(client_id, "1".to_owned(), authentication).unwrap())
-        };
-        for (client_id, credential, scope, auth_type) in [
-            ("a", Credential::Key(KeySlot::Secondary), "device", "sas"),
-            ("a", Credential::Thumbprint(KeySlot::Primary), "device", "x509"),
-            ("a", Credential::CertificateAuthority, "device", "x509"),
-            ("a", Credential::Other, "hub", "sas"),
-            ("a/b", Credential::Key(KeySlot::Primary), "module", "sas"),
-            ("a/b", Credential::DeviceKey(KeySlot::Primary), "device", "sas"),
-            ("a/b", Credential::Other, "hub", "sas"),
-        ] {
-            let sender = Sender::of_connection(&record(client_id), credential);
-            let method: Value = serde_json::from_str(&sender.auth_method()).unwrap();
-            let expected =
-                json!({"scope": scope, "type": auth_type, "issuer": "iothub", "acceptingIpFilterRule": null});
-            assert_eq!(method, expected, "{client_id} {credential:?}");
         }
-    }
-
-    #[test]
-    fn the_model_is_stamped_and_cannot_be_claimed() {
-        let of = |model_id| {
-            let sender = SenderFields {
-                device_id: "d",
-                module_id: None,
-                generation_id: "1",
-                auth_type: "sas",
-                model_id,
-            };
-            let message = Message {
-                sender,
-                enqueued: UnixTime::from_secs(0),
-                bag: PropertyBag::parse("dt-dataschema=claimed&iothub-message-source=claimed").unwrap(),
-                retain_property: None,
-                is_dup: false,
-                is_will: false,
-                body: &[],
-            };
-            serde_json::from_str::<Value>(&message.to_line(1)).unwrap()["systemProperties"].take()
-        };
-        assert_eq!(of(Some("dtmi:a;1"))["dt-dataschema"], "dtmi:a;1");
-        assert_eq!(of(None).get("dt-dataschema"), None);
-        assert_eq!(of(None)["iothub-message-source"], "Telemetry");
-    }
-
-    #[test]
-    fn a_sender_is_known_by_its_client_id() {
-        let fields = SenderFields {
-            device_id: "a",
-            module_id: Some("b"),
-            generation_id: "1",
-            auth_type: "sas",
-            model_id: None,
-        };
-        assert_eq!(Sender::new(&fields).client_id(), "a/b");
-        assert_eq!(Sender::new(&SenderFields { module_id: None, ..fields }).client_id(), "a");
     }
 }

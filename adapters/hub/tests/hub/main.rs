@@ -4,13 +4,17 @@
 mod capture;
 mod client;
 mod common;
+mod configurations;
 mod connection;
 mod consumer_groups;
 mod corpus;
 mod device_http;
 mod doubt;
 mod feedback;
+mod files;
+mod health;
 mod jobs;
+mod looking;
 mod program;
 mod registry;
 mod rest;

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -97,6 +98,32 @@ impl Expression {
             }
         }
     }
+}
+
+impl Expression {
+    /// The device ids that a row must have one of, where the expression says so: no other row needs to be looked at.
+    pub(super) fn device_ids(&self) -> Option<BTreeSet<String>> {
+        let is_id = |side: &Self| matches!(side, Self::Property(path) if matches!(path.as_slice(), [name] if name.eq_ignore_ascii_case("deviceId")));
+        match self {
+            Self::And(terms) => terms.iter().find_map(Self::device_ids),
+            Self::Compare(sides, Comparison::Equal) => {
+                let (left, right) = &**sides;
+                let value = if is_id(left) { right } else { Some(left).filter(|_| is_id(right))? };
+                let Self::Constant(value) = value else { return None };
+                Some(BTreeSet::from([plain_text(value)?]))
+            }
+            Self::In(sides) if is_id(&sides.0) => {
+                let Self::Constant(Value::Array(values)) = &sides.1 else { return None };
+                values.iter().map(plain_text).collect()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A text that equals no other one, as two that name the same moment do.
+fn plain_text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| text.as_bytes().get(10) != Some(&b'T')).map(str::to_owned)
 }
 
 /// The first term that is not `neutral` decides; else an undefined term leaves all undefined.

@@ -22,6 +22,7 @@ pub(crate) use self::statement::Query as TwinQuery;
 use self::statement::{Collection, Select};
 pub(crate) use self::target::Target;
 use super::{Backend, Error};
+use crate::engine::record_scan::Seen;
 
 mod aggregate;
 mod cursor;
@@ -193,6 +194,23 @@ impl Backend {
         Ok((rows, item_type, next))
     }
 
+    /// How many rows the answer to a query has, on all its pages.
+    ///
+    /// # Errors
+    /// 400004 for too many groups.
+    pub(crate) async fn count_rows(&self, query: TwinQuery) -> Result<u64, Error> {
+        let query = Arc::new(query);
+        if query.is_aggregate() {
+            return Ok(self.groups(query).await?.len() as u64);
+        }
+        let (applications, top) = (Arc::clone(&self.applications), query.top.unwrap_or(u64::MAX));
+        let counts = self.engine.look_through("", 0_u64, move |count, seen| {
+            *count = count.saturating_add(u64::from(wants(&query, &TwinRow::new(seen, &applications))));
+            ControlFlow::Continue(())
+        });
+        Ok(counts.await.into_iter().sum::<u64>().min(top))
+    }
+
     /// One page of rows, and where the next begins if there is one.
     async fn page(
         &self,
@@ -202,14 +220,7 @@ impl Backend {
     ) -> (Vec<String>, Option<Cursor>) {
         let left = query.top.map_or(u64::MAX, |top| top.saturating_sub(cursor.sent));
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(size);
-        let found = self.engine.look_through(&cursor.after, Found::default(), move |found, seen| {
-            let row = TwinRow::new(seen);
-            if wants(&query, &row) {
-                found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
-            }
-            if found.is_full(most) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        let found = found.await;
+        let found = self.found(query, &cursor.after, most).await;
         let mut more = found.iter().any(|found| found.is_full(most));
         let mut rows: Vec<(String, String)> = found.into_iter().flat_map(|found| found.rows).collect();
         rows.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -223,11 +234,45 @@ impl Backend {
         (rows.into_iter().map(|(_, row)| row).collect(), next)
     }
 
+    /// The rows behind this client id, from each place where records live, one more than `most` at least where there are more.
+    async fn found(&self, query: Arc<TwinQuery>, after: &str, most: usize) -> Vec<Found> {
+        let applications = Arc::clone(&self.applications);
+        let ids = query.filter.as_ref().and_then(Expression::device_ids);
+        let ids = ids.filter(|_| query.from == Collection::Devices);
+        let look = move |found: &mut Found, seen: Seen<'_>| {
+            let row = TwinRow::new(seen, &applications);
+            if wants(&query, &row) {
+                found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
+            }
+            if found.is_full(most) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let Some(ids) = ids else { return self.engine.look_through(after, Found::default(), look).await };
+        let mut found = Found::default();
+        for id in ids.into_iter().filter(|id| id.as_str() > after) {
+            if found.is_full(most) {
+                break;
+            }
+            let (look, own) = (look.clone(), id.clone());
+            let looked = self.engine.at(&id, move |core, now| {
+                if let Some(key) = core.hub.find(&own)
+                    && let Some(record) = core.hub.record(key)
+                {
+                    // Whether more fits on the page is asked above.
+                    let _ = look(&mut found, Seen { hub: &core.hub, now, key, record });
+                }
+                found
+            });
+            found = looked.await;
+        }
+        vec![found]
+    }
+
     /// The rows of a query that aggregates.
     async fn groups(&self, query: Arc<TwinQuery>) -> Result<Vec<String>, Error> {
         let asked = Arc::clone(&query);
+        let applications = Arc::clone(&self.applications);
         let gathered = self.engine.look_through("", Groups::default(), move |groups, seen| {
-            let row = TwinRow::new(seen);
+            let row = TwinRow::new(seen, &applications);
             if wants(&asked, &row) {
                 groups.add(&asked, &row);
             }

@@ -240,6 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn a_query_for_some_ids_looks_at_those_alone() {
+        let ids = |condition: &str| {
+            let query = parse(&format!("SELECT * FROM devices WHERE {condition}")).unwrap();
+            query.filter.unwrap().device_ids().map(|ids| ids.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        for (condition, expected) in [
+            ("deviceId = 'a'", Some("a")),
+            ("'a' = devices.deviceid", Some("a")),
+            ("tags.x = 1 AND deviceId IN ['b', 'a', 'b']", Some("a b")),
+            ("deviceId = 'a' OR tags.x = 1", None),
+            ("NOT deviceId = 'a'", None),
+            ("deviceId != 'a'", None),
+            ("deviceId = tags.x", None),
+            ("tags.deviceId = 'a'", None),
+            ("deviceId IN [1, 'a']", None),
+            ("deviceId = '2030-01-01T00:00:00Z'", None),
+        ] {
+            assert_eq!(ids(condition).as_deref(), expected, "{condition}");
+        }
+    }
+
+    #[test]
     fn nesting_has_an_end() {
         let nested = |open: &str, close: &str, levels| {
             parse(&format!("SELECT * FROM devices WHERE {}a{}", open.repeat(levels), close.repeat(levels)))
