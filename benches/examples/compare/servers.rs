@@ -136,7 +136,11 @@ impl Place {
         let folder = self.folder.path().join("rabbitmq");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("plugins"), "[rabbitmq_amqp1_0].")?;
-        let mut command = self.pinned(Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server"));
+        let program = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        if !program.is_file() {
+            return Err("RabbitMQ is not there: apt-get install rabbitmq-server".into());
+        }
+        let mut command = self.pinned(program);
         for (name, value) in [
             ("HOME", folder.clone()),
             ("RABBITMQ_MNESIA_BASE", folder.join("data")),

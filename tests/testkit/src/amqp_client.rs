@@ -55,12 +55,7 @@ impl<S: Read + Write> AmqpClient<S> {
         client.tx.extend(SASL_HEADER);
         client.header(&SASL_HEADER)?;
         client.frame()?;
-        let response = format!("\0{user}\0{password}");
-        client.write(1, 0x41, |tx| {
-            tx.symbol("PLAIN");
-            tx.binary(response.as_bytes());
-            2
-        });
+        sasl_init(&mut client.tx, user, password);
         let outcome = client.frame()?;
         // A list that begins with a ubyte, which is 0 where all is well (§5.3.3.6).
         if !client.rx[outcome].windows(2).any(|code| code == [0x50, 0]) {
@@ -68,19 +63,7 @@ impl<S: Read + Write> AmqpClient<S> {
         }
         client.tx.extend(AMQP_HEADER);
         client.header(&AMQP_HEADER)?;
-        client.write(0, 0x10, |tx| {
-            tx.string("testkit");
-            tx.string(host);
-            tx.uint(FRAME_MAX);
-            3
-        });
-        client.write(0, 0x11, |tx| {
-            tx.null();
-            tx.uint(0);
-            tx.uint(WINDOW);
-            tx.uint(WINDOW);
-            4
-        });
+        begin(&mut client.tx, host);
         client.expect("begin", |performative| matches!(performative, Performative::Begin(_)))?;
         Ok(client)
     }
@@ -106,34 +89,7 @@ impl<S: Read + Write> AmqpClient<S> {
     fn attach(&mut self, is_receiver: bool, address: &str, filter: Option<&str>) -> io::Result<u32> {
         let handle = self.links;
         self.links += 1;
-        self.write(0, 0x12, |tx| {
-            tx.string(&format!("link-{handle}"));
-            tx.uint(handle);
-            tx.boolean(is_receiver);
-            // Settled by the sender, whoever that is.
-            tx.ubyte(1);
-            tx.ubyte(0);
-            let (source, target) = if is_receiver { (address, "me") } else { ("me", address) };
-            for (code, address) in [(0x28, source), (0x29, target)] {
-                tx.descriptor(code);
-                let list = tx.begin_list();
-                tx.string(address);
-                let Some(filter) = filter.filter(|_| code == 0x28) else {
-                    tx.end(list, 1);
-                    continue;
-                };
-                (0..6).for_each(|_| tx.null());
-                let map = tx.begin_map();
-                tx.symbol("apache.org:selector-filter:string");
-                tx.string(filter);
-                tx.end(map, 2);
-                tx.end(list, 8);
-            }
-            tx.null();
-            tx.null();
-            tx.uint(0);
-            10
-        });
+        attach(&mut self.tx, handle, is_receiver, address, filter);
         self.expect("attach", |performative| matches!(performative, Performative::Attach(_)))?;
         Ok(handle)
     }
@@ -209,7 +165,7 @@ impl<S: Read + Write> AmqpClient<S> {
         }
     }
 
-    /// Sends so many messages with this body, settled.
+    /// Sends so many messages with this body, and waits until the server has the last.
     ///
     /// # Errors
     /// When the server ends anything, or is gone.
@@ -223,14 +179,14 @@ impl<S: Read + Write> AmqpClient<S> {
                 tx.uint(id);
                 tx.binary(&id.to_be_bytes());
                 tx.uint(0);
-                tx.boolean(true);
+                tx.boolean(number + 1 < messages);
                 5
             });
             if self.tx.len() >= READ {
                 self.flush()?;
             }
         }
-        self.flush()
+        self.expect("outcome", |performative| matches!(performative, Performative::Disposition(_)))
     }
 
     /// Closes the connection and waits until the server has.
@@ -250,19 +206,7 @@ impl<S: Read + Write> AmqpClient<S> {
 
     /// Grants credit for messages behind the first `received`; with `drains`, the server says when there is nothing more.
     pub fn flow(&mut self, handle: u32, received: u64, credit: u32, drains: bool) {
-        let received = received as u32;
-        self.write(0, 0x13, |tx| {
-            tx.null();
-            tx.uint(WINDOW);
-            tx.uint(0);
-            tx.uint(WINDOW);
-            tx.uint(handle);
-            tx.uint(received);
-            tx.uint(credit);
-            tx.null();
-            tx.boolean(drains);
-            9
-        });
+        flow(&mut self.tx, handle, received as u32, credit, drains);
     }
 
     fn write(&mut self, kind: u8, code: u8, fields: impl FnOnce(&mut Vec<u8>) -> u32) {
@@ -270,15 +214,7 @@ impl<S: Read + Write> AmqpClient<S> {
     }
 
     fn write_with(&mut self, kind: u8, code: u8, payload: &[u8], fields: impl FnOnce(&mut Vec<u8>) -> u32) {
-        let at = self.tx.len();
-        self.tx.extend([0, 0, 0, 0, 2, kind, 0, 0]);
-        self.tx.descriptor(code);
-        let list = self.tx.begin_list();
-        let count = fields(&mut self.tx);
-        self.tx.end(list, count);
-        self.tx.extend_from_slice(payload);
-        let size = (self.tx.len() - at) as u32;
-        self.tx[at..at + 4].copy_from_slice(&size.to_be_bytes());
+        frame(&mut self.tx, kind, code, payload, fields);
     }
 
     /// Writes what there is to write.
@@ -348,6 +284,99 @@ impl<S: Read + Write> AmqpClient<S> {
         self.unread.end += count;
         if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
+}
+
+/// All that a client says until it has a session, written at once: SASL PLAIN, open and begin.
+#[must_use]
+pub fn session(host: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut tx = SASL_HEADER.to_vec();
+    sasl_init(&mut tx, user, password);
+    tx.extend(AMQP_HEADER);
+    begin(&mut tx, host);
+    tx
+}
+
+fn frame(tx: &mut Vec<u8>, kind: u8, code: u8, payload: &[u8], fields: impl FnOnce(&mut Vec<u8>) -> u32) {
+    let at = tx.len();
+    tx.extend([0, 0, 0, 0, 2, kind, 0, 0]);
+    tx.descriptor(code);
+    let list = tx.begin_list();
+    let count = fields(tx);
+    tx.end(list, count);
+    tx.extend_from_slice(payload);
+    let size = (tx.len() - at) as u32;
+    tx[at..at + 4].copy_from_slice(&size.to_be_bytes());
+}
+
+fn sasl_init(tx: &mut Vec<u8>, user: &str, password: &str) {
+    let response = format!("\0{user}\0{password}");
+    frame(tx, 1, 0x41, &[], |tx| {
+        tx.symbol("PLAIN");
+        tx.binary(response.as_bytes());
+        2
+    });
+}
+
+fn begin(tx: &mut Vec<u8>, host: &str) {
+    frame(tx, 0, 0x10, &[], |tx| {
+        tx.string("testkit");
+        tx.string(host);
+        tx.uint(FRAME_MAX);
+        3
+    });
+    frame(tx, 0, 0x11, &[], |tx| {
+        tx.null();
+        tx.uint(0);
+        tx.uint(WINDOW);
+        tx.uint(WINDOW);
+        4
+    });
+}
+
+fn attach(tx: &mut Vec<u8>, handle: u32, is_receiver: bool, address: &str, filter: Option<&str>) {
+    frame(tx, 0, 0x12, &[], |tx| {
+        tx.string(&format!("link-{handle}"));
+        tx.uint(handle);
+        tx.boolean(is_receiver);
+        // A receiver gets messages settled; a sender has the last of many settled by the server.
+        tx.ubyte(if is_receiver { 1 } else { 2 });
+        tx.ubyte(0);
+        let (source, target) = if is_receiver { (address, "me") } else { ("me", address) };
+        for (code, address) in [(0x28, source), (0x29, target)] {
+            tx.descriptor(code);
+            let list = tx.begin_list();
+            tx.string(address);
+            let Some(filter) = filter.filter(|_| code == 0x28) else {
+                tx.end(list, 1);
+                continue;
+            };
+            (0..6).for_each(|_| tx.null());
+            let map = tx.begin_map();
+            tx.symbol("apache.org:selector-filter:string");
+            tx.string(filter);
+            tx.end(map, 2);
+            tx.end(list, 8);
+        }
+        tx.null();
+        tx.null();
+        tx.uint(0);
+        10
+    });
+}
+
+fn flow(tx: &mut Vec<u8>, handle: u32, received: u32, credit: u32, drains: bool) {
+    frame(tx, 0, 0x13, &[], |tx| {
+        tx.null();
+        tx.uint(WINDOW);
+        tx.uint(0);
+        tx.uint(WINDOW);
+        tx.uint(handle);
+        tx.uint(received);
+        tx.uint(credit);
+        tx.null();
+        tx.boolean(drains);
+        9
+    });
 }
 
 impl Event {
