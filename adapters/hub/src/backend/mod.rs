@@ -19,6 +19,7 @@
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
+//! | `routing` | which routes a message takes, and why |
 //! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
@@ -64,6 +65,7 @@ pub mod methods;
 mod queries;
 pub mod query;
 pub mod registry;
+pub(crate) mod routing;
 mod scopes;
 pub mod statistics;
 pub mod twins;

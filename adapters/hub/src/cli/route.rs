@@ -1,0 +1,127 @@
+//! `devicebound route`: what the routes of a hub do with a message. No hub is asked: the configuration is a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::messages::parse_property;
+use super::{json_argument, print_json, say};
+use crate::Failure;
+use crate::backend::Error;
+use crate::backend::routing::{Decision, RoutedMessage, Routing, Source, Verdict};
+
+/// Largest configuration that is read: more than 100 routes with conditions of 8192 characters.
+const FILE_MAX: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RouteCommand {
+    /// Say which routes a message takes, what each condition reads, and where the message goes
+    Test(TestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TestArgs {
+    /// The routing of a hub, as `az iot hub show --query properties.routing` prints it
+    #[arg(long, value_name = "FILE", required_unless_present = "condition")]
+    routing: Option<PathBuf>,
+    /// One condition in place of a file, for example "$body.temperature > 30"
+    #[arg(long, value_name = "TEXT", conflicts_with = "routing")]
+    condition: Option<String>,
+    /// Where the message comes from
+    #[arg(long, value_name = "NAME", default_value_t = Source::DeviceMessages)]
+    source: Source,
+    /// The body
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    body: String,
+    /// An application property; may be given again
+    #[arg(short, long = "property", value_name = "NAME=VALUE", value_parser = parse_property)]
+    properties: Vec<(String, String)>,
+    /// A system property such as contentType=application/json; may be given again
+    #[arg(long = "system", value_name = "NAME=VALUE", value_parser = parse_property)]
+    system: Vec<(String, String)>,
+    /// The twin of who sent it, as JSON with tags and properties
+    #[arg(long, value_name = "JSON", default_value = "null")]
+    twin: String,
+    /// The name that $iothubname stands for
+    #[arg(long, value_name = "NAME", default_value = "devicebound")]
+    hub_name: String,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: RouteCommand) -> Result<(), Failure> {
+    match command {
+        RouteCommand::Test(args) => test(args),
+    }
+}
+
+fn test(args: TestArgs) -> Result<(), Failure> {
+    let routing = match (&args.condition, &args.routing) {
+        (Some(condition), _) => Routing::of_condition(args.source, condition).map_err(failure)?,
+        (None, Some(file)) => Routing::read(&read(file)?).map_err(failure)?,
+        // The command line was refused before.
+        (None, None) => Routing::default(),
+    };
+    let twin = json_argument("twin", &args.twin)?;
+    let message = RoutedMessage::new(args.source, &args.body, args.properties, args.system, twin);
+    let decision = routing.decide(&message, &args.hub_name);
+    if args.json {
+        print_json(&decision.to_json(&message));
+        return Ok(());
+    }
+    tell(&decision, &message);
+    if args.routing.is_some() {
+        routing.warnings().iter().for_each(|warning| {
+            say(format_args!("warning: {warning}"));
+        });
+    }
+    Ok(())
+}
+
+fn tell(decision: &Decision<'_>, message: &RoutedMessage) {
+    for judged in &decision.judged {
+        let (name, endpoint) = (judged.route.name(), judged.route.endpoint());
+        say(match judged.verdict {
+            Verdict::Matches => format!("{name}: matches, to {endpoint}"),
+            other => format!("{name}: {}", other.as_str()),
+        });
+        judged.explained(message).iter().for_each(|line| {
+            say(format_args!("  {line}"));
+        });
+    }
+    for delivery in &decision.deliveries {
+        let by =
+            delivery.route.map_or_else(|| "as there are no routes".to_owned(), |name| format!("by {name}"));
+        say(format_args!("delivered to {}, {by}", delivery.endpoint));
+        delivery.enrichments.iter().for_each(|(name, value)| {
+            say(format_args!("  with {name} = {value}"));
+        });
+    }
+    if decision.deliveries.is_empty() {
+        say("delivered nowhere: no route matches, and the fallback route does not take it");
+    }
+}
+
+fn read(file: &Path) -> Result<Value, Failure> {
+    let shown = file.display();
+    let unreadable = |why: String| {
+        Failure::new(
+            format!("{shown} cannot be read: {why}"),
+            "az iot hub show --name HUB --query properties.routing prints what is wanted",
+        )
+    };
+    let length = fs::metadata(file).map_err(|error| unreadable(error.to_string()))?.len();
+    if length > FILE_MAX {
+        return Err(unreadable(format!("it has {length} bytes, more than {FILE_MAX}")));
+    }
+    let text = fs::read_to_string(file).map_err(|error| unreadable(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| unreadable(format!("it is no JSON: {error}")))
+}
+
+fn failure(error: Error) -> Failure {
+    let next = error.fix().unwrap_or("correct what the message names").to_owned();
+    Failure::new(error.what(), next)
+}
