@@ -19,7 +19,7 @@
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
-//! | `routing` | which routes a message takes, and why |
+//! | `routing` | which routes a message takes, and why; webhooks |
 //! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
@@ -80,6 +80,7 @@ use consumer_groups::ConsumerGroups;
 use feedback::Readers;
 use files::Files;
 use jobs::Jobs;
+use routing::Routes;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -97,6 +98,7 @@ pub struct Backend {
     /// Where there is a storage.
     files: Option<Arc<Files>>,
     certificates: Certificates,
+    routes: Routes,
 }
 
 impl Backend {
@@ -124,6 +126,7 @@ impl Backend {
             consumer_groups,
             files: None,
             certificates: Certificates::default(),
+            routes: Routes::default(),
         }
     }
 
@@ -160,11 +163,20 @@ impl Backend {
         Ok(Self { configurations: Configurations::load(documents)?, applications, ..self })
     }
 
-    /// Begins what goes on without being asked for: jobs and automatic configurations. To be called once, on the runtime of
+    /// The same with the routing that the store has.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn with_routing(self, documents: &[(String, String)]) -> Result<Self, Failure> {
+        Ok(Self { routes: Routes::load(documents, self.telemetry.newest())?, ..self })
+    }
+
+    /// Begins what goes on without being asked for: jobs, automatic configurations and routes. To be called once, on the runtime of
     /// the service API.
     pub fn resume(self: &Arc<Self>) {
         self.resume_jobs();
         self.keep_configured();
+        self.keep_routing();
     }
 
     /// The consumer groups.

@@ -76,7 +76,7 @@ enum Command {
     /// Add, list and remove consumer groups, with which Event Hubs clients read
     #[command(subcommand)]
     ConsumerGroup(consumer_group::ConsumerGroupCommand),
-    /// Test the routes of a hub with a message
+    /// Show and change the routes of a hub, and test them with a message
     #[command(subcommand)]
     Route(route::RouteCommand),
     /// Watch what begins, fails and ends at the hub, and why

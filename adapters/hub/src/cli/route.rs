@@ -1,24 +1,49 @@
-//! `devicebound route`: what the routes of a hub do with a message. No hub is asked: the configuration is a file.
+//! `devicebound route`: the routes of a hub, and what those in a file do with a message, for which no hub is asked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
+use ureq::http::Method;
 
+use super::client::Client;
 use super::messages::parse_property;
-use super::{json_argument, print_json, say};
+use super::{Target, json_argument, print_json, say};
 use crate::Failure;
 use crate::backend::Error;
 use crate::backend::routing::{Decision, RoutedMessage, Routing, Source, Verdict};
 
+const ROUTING: &str = "/routing";
 /// Largest configuration that is read: more than 100 routes with conditions of 8192 characters.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RouteCommand {
+    /// Print the routing of a hub
+    Show(ShowArgs),
+    /// Give a hub the routing of a file
+    Apply(ApplyArgs),
+    /// Take all routes and endpoints away
+    Clear(ShowArgs),
+    /// Print how the endpoints of a hub are, and how far behind
+    Health(ShowArgs),
     /// Say which routes a message takes, what each condition reads, and where the message goes
     Test(TestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// The routing, as `az iot hub show --query properties.routing` prints it, with webhooks among the endpoints
+    file: PathBuf,
+    #[command(flatten)]
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -55,7 +80,28 @@ pub(super) struct TestArgs {
 pub(super) fn run(command: RouteCommand) -> Result<(), Failure> {
     match command {
         RouteCommand::Test(args) => test(args),
+        RouteCommand::Show(args) => {
+            print_json(&Client::connect(&args.target)?.json(Method::GET, ROUTING, None)?);
+            Ok(())
+        }
+        RouteCommand::Apply(args) => apply(&args.target, &read(&args.file)?),
+        RouteCommand::Clear(args) => apply(&args.target, &json!({"routes": []})),
+        RouteCommand::Health(args) => {
+            print_json(&Client::connect(&args.target)?.json(Method::GET, "/routingEndpointsHealth", None)?);
+            Ok(())
+        }
     }
+}
+
+fn apply(target: &Target, routing: &Value) -> Result<(), Failure> {
+    let applied = Client::connect(target)?.json(Method::PUT, ROUTING, Some(routing))?;
+    let warnings = applied.get("warnings").and_then(Value::as_array);
+    for warning in warnings.into_iter().flatten().filter_map(Value::as_str) {
+        say(format_args!("warning: {warning}"));
+    }
+    let routes = applied.get("routes").and_then(Value::as_array).map_or(0, Vec::len);
+    say(format_args!("the hub has {routes} routes"));
+    Ok(())
 }
 
 fn test(args: TestArgs) -> Result<(), Failure> {
@@ -66,7 +112,7 @@ fn test(args: TestArgs) -> Result<(), Failure> {
         (None, None) => Routing::default(),
     };
     let twin = json_argument("twin", &args.twin)?;
-    let message = RoutedMessage::new(args.source, &args.body, args.properties, args.system, twin);
+    let message = RoutedMessage::new(args.source, Some(&args.body), args.properties, args.system, twin);
     let decision = routing.decide(&message, &args.hub_name);
     if args.json {
         print_json(&decision.to_json(&message));
@@ -74,7 +120,7 @@ fn test(args: TestArgs) -> Result<(), Failure> {
     }
     tell(&decision, &message);
     if args.routing.is_some() {
-        routing.warnings().iter().for_each(|warning| {
+        routing.silenced().iter().for_each(|warning| {
             say(format_args!("warning: {warning}"));
         });
     }

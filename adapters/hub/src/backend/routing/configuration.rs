@@ -16,11 +16,15 @@ const ENDPOINTS_MAX: usize = 10;
 const ENRICHMENTS_MAX: usize = 10;
 /// Longest name of a route or an endpoint (Azure Resource Manager: pattern `^[A-Za-z0-9-._]{1,64}$`).
 const NAME_MAX: usize = 64;
+/// Longest URL of a webhook (own limit).
+const URL_MAX: usize = 2048;
 /// Names that no endpoint of the configuration can have (Azure Resource Manager).
 const RESERVED: [&str; 3] = [BUILT_IN, "fileNotifications", "$default"];
 /// What Azure has for endpoints.
 const ENDPOINT_LISTS: [&str; 5] =
     ["eventHubs", "serviceBusQueues", "serviceBusTopics", "storageContainers", "cosmosDBSqlContainers"];
+/// The endpoints that this hub calls itself; Azure has them at Event Grid.
+const WEBHOOKS: &str = "webhooks";
 /// The name of the route for what no other one matches.
 const FALLBACK: &str = "$fallback";
 
@@ -31,6 +35,19 @@ pub(crate) struct Routing {
     /// `None`: off.
     pub(super) fallback: Option<Route>,
     pub(super) enrichments: Vec<Enrichment>,
+    /// Those of the endpoints that this hub delivers to.
+    pub(super) webhooks: Vec<Webhook>,
+    /// Those that it does not.
+    pub(super) elsewhere: Vec<String>,
+}
+
+/// An endpoint that takes events by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Webhook {
+    pub(super) name: String,
+    pub(super) url: String,
+    /// It is asked whether it wants events before it gets any, as Event Grid does.
+    pub(super) validates: bool,
 }
 
 impl Routing {
@@ -39,8 +56,7 @@ impl Routing {
     /// # Errors
     /// 400004 with the member that is wrong.
     pub(crate) fn read(json: &Value) -> Result<Self, Error> {
-        let routing = ["/properties/routing", "/routing"].into_iter().find_map(|path| json.pointer(path));
-        let routing = routing.unwrap_or(json).as_object().ok_or_else(|| {
+        let routing = Self::member(json).as_object().ok_or_else(|| {
             Error::invalid("the routing is not a JSON object")
                 .with_fix("write {\"endpoints\":{},\"routes\":[]}")
         })?;
@@ -51,7 +67,9 @@ impl Routing {
             )
             .with_fix("print it with: az iot hub show --name HUB --query properties.routing"));
         }
-        let endpoints = endpoint_names(routing)?;
+        let (endpoints, webhooks) = endpoints(routing)?;
+        let is_elsewhere = |name: &&String| webhooks.iter().all(|webhook| webhook.name != **name);
+        let elsewhere = endpoints.iter().filter(is_elsewhere).cloned().collect();
         let mut routes: Vec<Route> = Vec::new();
         for (index, json) in list(routing, "routes", ROUTES_MAX)?.iter().enumerate() {
             let route = Route::read(json, &format!("routes[{index}]"), &endpoints)?;
@@ -69,7 +87,13 @@ impl Routing {
         let read =
             |(index, json): (usize, &Value)| enrichment(json, &format!("enrichments[{index}]"), &endpoints);
         let enrichments = enrichments.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { routes, fallback, enrichments })
+        Ok(Self { routes, fallback, enrichments, webhooks, elsewhere })
+    }
+
+    /// `routing` of a hub, of its `properties`, or the JSON itself.
+    pub(super) fn member(json: &Value) -> &Value {
+        let found = ["/properties/routing", "/routing"].into_iter().find_map(|path| json.pointer(path));
+        found.unwrap_or(json)
     }
 
     /// One route of this source and condition, to an endpoint of its own, beside a fallback that is on.
@@ -88,7 +112,7 @@ impl Routing {
         Ok(Self {
             routes: vec![route("condition", source, read_condition(condition, "the route")?, "endpoint")],
             fallback: Some(route(FALLBACK, Source::DeviceMessages, always, BUILT_IN)),
-            enrichments: Vec::new(),
+            ..Self::default()
         })
     }
 }
@@ -157,14 +181,15 @@ fn enrichment(json: &Value, at: &str, endpoints: &[String]) -> Result<Enrichment
     Ok(Enrichment { key: key.to_owned(), value: value.to_owned(), endpoints: own })
 }
 
-fn endpoint_names(routing: &Map<String, Value>) -> Result<Vec<String>, Error> {
+/// The names of all endpoints, and the webhooks among them.
+fn endpoints(routing: &Map<String, Value>) -> Result<(Vec<String>, Vec<Webhook>), Error> {
     let empty = Map::new();
     let lists = match routing.get("endpoints") {
         None | Some(Value::Null) => &empty,
         Some(lists) => lists.as_object().ok_or_else(|| wrong("routing", "endpoints", "an object"))?,
     };
-    let mut names: Vec<String> = Vec::new();
-    for kind in ENDPOINT_LISTS {
+    let (mut names, mut webhooks): (Vec<String>, Vec<Webhook>) = Default::default();
+    for kind in ENDPOINT_LISTS.into_iter().chain([WEBHOOKS]) {
         for (index, endpoint) in list(lists, kind, ENDPOINTS_MAX)?.iter().enumerate() {
             let at = format!("endpoints.{kind}[{index}]");
             let name = text(endpoint, "name", &at)?;
@@ -173,12 +198,34 @@ fn endpoint_names(routing: &Map<String, Value>) -> Result<Vec<String>, Error> {
                 return Err(wrong_name(&at, name));
             }
             names.push(name.to_owned());
+            if kind == WEBHOOKS {
+                webhooks.push(Webhook::read(endpoint, name, &at)?);
+            }
         }
     }
     if names.len() > ENDPOINTS_MAX {
         return Err(too_many("endpoints", ENDPOINTS_MAX, names.len()));
     }
-    Ok(names)
+    Ok((names, webhooks))
+}
+
+impl Webhook {
+    fn read(json: &Value, name: &str, at: &str) -> Result<Self, Error> {
+        let url = text(json, "url", at)?;
+        let is_url = url.parse::<ureq::http::Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty())
+        });
+        if !is_url || url.len() > URL_MAX {
+            let expected = format!("a URL with http or https and a host, of at most {URL_MAX} characters");
+            return Err(wrong(at, "url", &expected));
+        }
+        let validates = match json.get("validate") {
+            None | Some(Value::Null) => false,
+            Some(validates) => validates.as_bool().ok_or_else(|| wrong(at, "validate", "true or false"))?,
+        };
+        Ok(Self { name: name.to_owned(), url: url.to_owned(), validates })
+    }
 }
 
 fn one_endpoint<'j>(json: &'j Value, at: &str) -> Result<&'j str, Error> {

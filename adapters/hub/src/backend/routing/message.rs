@@ -26,11 +26,11 @@ enum Body {
 }
 
 impl RoutedMessage {
-    /// A message of this source. `body` is its text; the names of system properties are those of conditions, without the
+    /// A message of this source. `body` is its text, `None` where it is none; the names of system properties are those of conditions, without the
     /// dollar sign; `twin` has `tags` and `properties`, or is null.
     pub(crate) fn new(
         source: Source,
-        body: &str,
+        body: Option<&str>,
         properties: Vec<(String, String)>,
         system: Vec<(String, String)>,
         twin: Value,
@@ -42,6 +42,14 @@ impl RoutedMessage {
     /// Where it comes from.
     pub(crate) const fn source(&self) -> Source {
         self.source
+    }
+
+    /// The body, where it is JSON and says so.
+    pub(super) const fn json_body(&self) -> Option<&Value> {
+        match &self.body {
+            Body::Json(body) => Some(body),
+            Body::Undefined(_) => None,
+        }
     }
 
     /// A value of the twin; `None` for the whole twin, as for what is not there.
@@ -77,6 +85,23 @@ impl RoutedMessage {
     }
 }
 
+/// The text of a body in one of the encodings that conditions read; UTF-16 and UTF-32 are little-endian.
+pub(super) fn decoded(body: &[u8], encoding: Option<&str>) -> Option<String> {
+    let is = |name: &str| encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case(name));
+    if is("utf-16") {
+        let (units, rest) = body.as_chunks::<2>();
+        let text =
+            char::decode_utf16(units.iter().map(|unit| u16::from_le_bytes(*unit))).collect::<Result<_, _>>();
+        return text.ok().filter(|_| rest.is_empty());
+    }
+    if is("utf-32") {
+        let (units, rest) = body.as_chunks::<4>();
+        let text = units.iter().map(|unit| char::from_u32(u32::from_le_bytes(*unit))).collect();
+        return if rest.is_empty() { text } else { None };
+    }
+    String::from_utf8(body.to_vec()).ok()
+}
+
 /// Azure reads names of properties in any case of letters.
 fn named<'p>(properties: &'p [(String, String)], name: &str) -> Option<&'p str> {
     properties.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
@@ -88,7 +113,7 @@ fn find<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
 
 impl Body {
     /// Azure looks into a body that says that it is JSON, in an encoding of Unicode.
-    fn read(body: &str, system: &[(String, String)]) -> Self {
+    fn read(body: Option<&str>, system: &[(String, String)]) -> Self {
         const ENCODINGS: [&str; 3] = ["utf-8", "utf-16", "utf-32"];
         let (kind, encoding) = (named(system, "contentType"), named(system, "contentEncoding"));
         let wrong = |name: &str, found: Option<&str>, expected: &str| {
@@ -105,6 +130,9 @@ impl Body {
         if !encoding.is_some_and(is_unicode) {
             return wrong("contentEncoding", encoding, "utf-8, as $.ce in an MQTT topic");
         }
+        let Some(body) = body else {
+            return Self::Undefined("the body is no text in its contentEncoding".to_owned());
+        };
         match serde_json::from_str(body) {
             Ok(json) => Self::Json(json),
             Err(error) => Self::Undefined(format!("the body is no JSON: {error}")),

@@ -12,13 +12,18 @@ use serde_json::{Value, json};
 
 pub(crate) use self::configuration::Routing;
 pub(crate) use self::message::RoutedMessage;
+pub(crate) use self::routes::Routes;
 pub(crate) use self::source::Source;
 use super::query::Condition;
 
 mod configuration;
 mod enrichment;
+mod event;
 mod message;
+mod pump;
+mod routes;
 mod source;
+mod webhook;
 
 /// The endpoint that every hub has, which Event Hubs clients read.
 pub(crate) const BUILT_IN: &str = "events";
@@ -140,26 +145,39 @@ impl Routing {
         Decision { judged, deliveries }
     }
 
-    /// What surprises users of this configuration, whatever the message.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// What surprises users of this configuration: that the built-in endpoint gets nothing any more, or not all.
+    pub(crate) fn silenced(&self) -> Option<String> {
         let reaches = |route: &Route| {
             route.is_enabled && route.source == Source::DeviceMessages && route.endpoint == BUILT_IN
         };
         let falls_back = self.fallback.as_ref().is_some_and(|fallback| fallback.is_enabled);
         if self.routes.is_empty() || self.routes.iter().any(reaches) {
-            return Vec::new();
+            return None;
         }
-        vec![if falls_back {
+        Some(if falls_back {
             format!(
-                "device messages that a route matches do not reach the built-in endpoint; fix: add a route of {} to {BUILT_IN} if its readers want them all",
+                "at Azure, device messages that a route matches do not reach the built-in endpoint; fix: add a route of {} to {BUILT_IN} if its readers want them all",
                 Source::DeviceMessages
             )
         } else {
             format!(
-                "no device message reaches the built-in endpoint: there are routes, none of {} leads to {BUILT_IN}, and the fallback route is off; fix: enable it, or add such a route",
+                "at Azure, no device message reaches the built-in endpoint: there are routes, none of {} leads to {BUILT_IN}, and the fallback route is off; fix: enable it, or add such a route",
                 Source::DeviceMessages
             )
-        }]
+        })
+    }
+
+    /// What this hub leaves out of this configuration.
+    pub(super) fn left_out(&self) -> Vec<String> {
+        let elsewhere = self.elsewhere.iter().map(|name| {
+            format!("the endpoint {name} is not served here: this hub delivers to {BUILT_IN} and to webhooks")
+        });
+        let is_empty = |route: &&Route| route.is_enabled && route.source != Source::DeviceMessages;
+        let empty =
+            self.routes.iter().filter(is_empty).map(|route| {
+                format!("the route {} takes nothing: this hub has no {}", route.name, route.source)
+            });
+        elsewhere.chain(empty).collect()
     }
 }
 

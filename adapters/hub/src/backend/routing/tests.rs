@@ -13,7 +13,7 @@ const JSON: [(&str, &str); 2] =
 fn message() -> RoutedMessage {
     RoutedMessage::new(
         Source::DeviceMessages,
-        r#"{"temperature": 31, "wind": [{"speed": 9}], "Case": 1}"#,
+        Some(r#"{"temperature": 31, "wind": [{"speed": 9}], "Case": 1}"#),
         pairs(&[("level", "storm"), ("priority", "7"), ("dt", "x")]),
         pairs(&[JSON[0], JSON[1], ("connectionDeviceId", "pump")]),
         json!({"tags": {"site": "north", "at": {"x": 1}}, "properties": {"desired": {"limit": 30}, "reported": {}}}),
@@ -22,7 +22,7 @@ fn message() -> RoutedMessage {
 
 fn routing() -> Value {
     json!({
-        "endpoints": {"eventHubs": [{"name": "hot"}], "storageContainers": [{"name": "cold"}], "cosmosDBSqlContainers": null},
+        "endpoints": {"eventHubs": [{"name": "hot"}], "storageContainers": [{"name": "cold"}], "webhooks": null, "cosmosDBSqlContainers": null},
         "routes": [
             {"name": "warm", "source": "devicemessages", "condition": "$body.temperature > $twin.properties.desired.limit", "endpointNames": ["hot"], "isEnabled": true},
             {"name": "again", "source": "DeviceMessages", "condition": null, "endpointNames": ["hot"], "isEnabled": true},
@@ -77,7 +77,7 @@ fn a_body_that_does_not_say_that_it_is_json_is_undefined_and_the_reason_is_told(
     let judged = |system: &[(&str, &str)], body: &str| {
         let routing = Routing::of_condition(Source::DeviceMessages, "$body.a = 1").unwrap();
         let message =
-            RoutedMessage::new(Source::DeviceMessages, body, Vec::new(), pairs(system), Value::Null);
+            RoutedMessage::new(Source::DeviceMessages, Some(body), Vec::new(), pairs(system), Value::Null);
         let decision = routing.decide(&message, "hub");
         (decision.judged[0].verdict, decision.judged[0].explained(&message).join(" "))
     };
@@ -113,7 +113,7 @@ fn the_fallback_takes_device_messages_alone_and_without_routes_all_of_them_are_b
     let mut json = routing();
     json["routes"] = json!([{"name": "r", "source": "DeviceMessages", "condition": "false", "endpointNames": ["hot"], "isEnabled": true}]);
     let to = |json: &Value, source| {
-        let message = RoutedMessage::new(source, "", Vec::new(), Vec::new(), Value::Null);
+        let message = RoutedMessage::new(source, None, Vec::new(), Vec::new(), Value::Null);
         let routing = Routing::read(json).unwrap();
         let decision = routing.decide(&message, "hub");
         decision.deliveries.iter().map(|delivery| delivery.endpoint.to_owned()).collect::<Vec<_>>()
@@ -131,7 +131,7 @@ fn the_fallback_takes_device_messages_alone_and_without_routes_all_of_them_are_b
 #[test]
 fn routes_that_silence_the_built_in_endpoint_are_told() {
     let mut json = routing();
-    let warnings = |json: &Value| Routing::read(json).unwrap().warnings().join("\n");
+    let warnings = |json: &Value| Routing::read(json).unwrap().silenced().unwrap_or_default();
     assert!(warnings(&json).contains("that a route matches do not reach the built-in endpoint; fix:"));
     json["fallbackRoute"] = Value::Null;
     assert!(warnings(&json).contains("no device message reaches the built-in endpoint"));
@@ -145,6 +145,16 @@ fn what_azure_would_refuse_is_refused_with_its_member() {
     let whole = json!({"name": "hub", "properties": {"routing": routing()}});
     assert_eq!(Routing::read(&whole).unwrap(), Routing::read(&routing()).unwrap());
     for (path, value, said) in [
+        (
+            "/endpoints/webhooks",
+            json!([{"name": "w", "url": "ftp://x"}]),
+            "webhooks[0]: url must be a URL with http or https",
+        ),
+        (
+            "/endpoints/webhooks",
+            json!([{"name": "w", "url": "http://x", "validate": 1}]),
+            "validate must be true or false",
+        ),
         ("/routes/0/name", json!("a b"), "routes[0]: the name `a b` cannot be taken"),
         ("/routes/0/name", json!("AGAIN"), "two routes have the name again"),
         ("/routes/0/source", json!("Telemetry"), "none of the sources DeviceMessages, "),
