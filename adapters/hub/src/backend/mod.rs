@@ -27,6 +27,7 @@
 //! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
 //! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use devicebound::hub::{DeviceKey, Operation};
@@ -163,12 +164,16 @@ impl Backend {
         Ok(Self { configurations: Configurations::load(documents)?, applications, ..self })
     }
 
-    /// The same with the routing that the store has.
+    /// The same with the routing that the store has; `folder` is where files of containers go.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn with_routing(self, documents: &[(String, String)]) -> Result<Self, Failure> {
-        Ok(Self { routes: Routes::load(documents, self.telemetry.newest())?, ..self })
+    pub fn with_routing(
+        self,
+        documents: &[(String, String)],
+        folder: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        Ok(Self { routes: Routes::load(documents, self.telemetry.newest(), folder)?, ..self })
     }
 
     /// Begins what goes on without being asked for: jobs, automatic configurations and routes. To be called once, on the runtime of

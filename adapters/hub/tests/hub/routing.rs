@@ -2,7 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use devicebound_hub::store::Store as _;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, message};
-use crate::common::{Hub, connect, puback, publish};
+use crate::common::{Hub, connect_as, puback, publish};
 
 /// A webhook that answers each request in turn as it is told, the last answer for ever.
 struct Webhook {
@@ -99,7 +101,7 @@ async fn put(client: &Client, routing: Value) -> Value {
 
 /// Sends telemetry of `demo`, and waits for each acknowledgement.
 async fn send(client: &Client, bodies: &[&str]) {
-    let mut device = client.hub.connected(&connect()).await;
+    let mut device = client.hub.connected(&connect_as("demo", 0, None)).await;
     for (index, body) in bodies.iter().enumerate() {
         let id = u16::try_from(index).unwrap() + 1;
         device.send(&publish(id, body.as_bytes())).await;
@@ -107,9 +109,23 @@ async fn send(client: &Client, bodies: &[&str]) {
     }
 }
 
-fn with_routing(hub: Hub) -> Client {
+fn with_routing(hub: Hub, folder: Option<&Path>) -> Client {
     let documents = hub.store.clone().documents().unwrap();
-    Client::with(hub, axum::Router::new(), |backend| backend.with_routing(&documents).unwrap())
+    let folder = folder.map(Path::to_owned);
+    Client::with(hub, axum::Router::new(), |backend| backend.with_routing(&documents, folder).unwrap())
+}
+
+/// All files below a folder, with their text.
+fn files(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => found.push((path, text)),
+            Err(_) => found.extend(files(&path)),
+        }
+    }
+    found
 }
 
 async fn health(client: &Client) -> Value {
@@ -223,7 +239,7 @@ async fn routes_and_the_place_of_an_endpoint_outlive_the_hub() {
     let mut webhook = Webhook::start(taken);
     put(&client, routing(&webhook.url, "true")).await;
     let (_, before) = client.ask("GET", "/routing", &[], Value::Null).await;
-    let next = with_routing(Hub::start_on(&client.hub.store));
+    let next = with_routing(Hub::start_on(&client.hub.store), None);
     let (_, after) = next.ask("GET", "/routing", &[], Value::Null).await;
     assert_eq!(after, before);
     send(&next, &["1"]).await;
@@ -275,4 +291,39 @@ async fn a_routing_that_cannot_be_stored_or_is_wrong_changes_nothing() {
     assert_eq!(shown, json!({"endpoints": {}, "routes": [], "enrichments": [], "warnings": []}));
     let (status, _) = client.ask_as("device", "PUT", "/routing", &[], json!({})).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_container_gets_a_file_of_json_lines_when_its_batch_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = with_routing(Hub::start(), Some(folder.path()));
+    let container = json!({"name": "hook", "containerName": "archive", "encoding": "JSON", "batchFrequencyInSeconds": 60});
+    let mut to_container = routing("http://localhost/", "true");
+    to_container["endpoints"] =
+        json!({"storageContainers": [container, {"name": "avro", "containerName": "other"}]});
+    let answer = put(&client, to_container).await;
+    assert!(
+        answer["warnings"][1].as_str().unwrap().contains("the endpoint avro is not served here"),
+        "{answer}"
+    );
+    send(&client, &["one", "two"]).await;
+    let archive = folder.path().join("archive");
+    while health(&client).await["delivered"] != 2 {
+        assert_eq!(health(&client).await["deadLettered"], 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let mut records: Vec<Value> = Vec::new();
+    // One file, or two: the clock runs ahead while the store is busy.
+    for (path, text) in files(&archive) {
+        let place = path.strip_prefix(&archive).unwrap().to_str().unwrap();
+        assert!(place.starts_with("devicebound/0") && place.split('/').count() == 7, "{place}");
+        assert!(text.ends_with("\r\n"), "{text:?}");
+        records.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    }
+    records.sort_by_key(|record| record["EnqueuedTimeUtc"].to_string());
+    let bodies: Vec<&Value> = records.iter().map(|record| &record["Body"]).collect();
+    assert_eq!(bodies, ["b25l", "dHdv"]);
+    assert_eq!(records[0]["Properties"], json!({"site": "$twin.tags.site", "hub": "devicebound"}));
+    assert_eq!(records[0]["SystemProperties"]["connectionDeviceId"], "demo");
+    until(&client, |health| health["lag"] == 0).await;
 }

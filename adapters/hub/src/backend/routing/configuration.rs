@@ -1,7 +1,10 @@
 //! The configuration from its JSON, as Azure Resource Manager has it.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
+use super::container::{Container, FORMAT, is_folder, is_format};
 use super::enrichment::Enrichment;
 use super::source::Source;
 use super::{BUILT_IN, Route};
@@ -23,6 +26,8 @@ const RESERVED: [&str; 3] = [BUILT_IN, "fileNotifications", "$default"];
 /// What Azure has for endpoints.
 const ENDPOINT_LISTS: [&str; 5] =
     ["eventHubs", "serviceBusQueues", "serviceBusTopics", "storageContainers", "cosmosDBSqlContainers"];
+/// The endpoints that are folders here.
+const CONTAINERS: &str = "storageContainers";
 /// The endpoints that this hub calls itself; Azure has them at Event Grid.
 const WEBHOOKS: &str = "webhooks";
 /// The name of the route for what no other one matches.
@@ -36,9 +41,25 @@ pub(crate) struct Routing {
     pub(super) fallback: Option<Route>,
     pub(super) enrichments: Vec<Enrichment>,
     /// Those of the endpoints that this hub delivers to.
-    pub(super) webhooks: Vec<Webhook>,
+    pub(super) destinations: Vec<Destination>,
     /// Those that it does not.
     pub(super) elsewhere: Vec<String>,
+}
+
+/// An endpoint that this hub delivers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Webhook(Webhook),
+    Container(Container),
+}
+
+impl Destination {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Webhook(webhook) => &webhook.name,
+            Self::Container(container) => &container.name,
+        }
+    }
 }
 
 /// An endpoint that takes events by HTTP.
@@ -67,8 +88,8 @@ impl Routing {
             )
             .with_fix("print it with: az iot hub show --name HUB --query properties.routing"));
         }
-        let (endpoints, webhooks) = endpoints(routing)?;
-        let is_elsewhere = |name: &&String| webhooks.iter().all(|webhook| webhook.name != **name);
+        let (endpoints, destinations) = endpoints(routing)?;
+        let is_elsewhere = |name: &&String| destinations.iter().all(|known| known.name() != name.as_str());
         let elsewhere = endpoints.iter().filter(is_elsewhere).cloned().collect();
         let mut routes: Vec<Route> = Vec::new();
         for (index, json) in list(routing, "routes", ROUTES_MAX)?.iter().enumerate() {
@@ -87,7 +108,7 @@ impl Routing {
         let read =
             |(index, json): (usize, &Value)| enrichment(json, &format!("enrichments[{index}]"), &endpoints);
         let enrichments = enrichments.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { routes, fallback, enrichments, webhooks, elsewhere })
+        Ok(Self { routes, fallback, enrichments, destinations, elsewhere })
     }
 
     /// `routing` of a hub, of its `properties`, or the JSON itself.
@@ -181,14 +202,14 @@ fn enrichment(json: &Value, at: &str, endpoints: &[String]) -> Result<Enrichment
     Ok(Enrichment { key: key.to_owned(), value: value.to_owned(), endpoints: own })
 }
 
-/// The names of all endpoints, and the webhooks among them.
-fn endpoints(routing: &Map<String, Value>) -> Result<(Vec<String>, Vec<Webhook>), Error> {
+/// The names of all endpoints, and those among them that this hub delivers to.
+fn endpoints(routing: &Map<String, Value>) -> Result<(Vec<String>, Vec<Destination>), Error> {
     let empty = Map::new();
     let lists = match routing.get("endpoints") {
         None | Some(Value::Null) => &empty,
         Some(lists) => lists.as_object().ok_or_else(|| wrong("routing", "endpoints", "an object"))?,
     };
-    let (mut names, mut webhooks): (Vec<String>, Vec<Webhook>) = Default::default();
+    let (mut names, mut destinations): (Vec<String>, Vec<Destination>) = Default::default();
     for kind in ENDPOINT_LISTS.into_iter().chain([WEBHOOKS]) {
         for (index, endpoint) in list(lists, kind, ENDPOINTS_MAX)?.iter().enumerate() {
             let at = format!("endpoints.{kind}[{index}]");
@@ -199,14 +220,48 @@ fn endpoints(routing: &Map<String, Value>) -> Result<(Vec<String>, Vec<Webhook>)
             }
             names.push(name.to_owned());
             if kind == WEBHOOKS {
-                webhooks.push(Webhook::read(endpoint, name, &at)?);
+                destinations.push(Destination::Webhook(Webhook::read(endpoint, name, &at)?));
+            } else if kind == CONTAINERS {
+                destinations.extend(container(endpoint, name, &at)?.map(Destination::Container));
             }
         }
     }
     if names.len() > ENDPOINTS_MAX {
         return Err(too_many("endpoints", ENDPOINTS_MAX, names.len()));
     }
-    Ok((names, webhooks))
+    Ok((names, destinations))
+}
+
+/// A container in Azure's shape; `None` where its files would be in Avro, which is Azure's default.
+fn container(json: &Value, name: &str, at: &str) -> Result<Option<Container>, Error> {
+    let optional = |member: &str, default: &'static str| match json.get(member) {
+        None | Some(Value::Null) => Ok(default.to_owned()),
+        Some(value) => value.as_str().map(str::to_owned).ok_or_else(|| wrong(at, member, "a text")),
+    };
+    let number = |member: &str, range: std::ops::RangeInclusive<u64>, default: u64| match json.get(member) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| wrong(at, member, &format!("a number from {} to {}", range.start(), range.end()))),
+    };
+    let folder = text(json, "containerName", at)?.to_owned();
+    if !is_folder(&folder) {
+        return Err(wrong(at, "containerName", "3 to 63 lower-case letters, digits and hyphens"));
+    }
+    let format = optional("fileNameFormat", FORMAT)?;
+    if !is_format(&format) {
+        let expected = format!("made of letters, digits, - _ . / and all of {FORMAT}, without empty names");
+        return Err(wrong(at, "fileNameFormat", &expected));
+    }
+    let encoding = optional("encoding", "avro")?.to_ascii_lowercase();
+    if !["avro", "avrodeflate", "json"].contains(&encoding.as_str()) {
+        return Err(wrong(at, "encoding", "json, avro or avrodeflate"));
+    }
+    let frequency = Duration::from_secs(number("batchFrequencyInSeconds", 60..=720, 300)?);
+    let chunk = number("maxChunkSizeInBytes", 10_485_760..=524_288_000, 314_572_800)?;
+    let container = Container { name: name.to_owned(), folder, format, frequency, chunk };
+    Ok((encoding == "json").then_some(container))
 }
 
 impl Webhook {

@@ -1,4 +1,4 @@
-//! A stored message on its way to a webhook.
+//! A stored message on its way to an endpoint.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +8,8 @@ use super::message::{RoutedMessage, decoded};
 use super::source::Source;
 use crate::backend::ClientId;
 
-/// Names of system properties: at Event Hubs, and in conditions.
-const NAMES: [(&str, &str); 8] = [
+/// Names of system properties: at Event Hubs, and in conditions and files.
+const NAMES: [(&str, &str); 10] = [
     ("content-type", "contentType"),
     ("content-encoding", "contentEncoding"),
     ("message-id", "messageId"),
@@ -17,6 +17,8 @@ const NAMES: [(&str, &str); 8] = [
     ("user-id", "userId"),
     ("iothub-connection-device-id", "connectionDeviceId"),
     ("iothub-connection-module-id", "connectionModuleId"),
+    ("iothub-connection-auth-method", "connectionAuthMethod"),
+    ("iothub-connection-auth-generation-id", "connectionDeviceGenerationId"),
     ("iothub-enqueuedtime", "enqueuedTime"),
 ];
 
@@ -63,6 +65,31 @@ impl StoredMessage {
         RoutedMessage::new(Source::DeviceMessages, body.as_deref(), self.members("properties"), system, twin)
     }
 
+    /// As a file of a container has it: a line of JSON.
+    pub(super) fn to_record(&self, message: &RoutedMessage, enrichments: Vec<(String, String)>) -> String {
+        let mut system = Map::new();
+        for (name, value) in self.members("systemProperties") {
+            let known = NAMES.iter().find(|(known, _)| name == *known);
+            system.insert(known.map_or(name.as_str(), |(_, name)| *name).to_owned(), value.into());
+        }
+        json!({
+            "EnqueuedTimeUtc": self.line.get("enqueuedTime"),
+            "Properties": self.properties(enrichments),
+            "SystemProperties": system,
+            "Body": self.json_or_base64(message),
+        })
+        .to_string()
+    }
+
+    fn properties(&self, enrichments: Vec<(String, String)>) -> Map<String, Value> {
+        let all = self.members("properties").into_iter().chain(enrichments);
+        all.map(|(name, value)| (name, value.into())).collect()
+    }
+
+    fn json_or_base64(&self, message: &RoutedMessage) -> Value {
+        message.json_body().cloned().unwrap_or_else(|| self.body().into())
+    }
+
     /// As Event Grid sends it: a list of one event. Its id is the same however often it is sent.
     pub(super) fn to_event_grid(
         &self,
@@ -70,10 +97,6 @@ impl StoredMessage {
         hub_name: &str,
         enrichments: Vec<(String, String)>,
     ) -> String {
-        let mut properties = Map::new();
-        for (name, value) in self.members("properties").into_iter().chain(enrichments) {
-            properties.insert(name, value.into());
-        }
         let mut system = Map::new();
         for (name, value) in self.members("systemProperties") {
             let is_content = matches!(name.as_str(), "content-type" | "content-encoding");
@@ -91,8 +114,8 @@ impl StoredMessage {
             "eventType": "Microsoft.Devices.DeviceTelemetry",
             "eventTime": self.line.get("enqueuedTime"),
             "data": {
-                "body": message.json_body().cloned().unwrap_or_else(|| self.body().into()),
-                "properties": properties,
+                "body": self.json_or_base64(message),
+                "properties": self.properties(enrichments),
                 "systemProperties": system,
             },
             "dataVersion": "",

@@ -16,9 +16,13 @@ pub(crate) use self::routes::Routes;
 pub(crate) use self::source::Source;
 use super::query::Condition;
 
+mod archive;
+mod batch;
 mod configuration;
+mod container;
 mod enrichment;
 mod event;
+mod follower;
 mod message;
 mod pump;
 mod routes;
@@ -170,7 +174,7 @@ impl Routing {
     /// What this hub leaves out of this configuration.
     pub(super) fn left_out(&self) -> Vec<String> {
         let elsewhere = self.elsewhere.iter().map(|name| {
-            format!("the endpoint {name} is not served here: this hub delivers to {BUILT_IN} and to webhooks")
+            format!("the endpoint {name} is not served here: this hub delivers to {BUILT_IN}, webhooks, and containers with the encoding json")
         });
         let is_empty = |route: &&Route| route.is_enabled && route.source != Source::DeviceMessages;
         let empty =

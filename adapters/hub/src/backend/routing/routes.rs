@@ -1,13 +1,14 @@
 //! The routing that a hub has: one document of the store, changed as a whole; and how far each webhook has come, another one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devicebound::time::UnixTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::configuration::{Routing, Webhook};
+use super::configuration::{Destination, Routing, Webhook};
 use super::webhook;
 use crate::Failure;
 use crate::backend::{Backend, Error, detached};
@@ -25,6 +26,8 @@ const CURSOR: &str = "routing/cursor/";
 #[derive(Debug)]
 pub(crate) struct Routes {
     configured: watch::Sender<Arc<Configured>>,
+    /// The folder of all containers; `None` where the hub has no state folder.
+    pub(super) folder: Option<PathBuf>,
     /// Held while a change goes to the store, so that memory and store see changes in one order.
     changing: tokio::sync::Mutex<()>,
 }
@@ -35,7 +38,7 @@ pub(super) struct Configured {
     pub(super) routing: Routing,
     /// As it was given.
     json: Value,
-    pub(super) endpoints: Vec<(Webhook, Arc<Progress>)>,
+    pub(super) endpoints: Vec<(Destination, Arc<Progress>)>,
 }
 
 /// How far an endpoint has come.
@@ -57,7 +60,11 @@ struct State {
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { configured: watch::Sender::new(Arc::default()), changing: tokio::sync::Mutex::default() }
+        Self {
+            configured: watch::Sender::new(Arc::default()),
+            folder: None,
+            changing: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -78,10 +85,10 @@ impl Progress {
         self.state().cursor = cursor;
     }
 
-    /// The endpoint took an event; whether it had failed before.
-    pub(super) fn succeeded(&self) -> bool {
+    /// The endpoint took so many events; whether it had failed before.
+    pub(super) fn succeeded(&self, events: u64) -> bool {
         let mut state = self.state();
-        state.delivered = state.delivered.saturating_add(1);
+        state.delivered = state.delivered.saturating_add(events);
         (state.last_success, state.last_attempt) = (Some(unix_time()), Some(unix_time()));
         state.last_error.take().is_some()
     }
@@ -128,8 +135,12 @@ pub(super) fn cursor_document(endpoint: &str, cursor: u64) -> Document {
 
 impl Routes {
     /// The routing of the documents that a store has, whose newest message has the cursor `newest`.
-    pub(crate) fn load(documents: &[(String, String)], newest: u64) -> Result<Self, Failure> {
-        let routes = Self::default();
+    pub(crate) fn load(
+        documents: &[(String, String)],
+        newest: u64,
+        folder: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        let routes = Self { folder, ..Self::default() };
         let find =
             |wanted: &str| documents.iter().find(|(key, _)| key == wanted).map(|(_, text)| text.as_str());
         let Some(text) = find(CONFIGURATION) else { return Ok(routes) };
@@ -139,12 +150,12 @@ impl Routes {
         };
         let json: Value = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
         let routing = Routing::read(&json).map_err(|error| damaged(error.to_string()))?;
-        let endpoint = |webhook: &Webhook| {
-            let cursor = find(&format!("{CURSOR}{}", webhook.name)).and_then(|text| text.parse().ok());
+        let endpoint = |destination: &Destination| {
+            let cursor = find(&format!("{CURSOR}{}", destination.name())).and_then(|text| text.parse().ok());
             // Without one, all that is kept goes there: twice is better than not at all.
-            (webhook.clone(), Arc::new(Progress::at(cursor.unwrap_or(0).min(newest))))
+            (destination.clone(), Arc::new(Progress::at(cursor.unwrap_or(0).min(newest))))
         };
-        let endpoints = routing.webhooks.iter().map(endpoint).collect();
+        let endpoints = routing.destinations.iter().map(endpoint).collect();
         routes.configured.send_replace(Arc::new(Configured { routing, json, endpoints }));
         Ok(routes)
     }
@@ -189,18 +200,17 @@ impl Backend {
     pub(crate) fn endpoints_health(&self) -> Value {
         let newest = self.telemetry.newest();
         let current = self.routes.current();
-        let health =
-            current.endpoints.iter().map(|(webhook, progress)| progress.to_json(&webhook.name, newest));
+        let health = current.endpoints.iter().map(|(known, progress)| progress.to_json(known.name(), newest));
         json!({"value": health.collect::<Vec<_>>()})
     }
 
     /// What belongs to the endpoints, for the metrics.
     pub(crate) fn endpoint_gauges(&self) -> Vec<EndpointGauges> {
         let newest = self.telemetry.newest();
-        let gauges = |(webhook, progress): &(Webhook, Arc<Progress>)| {
+        let gauges = |(destination, progress): &(Destination, Arc<Progress>)| {
             let state = progress.state();
             EndpointGauges {
-                name: webhook.name.clone(),
+                name: destination.name().to_owned(),
                 lag: newest.saturating_sub(state.cursor),
                 delivered: state.delivered,
                 failed: state.failed,
@@ -224,28 +234,28 @@ impl Backend {
             // It is the hub's, and comes back with what was shown.
             json.as_object_mut().map(|members| members.remove("warnings"));
             let routing = Routing::read(&json)?;
-            for webhook in &routing.webhooks {
-                let is_known = before.endpoints.iter().any(|(known, _)| known == webhook);
-                if webhook.validates && !is_known {
-                    own.validate(webhook).await?;
+            for destination in &routing.destinations {
+                let is_known = before.endpoints.iter().any(|(known, _)| known == destination);
+                match destination {
+                    Destination::Webhook(webhook) if webhook.validates && !is_known => {
+                        own.validate(webhook).await?
+                    }
+                    Destination::Webhook(_) | Destination::Container(_) => {}
                 }
             }
             own.engine.bring_telemetry().await;
             let newest = own.telemetry.newest();
-            let mut gone: BTreeMap<&str, &Arc<Progress>> = before
-                .endpoints
-                .iter()
-                .map(|(webhook, progress)| (webhook.name.as_str(), progress))
-                .collect();
+            let mut gone: BTreeMap<&str, &Arc<Progress>> =
+                before.endpoints.iter().map(|(known, progress)| (known.name(), progress)).collect();
             let mut documents =
                 vec![Document { key: CONFIGURATION.to_owned(), text: Some(json.to_string()) }];
             let mut endpoints = Vec::new();
-            for webhook in &routing.webhooks {
-                let progress = gone.remove(webhook.name.as_str()).cloned().unwrap_or_else(|| {
-                    documents.push(cursor_document(&webhook.name, newest));
+            for destination in &routing.destinations {
+                let progress = gone.remove(destination.name()).cloned().unwrap_or_else(|| {
+                    documents.push(cursor_document(destination.name(), newest));
                     Arc::new(Progress::at(newest))
                 });
-                endpoints.push((webhook.clone(), progress));
+                endpoints.push((destination.clone(), progress));
             }
             documents.extend(gone.keys().map(|name| Document { key: format!("{CURSOR}{name}"), text: None }));
             if !own.engine.keep_documents(documents).await {
@@ -285,12 +295,12 @@ mod tests {
     fn a_damaged_document_is_told_and_an_endpoint_without_a_place_begins_with_what_is_kept() {
         let document = |text: &str| [(CONFIGURATION.to_owned(), text.to_owned())];
         for damaged in ["", "{}", r#"{"routes": 1}"#] {
-            let error = Routes::load(&document(damaged), 9).unwrap_err();
+            let error = Routes::load(&document(damaged), 9, None).unwrap_err();
             assert!(error.cause().contains(CONFIGURATION), "{error}");
         }
         let text = r#"{"endpoints": {"webhooks": [{"name": "w", "url": "http://localhost/"}]}}"#;
         let cursor = |documents: &[(String, String)]| {
-            Routes::load(documents, 9).unwrap().current().endpoints[0].1.cursor()
+            Routes::load(documents, 9, None).unwrap().current().endpoints[0].1.cursor()
         };
         assert_eq!(cursor(&document(text)), 0);
         let [configuration] = document(text);

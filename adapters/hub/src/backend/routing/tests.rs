@@ -22,7 +22,7 @@ fn message() -> RoutedMessage {
 
 fn routing() -> Value {
     json!({
-        "endpoints": {"eventHubs": [{"name": "hot"}], "storageContainers": [{"name": "cold"}], "webhooks": null, "cosmosDBSqlContainers": null},
+        "endpoints": {"eventHubs": [{"name": "hot"}], "storageContainers": [{"name": "cold", "containerName": "archive"}], "webhooks": null, "cosmosDBSqlContainers": null},
         "routes": [
             {"name": "warm", "source": "devicemessages", "condition": "$body.temperature > $twin.properties.desired.limit", "endpointNames": ["hot"], "isEnabled": true},
             {"name": "again", "source": "DeviceMessages", "condition": null, "endpointNames": ["hot"], "isEnabled": true},
@@ -155,6 +155,10 @@ fn what_azure_would_refuse_is_refused_with_its_member() {
             json!([{"name": "w", "url": "http://x", "validate": 1}]),
             "validate must be true or false",
         ),
+        ("/endpoints/storageContainers/0/containerName", json!("../up"), "containerName must be 3 to 63"),
+        ("/endpoints/storageContainers/0/fileNameFormat", json!("{mm}"), "fileNameFormat must be made of"),
+        ("/endpoints/storageContainers/0/encoding", json!("csv"), "encoding must be json, avro"),
+        ("/endpoints/storageContainers/0/batchFrequencyInSeconds", json!(5), "a number from 60 to 720"),
         ("/routes/0/name", json!("a b"), "routes[0]: the name `a b` cannot be taken"),
         ("/routes/0/name", json!("AGAIN"), "two routes have the name again"),
         ("/routes/0/source", json!("Telemetry"), "none of the sources DeviceMessages, "),
@@ -178,7 +182,11 @@ fn what_azure_would_refuse_is_refused_with_its_member() {
         ("/endpoints/eventHubs", json!(vec![json!({}); 11]), "at most 10 eventHubs"),
     ] {
         let mut json = routing();
-        *json.pointer_mut(path).unwrap() = value;
+        let (parent, member) = path.rsplit_once('/').unwrap();
+        match json.pointer_mut(parent).unwrap() {
+            Value::Array(list) => list[member.parse::<usize>().unwrap()] = value,
+            object => object[member] = value,
+        }
         let error = Routing::read(&json).unwrap_err().to_string();
         assert!(error.contains(said), "{path}: {error}");
     }
