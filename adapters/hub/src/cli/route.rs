@@ -20,7 +20,13 @@ const FILE_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RouteCommand {
-    /// Print the routing of a hub
+    /// List the routes of a hub
+    List(ShowArgs),
+    /// Add a route to an endpoint that the hub has, or to events, the built-in one
+    Add(AddArgs),
+    /// Remove a route
+    Remove(RemoveArgs),
+    /// Print the routing of a hub: endpoints, routes, fallback, enrichments
     Show(ShowArgs),
     /// Give a hub the routing of a file
     Apply(ApplyArgs),
@@ -34,6 +40,30 @@ pub(super) enum RouteCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Its name: 1 to 64 letters, digits, `-`, `.` and `_`
+    name: String,
+    /// The name of the endpoint
+    endpoint: String,
+    /// Which messages; all of the source without it, for example "$body.temperature > 30"
+    #[arg(long, value_name = "TEXT", default_value = "true")]
+    condition: String,
+    /// Where they come from
+    #[arg(long, value_name = "NAME", default_value_t = Source::DeviceMessages)]
+    source: Source,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    /// Its name
+    name: String,
     #[command(flatten)]
     target: Target,
 }
@@ -80,6 +110,29 @@ pub(super) struct TestArgs {
 pub(super) fn run(command: RouteCommand) -> Result<(), Failure> {
     match command {
         RouteCommand::Test(args) => test(args),
+        RouteCommand::List(args) => {
+            let routing = Client::connect(&args.target)?.json(Method::GET, ROUTING, None)?;
+            routes(&routing).iter().chain(routing.get("fallbackRoute")).all(|route| say(line(route)));
+            Ok(())
+        }
+        RouteCommand::Add(args) => {
+            let AddArgs { name, endpoint, condition, source, target } = args;
+            change(&target, |routes| {
+                routes.push(json!({
+                    "name": name, "source": source.as_str(), "condition": condition, "endpointNames": [endpoint], "isEnabled": true,
+                }));
+                Ok(())
+            })
+        }
+        RouteCommand::Remove(args) => change(&args.target, |routes| {
+            let is_it = |route: &Value| text(route, "name").eq_ignore_ascii_case(&args.name);
+            let place = routes.iter().position(is_it).ok_or_else(|| {
+                let cause = format!("the hub has no route {}", args.name);
+                Failure::new(cause, "devicebound route list shows those that there are")
+            })?;
+            routes.remove(place);
+            Ok(())
+        }),
         RouteCommand::Show(args) => {
             print_json(&Client::connect(&args.target)?.json(Method::GET, ROUTING, None)?);
             Ok(())
@@ -93,14 +146,49 @@ pub(super) fn run(command: RouteCommand) -> Result<(), Failure> {
     }
 }
 
+fn text<'r>(route: &'r Value, name: &str) -> &'r str {
+    route.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn routes(routing: &Value) -> &[Value] {
+    routing.get("routes").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// One route: `hot: DeviceMessages where level = 'storm', to alerts`.
+fn line(route: &Value) -> String {
+    let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+    let name = or(text(route, "name"), "$fallback");
+    let source = or(text(route, "source"), Source::DeviceMessages.as_str());
+    let condition = or(text(route, "condition"), "true");
+    let endpoint = route.pointer("/endpointNames/0").and_then(Value::as_str).unwrap_or_default();
+    let off = if route.get("isEnabled") == Some(&Value::Bool(true)) { "" } else { " (disabled)" };
+    format!("{name}: {source} where {condition}, to {endpoint}{off}")
+}
+
+/// Changes the routes of a hub; all else of its routing stays.
+fn change(
+    target: &Target,
+    change: impl FnOnce(&mut Vec<Value>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut routing = Client::connect(target)?.json(Method::GET, ROUTING, None)?;
+    let mut changed = routes(&routing).to_vec();
+    change(&mut changed)?;
+    if let Some(members) = routing.as_object_mut() {
+        members.insert("routes".to_owned(), changed.into());
+    }
+    apply(target, &routing)
+}
+
 fn apply(target: &Target, routing: &Value) -> Result<(), Failure> {
     let applied = Client::connect(target)?.json(Method::PUT, ROUTING, Some(routing))?;
     let warnings = applied.get("warnings").and_then(Value::as_array);
     for warning in warnings.into_iter().flatten().filter_map(Value::as_str) {
         say(format_args!("warning: {warning}"));
     }
-    let routes = applied.get("routes").and_then(Value::as_array).map_or(0, Vec::len);
-    say(format_args!("the hub has {routes} routes"));
+    say(match routes(&applied).len() {
+        1 => "the hub has 1 route".to_owned(),
+        count => format!("the hub has {count} routes"),
+    });
     Ok(())
 }
 

@@ -392,3 +392,37 @@ fn a_route_is_tested_without_a_hub_and_says_why_a_message_does_not_take_it() {
     std::fs::write(&file, "{").unwrap();
     assert!(complaint(&test(&[])).contains("it is no JSON"));
 }
+
+#[test]
+fn routes_are_added_listed_removed_and_applied_at_a_hub() {
+    let state = tempfile::tempdir().unwrap();
+    let _hub = RunningHub::start(state.path());
+    let route = |arguments: &[&str]| tool(state.path(), &[&["route"], arguments].concat());
+    assert_eq!(printed(&route(&["list"])), "");
+    assert_eq!(printed(&route(&["add", "all", "events"])), "the hub has 1 route\n");
+    printed(&route(&["add", "hot", "events", "--condition", "level = 'storm'"]));
+    assert_eq!(
+        printed(&route(&["list"])),
+        "all: DeviceMessages where true, to events\nhot: DeviceMessages where level = 'storm', to events\n"
+    );
+    assert!(complaint(&route(&["add", "hot", "events"])).contains("two routes have the name hot"));
+    assert!(complaint(&route(&["add", "lost", "nowhere"])).contains("no endpoint"));
+    assert_eq!(printed(&route(&["remove", "ALL"])), "the hub has 1 route\n");
+    assert!(complaint(&route(&["remove", "all"])).contains("no route all"));
+    let file = state.path().join("routing.json");
+    let webhooks = r#"{"endpoints":{"webhooks":[{"name":"w","url":"http://127.0.0.1:9/"}]},"routes":[{"name":"w","source":"DeviceMessages","endpointNames":["w"],"isEnabled":true}]}"#;
+    std::fs::write(&file, webhooks).unwrap();
+    let applied = printed(&route(&["apply", file.to_str().unwrap()]));
+    assert!(
+        applied.contains("warning: at Azure, no device message reaches") && applied.ends_with("1 route\n"),
+        "{applied}"
+    );
+    let health: Value = serde_json::from_str(&printed(&route(&["health"]))).unwrap();
+    assert_eq!(
+        (&health["value"][0]["endpointId"], &health["value"][0]["healthStatus"]),
+        (&"w".into(), &"unknown".into())
+    );
+    let shown: Value = serde_json::from_str(&printed(&route(&["show"]))).unwrap();
+    assert_eq!(shown["routes"][0]["name"], "w");
+    assert_eq!(printed(&route(&["clear"])), "the hub has 0 routes\n");
+}
