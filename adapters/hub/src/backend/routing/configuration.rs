@@ -44,6 +44,8 @@ pub(crate) struct Routing {
     pub(super) destinations: Vec<Destination>,
     /// Those that it does not.
     pub(super) elsewhere: Vec<String>,
+    /// A condition or an enrichment may ask for the twin, which is looked up then.
+    pub(super) reads_twin: bool,
 }
 
 /// An endpoint that this hub delivers to.
@@ -108,7 +110,8 @@ impl Routing {
         let read =
             |(index, json): (usize, &Value)| enrichment(json, &format!("enrichments[{index}]"), &endpoints);
         let enrichments = enrichments.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { routes, fallback, enrichments, destinations, elsewhere })
+        let reads_twin = Self::member(json).to_string().to_ascii_lowercase().contains("$twin");
+        Ok(Self { routes, fallback, enrichments, destinations, reads_twin, elsewhere })
     }
 
     /// `routing` of a hub, of its `properties`, or the JSON itself.

@@ -87,7 +87,11 @@ impl Follower {
         &self,
         message: &StoredMessage,
     ) -> Option<(RoutedMessage, Vec<(String, String)>)> {
-        let twin = self.backend.twin_for_routing(&message.client_id).await;
+        let twin = if self.configured.routing.reads_twin {
+            self.backend.twin_for_routing(&message.client_id).await
+        } else {
+            Value::Null
+        };
         let routed = message.routed(twin);
         let decision = self.configured.routing.decide(&routed, self.hub_name());
         let mut deliveries = decision.deliveries.into_iter();

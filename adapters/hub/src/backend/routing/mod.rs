@@ -66,8 +66,6 @@ pub(crate) struct Judged<'r> {
     pub(crate) route: &'r Route,
     /// Whether the message takes it.
     pub(crate) verdict: Verdict,
-    /// What its condition reads, with the values in the message; nothing where it was not asked.
-    readings: Vec<(String, Option<Value>)>,
 }
 
 /// An endpoint that a message goes to.
@@ -102,19 +100,18 @@ impl Route {
     }
 
     fn judge(&self, message: &RoutedMessage) -> Judged<'_> {
-        let asked = |verdict| Judged { route: self, verdict, readings: self.condition.readings(message) };
-        let unasked = |verdict| Judged { route: self, verdict, readings: Vec::new() };
-        if !self.is_enabled {
-            return unasked(Verdict::Disabled);
-        }
-        if self.source != message.source() {
-            return unasked(Verdict::OtherSource);
-        }
-        asked(match self.condition.holds(message) {
-            Some(true) => Verdict::Matches,
-            Some(false) => Verdict::Fails,
-            None => Verdict::Undefined,
-        })
+        let verdict = if !self.is_enabled {
+            Verdict::Disabled
+        } else if self.source != message.source() {
+            Verdict::OtherSource
+        } else {
+            match self.condition.holds(message) {
+                Some(true) => Verdict::Matches,
+                Some(false) => Verdict::Fails,
+                None => Verdict::Undefined,
+            }
+        };
+        Judged { route: self, verdict }
     }
 }
 
@@ -128,7 +125,7 @@ impl Routing {
             judged.push(if is_needed || !fallback.is_enabled {
                 fallback.judge(message)
             } else {
-                Judged { route: fallback, verdict: Verdict::NotNeeded, readings: Vec::new() }
+                Judged { route: fallback, verdict: Verdict::NotNeeded }
             });
         }
         let mut to: Vec<(&str, Option<&str>)> = Vec::new();
@@ -186,13 +183,18 @@ impl Routing {
 }
 
 impl Judged<'_> {
-    /// One line for each property that the condition reads: its value, or why there is none.
+    /// One line for each property that the condition reads: its value, or why there is none. Nothing where it was not asked.
     pub(crate) fn explained(&self, message: &RoutedMessage) -> Vec<String> {
         let line = |(property, value): &(String, Option<Value>)| match value {
             Some(value) => format!("{property} = {value}"),
             None => format!("{property} is undefined: {}", message.why_undefined(property)),
         };
-        self.readings.iter().map(line).collect()
+        match self.verdict {
+            Verdict::Matches | Verdict::Fails | Verdict::Undefined => {
+                self.route.condition.readings(message).iter().map(line).collect()
+            }
+            Verdict::OtherSource | Verdict::Disabled | Verdict::NotNeeded => Vec::new(),
+        }
     }
 }
 
