@@ -4,4 +4,5 @@ mod configurations;
 mod connections;
 mod faults;
 mod jobs;
+mod routes;
 mod thermostats;

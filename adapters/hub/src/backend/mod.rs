@@ -19,6 +19,7 @@
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
+//! | `routing` | which routes a message takes, and why; webhooks |
 //! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
@@ -26,6 +27,7 @@
 //! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
 //! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use devicebound::hub::{DeviceKey, Operation};
@@ -64,6 +66,7 @@ pub mod methods;
 mod queries;
 pub mod query;
 pub mod registry;
+pub(crate) mod routing;
 mod scopes;
 pub mod statistics;
 pub mod twins;
@@ -78,6 +81,7 @@ use consumer_groups::ConsumerGroups;
 use feedback::Readers;
 use files::Files;
 use jobs::Jobs;
+use routing::Routes;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -95,6 +99,7 @@ pub struct Backend {
     /// Where there is a storage.
     files: Option<Arc<Files>>,
     certificates: Certificates,
+    routes: Routes,
 }
 
 impl Backend {
@@ -122,6 +127,7 @@ impl Backend {
             consumer_groups,
             files: None,
             certificates: Certificates::default(),
+            routes: Routes::default(),
         }
     }
 
@@ -158,11 +164,24 @@ impl Backend {
         Ok(Self { configurations: Configurations::load(documents)?, applications, ..self })
     }
 
-    /// Begins what goes on without being asked for: jobs and automatic configurations. To be called once, on the runtime of
+    /// The same with the routing that the store has; `folder` is where files of containers go.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn with_routing(
+        self,
+        documents: &[(String, String)],
+        folder: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        Ok(Self { routes: Routes::load(documents, self.telemetry.newest(), folder)?, ..self })
+    }
+
+    /// Begins what goes on without being asked for: jobs, automatic configurations and routes. To be called once, on the runtime of
     /// the service API.
     pub fn resume(self: &Arc<Self>) {
         self.resume_jobs();
         self.keep_configured();
+        self.keep_routing();
     }
 
     /// The consumer groups.

@@ -223,6 +223,15 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// An endpoint of a route fails, recovers, or misses messages (Azure resource logs: category Routes).
+    pub fn routed(&self, operation: &str, endpoint: &str, level: &str, description: &str) {
+        let mut event = Event::new("Routes", operation, "", None);
+        event.set("level", level);
+        event.set("endpointName", endpoint);
+        event.set("statusDescription", description);
+        event.append(&self.log);
+    }
+
     /// The service API did something, or could not.
     pub fn requested(&self, request: &Request<'_>) {
         let mut event = Event::new(request.category, request.operation, request.device_id, request.module_id);

@@ -8,8 +8,8 @@ use devicebound::iothub::sas::Rights;
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
     blobs, bulk, certificates, configurations, connections, consumer_groups, device_http, digital_twins,
-    faults, feedback, files, health, jobs, messages, methods, metrics, query, registry, rules, statistics,
-    streams, twins,
+    faults, feedback, files, health, jobs, messages, methods, metrics, query, registry, routing, rules,
+    statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -40,6 +40,8 @@ const GROUP_WRITE: Option<Audit> =
     Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/eventHubEndpoints/consumerGroups/Write"));
 const GROUP_DELETE: Option<Audit> =
     Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/eventHubEndpoints/consumerGroups/Delete"));
+
+const ROUTING_WRITE: Option<Audit> = Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/Write"));
 
 /// One row of the table.
 macro_rules! endpoint {
@@ -120,6 +122,10 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups/{name}", SERVICE, None, None, Named, consumer_groups::show),
     endpoint!(PUT    "/eventHubEndpoints/events/ConsumerGroups/{name}", REGISTRY_WRITE, None, GROUP_WRITE, Named, consumer_groups::add),
     endpoint!(DELETE "/eventHubEndpoints/events/ConsumerGroups/{name}", REGISTRY_WRITE, None, GROUP_DELETE, Named, consumer_groups::remove),
+
+    endpoint!(GET    "/routing",                        REGISTRY_READ,  None, None, Named, routing::show),
+    endpoint!(PUT    "/routing",                        REGISTRY_WRITE, None, ROUTING_WRITE, Named, routing::put),
+    endpoint!(GET    "/routingEndpointsHealth",         REGISTRY_READ,  None, None, Named, routing::health),
 
     endpoint!(POST   "/devices/{id}/messages/events",   Right::Device, None, None, Named, device_http::send),
     endpoint!(GET    "/devices/{id}/messages/deviceBound", Right::Device, None, None, Named, device_http::receive),

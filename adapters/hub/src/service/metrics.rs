@@ -14,6 +14,7 @@ pub(super) async fn metrics(backend: Shared, _call: Call) -> Result<Response, Ap
     if let Ok(files) = backend.files() {
         gauges.files = files.gauges();
     }
+    gauges.endpoints = backend.endpoint_gauges();
     let text = backend.engine.metrics.text(gauges);
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

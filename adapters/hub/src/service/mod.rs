@@ -40,6 +40,7 @@ mod parameters;
 mod query;
 mod registry;
 mod router;
+mod routing;
 mod rules;
 mod statistics;
 mod streams;

@@ -19,6 +19,7 @@ mod program;
 mod registry;
 mod rest;
 mod rights;
+mod routing;
 mod service;
 mod sockets;
 mod tls_capture;

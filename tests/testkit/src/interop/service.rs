@@ -167,6 +167,14 @@ impl Service {
         BufReader::new(self.exchange(Method::GET, path, &[], b"").into_body().into_reader())
     }
 
+    /// Sends telemetry as this device, over HTTP.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn send_telemetry(&self, device_id: &str, headers: &[(&str, &str)], body: &[u8]) {
+        self.exchange(Method::POST, &format!("/devices/{device_id}/messages/events"), headers, body);
+    }
+
     /// `POST`, and the status and text of the answer, for what the hub may refuse.
     ///
     /// # Errors

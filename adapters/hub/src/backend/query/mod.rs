@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::aggregate::{GROUPS_MAX, Groups};
+pub(crate) use self::condition::Condition;
 pub(crate) use self::cursor::Cursor;
 use self::expression::Expression;
 pub(crate) use self::expression::Row;
@@ -25,6 +26,7 @@ use super::{Backend, Error};
 use crate::engine::record_scan::Seen;
 
 mod aggregate;
+mod condition;
 mod cursor;
 mod expression;
 mod functions;
@@ -55,6 +57,16 @@ pub(crate) struct QueryError {
 impl QueryError {
     fn new(at: usize, message: impl Into<String>) -> Self {
         Self { at, message: message.into() }
+    }
+
+    /// The character that it is about, from 1.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What is wrong there.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 }
 

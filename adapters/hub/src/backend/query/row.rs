@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
-use super::expression::Row;
+use super::expression::{Row, below};
 use super::statement::{Item, Select, What};
 use crate::backend::applications::Applications;
 use crate::backend::identity::{connection_state, kind_of, last_activity, status};
@@ -91,10 +91,6 @@ impl Row for TwinRow<'_> {
 
 fn member<'v>(section: &'v Map<String, Value>, name: &str, rest: &[String]) -> Option<Cow<'v, Value>> {
     below(section.get(name)?, rest).map(Cow::Borrowed)
-}
-
-fn below<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
-    path.iter().try_fold(value, |value, name| value.get(name))
 }
 
 /// A JSON object as a row. The first name is found in any case of letters, the others are exact.

@@ -75,7 +75,7 @@ mod tests {
         for (text, said) in [
             ("", "expected a property, found the end"),
             ("tags.a = ", "character 10: expected a property, found the end"),
-            ("* AND a = 1", "character 3: expected the end of the query, found `AND`"),
+            ("* AND a = 1", "character 3: expected the end, found `AND`"),
             ("from devices.jobs", "character 14: expected modules, found `jobs`"),
             ("SELECT * FROM devices", "expected a property, found `SELECT`"),
         ] {

@@ -16,7 +16,7 @@ use super::{AmqpMetrics, CLASSES, Message, Metrics, PACKETS, process};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is looked up at a scrape.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Connections of any phase.
     pub connections: u64,
@@ -26,6 +26,23 @@ pub struct Gauges {
     pub backlog_bytes: u64,
     /// What belongs to file uploads.
     pub files: FileGauges,
+    /// What belongs to each endpoint of routes.
+    pub endpoints: Vec<EndpointGauges>,
+}
+
+/// What belongs to an endpoint of routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointGauges {
+    /// Its name.
+    pub name: String,
+    /// Messages that are stored and were not looked at for it.
+    pub lag: u64,
+    /// Events that it took.
+    pub delivered: u64,
+    /// Attempts that came to nothing.
+    pub failed: u64,
+    /// Events that it will not get.
+    pub dead_lettered: u64,
 }
 
 /// What belongs to file uploads.
@@ -74,6 +91,7 @@ impl Collector for Scrape {
         latencies(&mut encoder, metrics)?;
         metrics.amqp.encode(&mut encoder)?;
         jobs_and_configurations(&mut encoder, metrics)?;
+        routes(&mut encoder, &gauges.endpoints)?;
         looked_up(&mut encoder, gauges)
     }
 }
@@ -169,6 +187,36 @@ fn jobs_and_configurations(encoder: &mut DescriptorEncoder<'_>, metrics: &Metric
     let [done, failed] = &metrics.job_devices;
     let devices = [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
     family(encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)
+}
+
+/// What goes to endpoints of routes.
+fn routes(encoder: &mut DescriptorEncoder<'_>, endpoints: &[EndpointGauges]) -> fmt::Result {
+    let by_name = |value: fn(&EndpointGauges) -> u64| -> Vec<(&str, u64)> {
+        endpoints.iter().map(|endpoint| (endpoint.name.as_str(), value(endpoint))).collect()
+    };
+    let help = "Stored messages that were not looked at for an endpoint of routes";
+    let mut lag = describe(encoder, "endpoint_lag", help, MetricType::Gauge)?;
+    for (name, count) in by_name(|endpoint| endpoint.lag) {
+        lag.encode_family(&[("endpoint", name)])?.encode_gauge(&count)?;
+    }
+    let delivered = by_name(|endpoint| endpoint.delivered);
+    family(encoder, "endpoint_delivered", "Events that endpoints of routes took", "endpoint", &delivered)?;
+    let failed = by_name(|endpoint| endpoint.failed);
+    family(
+        encoder,
+        "endpoint_failures",
+        "Deliveries that came to nothing, and are tried again",
+        "endpoint",
+        &failed,
+    )?;
+    let dead = by_name(|endpoint| endpoint.dead_lettered);
+    family(
+        encoder,
+        "endpoint_dead_letters",
+        "Events that endpoints of routes will not get",
+        "endpoint",
+        &dead,
+    )
 }
 
 /// The rules that have ended something, each with how often.

@@ -16,7 +16,7 @@ use devicebound::packet::PacketType;
 use devicebound::session::{Close, CloseReason};
 
 pub use amqp::AmqpMetrics;
-pub use exposition::{CONTENT_TYPE, FileGauges, Gauges};
+pub use exposition::{CONTENT_TYPE, EndpointGauges, FileGauges, Gauges};
 
 /// Upper ends of the classes that times are counted in, in microseconds; what takes longer is in one more.
 const CLASSES: [u64; 12] =
