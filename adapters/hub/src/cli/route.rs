@@ -1,4 +1,4 @@
-//! `devicebound route`: the routes of a hub, and what those in a file do with a message, for which no hub is asked.
+//! `devicebound route`: the routes of a hub, and what those or the ones in a file do with a message.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,8 +78,8 @@ pub(super) struct ApplyArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
-    /// The routing of a hub, as `az iot hub show --query properties.routing` prints it
-    #[arg(long, value_name = "FILE", required_unless_present = "condition")]
+    /// The routing in a file, as `az iot hub show --query properties.routing` prints it; without it, that of a hub that runs
+    #[arg(long, value_name = "FILE")]
     routing: Option<PathBuf>,
     /// One condition in place of a file, for example "$body.temperature > 30"
     #[arg(long, value_name = "TEXT", conflicts_with = "routing")]
@@ -105,6 +105,8 @@ pub(super) struct TestArgs {
     /// One JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    target: Target,
 }
 
 pub(super) fn run(command: RouteCommand) -> Result<(), Failure> {
@@ -196,8 +198,10 @@ fn test(args: TestArgs) -> Result<(), Failure> {
     let routing = match (&args.condition, &args.routing) {
         (Some(condition), _) => Routing::of_condition(args.source, condition).map_err(failure)?,
         (None, Some(file)) => Routing::read(&read(file)?).map_err(failure)?,
-        // The command line was refused before.
-        (None, None) => Routing::default(),
+        (None, None) => {
+            let routing = Client::connect(&args.target)?.json(Method::GET, ROUTING, None)?;
+            Routing::read(&routing).map_err(failure)?
+        }
     };
     let twin = json_argument("twin", &args.twin)?;
     let message = RoutedMessage::new(args.source, Some(&args.body), args.properties, args.system, twin);
@@ -207,7 +211,7 @@ fn test(args: TestArgs) -> Result<(), Failure> {
         return Ok(());
     }
     tell(&decision, &message);
-    if args.routing.is_some() {
+    if args.condition.is_none() {
         routing.silenced().iter().for_each(|warning| {
             say(format_args!("warning: {warning}"));
         });

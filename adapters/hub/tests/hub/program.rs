@@ -405,6 +405,8 @@ fn routes_are_added_listed_removed_and_applied_at_a_hub() {
         printed(&route(&["list"])),
         "all: DeviceMessages where true, to events\nhot: DeviceMessages where level = 'storm', to events\n"
     );
+    let told = printed(&route(&["test", "-p", "level=calm"]));
+    assert!(told.starts_with("all: matches, to events\nhot: false\n  level = \"calm\"\n"), "{told}");
     assert!(complaint(&route(&["add", "hot", "events"])).contains("two routes have the name hot"));
     assert!(complaint(&route(&["add", "lost", "nowhere"])).contains("no endpoint"));
     assert_eq!(printed(&route(&["remove", "ALL"])), "the hub has 1 route\n");
