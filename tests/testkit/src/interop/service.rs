@@ -217,6 +217,18 @@ impl Service {
         response
     }
 
+    /// User and password for AMQP's SASL PLAIN.
+    ///
+    /// # Panics
+    /// When the connection string is not one of a policy.
+    #[must_use]
+    pub fn plain(&self) -> (String, String) {
+        let connection_string = ConnectionString::parse(&self.connection_string)
+            .unwrap_or_else(|error| panic!("the hub's service connection string: {error}"));
+        let policy = connection_string.key_name().unwrap_or_default();
+        (format!("{policy}@sas.root.{}", connection_string.host_name()), self.token())
+    }
+
     fn token(&self) -> String {
         let connection_string = ConnectionString::parse(&self.connection_string)
             .unwrap_or_else(|error| panic!("the hub's service connection string: {error}"));
