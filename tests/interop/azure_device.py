@@ -9,6 +9,7 @@ import json
 import sys
 
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse, X509
+from azure.storage.blob import BlobClient
 
 
 def tell(event, **details):
@@ -80,6 +81,15 @@ class Device:
 
     def get_twin(self):
         return self.client.get_twin()
+
+    def upload(self, name, body, ca):
+        info = self.client.get_storage_info_for_blob(name)
+        url = f"https://{info['hostName']}/{info['containerName']}/{info['blobName']}{info['sasToken']}"
+        with BlobClient.from_blob_url(url, connection_verify=ca) as blob:
+            blob.upload_blob(body)
+            read = blob.download_blob().readall().decode()
+        self.client.notify_blob_upload_status(info["correlationId"], True, 200, "uploaded")
+        return read
 
     def report(self, patch):
         self.client.patch_twin_reported_properties(patch)

@@ -1,4 +1,4 @@
-// Azure's service SDK and Event Hubs SDK for Node under remote control. NODE_EXTRA_CA_CERTS names the hub's CA.
+// Azure's device, service and Event Hubs SDKs for Node under remote control. NODE_EXTRA_CA_CERTS names the hub's CA.
 //
 // The argument says as JSON how to connect: `{"events", "service", "transport"}`, the two connection strings, and `tls` or
 // `websocket`. Then a command per line from stdin, each answered with `{"event": "done", "result"}` or with
@@ -8,17 +8,22 @@
 // * `{"do": "receive", "partition", "count", "position", "group"}`: so many events.
 // * `{"do": "open"}`: the service client, with a receiver of feedback and one of file notifications; each batch of feedback is
 //   told: `{"event": "feedback", "reports"}`.
+// * `{"do": "upload", "device", "name", "size", "settle"}`: a device, by its connection string, uploads so many bytes, and the
+//   notifications that follow are settled so: a list of `complete` and `abandon`. `{"do": "notified"}`: the next of them.
 // * `{"do": "send", "device", "body", "messageId", "ack", "properties"}`: a cloud-to-device message.
 'use strict';
 
 const path = require('path');
 const readline = require('readline');
+const { Readable } = require('stream');
 const { createRequire } = require('module');
 const { promisify } = require('util');
 
 // The packages are beside the environment, not beside this script.
 const load = createRequire(path.join(process.cwd(), 'package.json'));
 const { Client } = load('azure-iothub');
+const { Client: DeviceClient } = load('azure-iot-device');
+const { Mqtt } = load('azure-iot-device-mqtt');
 const { Amqp } = load('azure-iothub/dist/amqp.js');
 const { AmqpWs } = load('azure-iothub/dist/amqp_ws.js');
 const { Message } = load('azure-iothub/dist/common-core/message.js');
@@ -38,6 +43,10 @@ const consumer = (group) =>
   });
 
 let service;
+let notifications;
+const settlements = [];
+const arrived = [];
+let arrival;
 
 const commands = {
   async hub() {
@@ -90,7 +99,28 @@ const commands = {
     const receiver = (method) => promisify(service[method].bind(service))();
     const feedback = await receiver('getFeedbackReceiver');
     feedback.on('message', (message) => tell('feedback', { reports: JSON.parse(message.data.toString()) }));
-    await receiver('getFileNotificationReceiver');
+    notifications = await receiver('getFileNotificationReceiver');
+    // Settled here and now: the SDK accepts what its listener leaves open.
+    notifications.on('message', (message) => {
+      notifications[settlements.shift() ?? 'complete'](message, () => {});
+      arrived.push(JSON.parse(message.data.toString()));
+      arrival?.();
+    });
+  },
+
+  async upload({ device, name, size, settle }) {
+    settlements.push(...settle);
+    const client = DeviceClient.fromConnectionString(device, Mqtt);
+    const chunk = Buffer.alloc(64 * 1024, 'x');
+    const chunks = function* () {
+      for (let left = size; left > 0; left -= chunk.length) yield left < chunk.length ? chunk.subarray(0, left) : chunk;
+    };
+    await client.uploadToBlob(name, Readable.from(chunks()), size);
+  },
+
+  async notified() {
+    while (arrived.length === 0) await new Promise((resolve) => (arrival = resolve));
+    return arrived.shift();
   },
 
   async send({ device, body, messageId, ack, properties }) {

@@ -2,7 +2,8 @@
 
 The argument says as JSON how to connect, `{"ca", "connectionString"}`. Then it reads one command per line from stdin,
 `{"do": NAME, "arguments": [...]}`: a method of IoTHubRegistryManager, or behind `runtime.` one of IoTHubHttpRuntimeManager,
-behind `jobs.` one of IoTHubJobManager, or behind `messages.` one of the part of the SDK that it is made on. An argument that is `{"model": NAME, ...}` becomes that
+behind `jobs.` one of IoTHubJobManager, behind `configurations.` one of IoTHubConfigurationManager, behind `twins.` one of
+DigitalTwinClient, or behind `messages.` one of the part of the SDK that it is made on. An argument that is `{"model": NAME, ...}` becomes that
 model of the SDK, read as the SDK reads JSON. Each command is answered with `{"event": "done", "result": ...}`, models and raw
 responses written as JSON, or with `{"event": "failed", "error": CLASS, "status": ..., "text": ..., "name": ...}`.
 """
@@ -15,7 +16,13 @@ config = json.loads(sys.argv[1])
 os.environ["REQUESTS_CA_BUNDLE"] = config["ca"]
 os.environ["NO_PROXY"] = "*"
 
-from azure.iot.hub import IoTHubHttpRuntimeManager, IoTHubJobManager, IoTHubRegistryManager  # noqa: E402
+from azure.iot.hub import (  # noqa: E402
+    DigitalTwinClient,
+    IoTHubConfigurationManager,
+    IoTHubHttpRuntimeManager,
+    IoTHubJobManager,
+    IoTHubRegistryManager,
+)
 from azure.iot.hub.iothub_registry_manager import QueryResult  # noqa: E402
 from msrest import Deserializer, Serializer  # noqa: E402
 from msrest.exceptions import HttpOperationError  # noqa: E402
@@ -59,6 +66,8 @@ class Service:
         self.registry = IoTHubRegistryManager.from_connection_string(connection_string)
         self.runtime = IoTHubHttpRuntimeManager.from_connection_string(connection_string)
         self.jobs = IoTHubJobManager.from_connection_string(connection_string)
+        self.configurations = IoTHubConfigurationManager.from_connection_string(connection_string)
+        self.twins = DigitalTwinClient.from_connection_string(connection_string)
         self.messages = self.registry.protocol.cloud_to_device_messages
 
     def run(self, do, arguments):

@@ -48,9 +48,29 @@ export class Hub {
     rmSync(this.state, { recursive: true });
   }
 
-  /** Connects the device that every hub starts with; `id` says another client id. */
-  device({ id = 'demo', clientId = id } = {}) {
-    const key = Buffer.from(this.ready.connectionString.match(/SharedAccessKey=(.*)/)[1], 'base64');
+  get pid() {
+    return this.#child.pid;
+  }
+
+  /** Registers `many-000000` and so on, a hundred at a time, with the session of a page. */
+  async register(page, count) {
+    await page.evaluate(async (count) => {
+      const post = async (from) => {
+        const devices = Array.from({ length: Math.min(100, count - from) }, (_, index) => ({
+          id: `many-${String(from + index).padStart(6, '0')}`, importMode: 'create', status: 'enabled', tags: { site: index % 10 === 0 ? 'Oslo' : 'Bergen' },
+        }));
+        const answer = await fetch('/devices?api-version=2021-04-12', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(devices) });
+        if (!answer.ok) throw new Error(await answer.text());
+      };
+      for (let from = 0; from < count; from += 800) {
+        await Promise.all(Array.from({ length: 8 }, (_, index) => from + index * 100).filter((begin) => begin < count).map(post));
+      }
+    }, count);
+  }
+
+  /** Connects the device that every hub starts with, or the one of another connection string. */
+  device({ id = 'demo', clientId = id, connectionString = this.ready.connectionString } = {}) {
+    const key = Buffer.from(connectionString.match(/SharedAccessKey=(.*)/)[1], 'base64');
     const resource = encodeURIComponent(`${ADDRESS}/devices/${id}`);
     const expiry = Math.floor(Date.now() / 1000) + 3600;
     const signature = createHmac('sha256', key).update(`${resource}\n${expiry}`).digest('base64');

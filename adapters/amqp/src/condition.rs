@@ -1,9 +1,6 @@
-//! Error conditions, and what goes with one on the wire.
+//! Error conditions by their names on the wire.
 
-use alloc::borrow::Cow;
 use core::fmt;
-
-use crate::Rule;
 
 macro_rules! conditions {
     ($($name:ident = $text:literal;)*) => {
@@ -60,39 +57,5 @@ conditions! {
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// A value of an error's info map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Info<'a> {
-    /// A string.
-    Text(&'a str),
-    /// An int.
-    Int(i32),
-}
-
-/// An error as it goes to a client (AMQP 1.0 §2.8.14).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure<'a> {
-    /// What programs read.
-    pub condition: Condition,
-    /// What people read; cut to [`DESCRIPTION_MAX`](crate::limits::DESCRIPTION_MAX) bytes on the wire.
-    pub description: Cow<'a, str>,
-    /// The info map, with symbols as keys.
-    pub info: &'a [(&'a str, Info<'a>)],
-}
-
-impl<'a> Failure<'a> {
-    /// An error without an info map.
-    #[must_use]
-    pub fn new(condition: Condition, description: impl Into<Cow<'a, str>>) -> Self {
-        Self { condition, description: description.into(), info: &[] }
-    }
-
-    /// The breach of a rule: the text says the rule and the fix.
-    #[must_use]
-    pub fn of(rule: Rule) -> Self {
-        Self::new(rule.condition(), alloc::format!("{}: {}; fix: {}", rule.id(), rule.says(), rule.fix()))
     }
 }

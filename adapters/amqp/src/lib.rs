@@ -51,6 +51,7 @@ extern crate alloc;
 
 mod condition;
 pub mod connection;
+mod failure;
 pub mod frame;
 pub mod limits;
 pub mod message;
@@ -58,6 +59,7 @@ pub mod performative;
 mod rule;
 pub mod types;
 
-pub use condition::{Condition, Failure, Info};
+pub use condition::Condition;
 pub use connection::{Action, Config, Connection, Grant, LinkId, Tag};
+pub use failure::{Failure, Info};
 pub use rule::Rule;

@@ -9,7 +9,7 @@
 //!            /devices … ─▶ service ─────▶└────────────────────────────────────────┘─▶ live view, operations
 //! ```
 //!
-//! [`engine::worker`] is the only place where an action of the machine becomes an effect, and [`server::connection`] the only place that
+//! [`engine::core`] is the only place where an action of the machine becomes an effect, and [`server::connection`] the only place that
 //! moves bytes between a socket and the machine. [`engine`] knows which worker has a device.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -27,6 +27,7 @@ pub mod provisioning;
 pub mod server;
 pub mod service;
 pub mod state;
+pub mod storage;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use devicebound_benches::load::{Failure, Process, Publishing, connect, idle, publish};
+use devicebound_benches::load::{Failure, Process, Publishing, connect, idle, publish, read_events};
 
 use super::servers::{Kind, Place, Server};
 
 /// Bytes of a message's body, in all rows.
 const PAYLOAD: usize = 128;
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Messages that a peer is given to read: it takes in some ten thousand in a second.
+const PEER_EVENTS: u64 = 300_000;
 /// Clients that connect at a time: enough to keep one CPU busy.
 const CONNECTING: usize = 8;
 
@@ -38,11 +40,13 @@ enum Task {
     Idle { connections: usize },
     /// So many devices are registered and do nothing. Once.
     Records { count: usize },
+    /// What 1,000 devices sent, or a peer as many messages, is read by one reader over AMQP; over TLS where that is said. Once.
+    Events { tls: bool },
 }
 
 impl Task {
     const fn is_done_once(self) -> bool {
-        matches!(self, Self::Idle { .. } | Self::Records { .. })
+        matches!(self, Self::Idle { .. } | Self::Records { .. } | Self::Events { .. })
     }
 }
 
@@ -57,6 +61,10 @@ enum Figure {
     P50,
     /// Memory of each connection or record, in KiB.
     Memory,
+    /// Events read per second, as a multiple of those taken in.
+    RateOfIntake,
+    /// CPU time of an event read, as a multiple of one taken in.
+    CpuOfIntake,
 }
 
 #[derive(Clone, Copy)]
@@ -87,6 +95,8 @@ impl fmt::Display for Target {
             Figure::Cpu => "CPU",
             Figure::P50 => "p50",
             Figure::Memory => "KiB each",
+            Figure::RateOfIntake => "rate of reading / of intake",
+            Figure::CpuOfIntake => "CPU of reading / of intake",
         };
         match self.bound {
             Bound::AtLeast(bound) => write!(f, "{}: {figure} ≥ {bound}", self.of.name())?,
@@ -163,6 +173,26 @@ pub(crate) const ROWS: &[Row] = &[
             beside(Figure::Memory, Kind::HubDisk, &[], Bound::AtMost(1.0)),
         ],
     },
+    Row {
+        name: "one AMQP reader of what is stored",
+        task: Task::Events { tls: false },
+        servers: &[Kind::HubMemory, Kind::HubDisk, Kind::RabbitMq],
+        targets: &[
+            beside(Figure::Rate, Kind::HubMemory, &[], Bound::AtLeast(400_000.0)),
+            beside(Figure::RateOfIntake, Kind::HubMemory, &[], Bound::AtLeast(1.0)),
+            beside(Figure::CpuOfIntake, Kind::HubMemory, &[], Bound::AtMost(1.0)),
+            beside(Figure::Rate, Kind::HubMemory, &[Kind::RabbitMq], Bound::AtLeast(1.0)),
+        ],
+    },
+    Row {
+        name: "one AMQP reader of what is stored, over TLS",
+        task: Task::Events { tls: true },
+        servers: &[Kind::HubMemory, Kind::HubDisk],
+        targets: &[
+            beside(Figure::Rate, Kind::HubMemory, &[], Bound::AtLeast(400_000.0)),
+            beside(Figure::Rate, Kind::HubDisk, &[], Bound::AtLeast(400_000.0)),
+        ],
+    },
 ];
 
 /// What came of one turn; what the task does not have is not a number.
@@ -175,6 +205,8 @@ struct Turn {
     memory: f64,
     /// How busy the load was, of one CPU.
     generator: f64,
+    /// Rate and CPU time of reading, as multiples of those of taking in.
+    of_intake: [f64; 2],
 }
 
 impl Turn {
@@ -185,6 +217,7 @@ impl Turn {
         p99: f64::NAN,
         memory: f64::NAN,
         generator: f64::NAN,
+        of_intake: [f64::NAN; 2],
     };
 
     const fn figure(&self, figure: Figure) -> f64 {
@@ -193,6 +226,8 @@ impl Turn {
             Figure::Cpu => self.cpu,
             Figure::P50 => self.p50,
             Figure::Memory => self.memory,
+            Figure::RateOfIntake => self.of_intake[0],
+            Figure::CpuOfIntake => self.of_intake[1],
         }
     }
 }
@@ -261,6 +296,7 @@ fn turn(task: Task, server: &Server, setting: Setting) -> Result<Turn, Failure> 
             Ok(Turn { memory: idle.per_connection() / 1024.0, ..Turn::NOTHING })
         }
         Task::Records { count } => records(server, process, count),
+        Task::Events { tls } => events(server, tls, setting),
     }
 }
 
@@ -273,6 +309,45 @@ fn records(server: &Server, process: &Process, count: usize) -> Result<Turn, Fai
     Ok(Turn { memory: bytes as f64 / count as f64 / 1024.0, ..Turn::NOTHING })
 }
 
+/// Stores messages and reads them, some times over; the reading with the median rate counts.
+fn events(server: &Server, tls: bool, setting: Setting) -> Result<Turn, Failure> {
+    let process = &server.process;
+    let source = server.events.get(usize::from(tls)).ok_or("it has no such port of AMQP")?;
+    let intake = match server.registry() {
+        Ok(_) => {
+            let plan = Publishing {
+                payload: PAYLOAD,
+                window: 16,
+                rate: None,
+                warm_up: WARM_UP,
+                duration: setting.turn,
+            };
+            Some(publish(&server.peer, &server.clients(1000)?, &plan, Some(process))?)
+        }
+        Err(_) => None,
+    };
+    let mut turns = Vec::new();
+    for _ in 0..setting.rounds {
+        let events = match intake {
+            Some(_) => server.registry()?.telemetry()?,
+            None => {
+                source.fill(&[b'x'; PAYLOAD], PEER_EVENTS)?;
+                PEER_EVENTS
+            }
+        };
+        let read = read_events(source, events, process)?;
+        let rate = read.events as f64 / read.elapsed.as_secs_f64();
+        let cpu = read.server_cpu.as_secs_f64() * 1e6 / read.events as f64;
+        let of_intake = intake.map_or([f64::NAN; 2], |intake| {
+            [rate / intake.rate(), cpu * 1e3 / intake.server_ns().unwrap_or(f64::NAN)]
+        });
+        let generator = read.reader_cpu.as_secs_f64() / read.elapsed.as_secs_f64();
+        turns.push(Turn { rate, cpu, generator, of_intake, ..Turn::NOTHING });
+    }
+    turns.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    turns.get(turns.len() / 2).copied().ok_or_else(|| "there was no round".into())
+}
+
 impl Measured<'_> {
     /// The row's targets as rows of a table.
     pub(crate) fn verdicts(&self) -> String {
@@ -282,7 +357,8 @@ impl Measured<'_> {
     fn verdict(&self, target: &Target) -> String {
         let figures = |kind| self.turns_of(kind).iter().map(|turn| turn.figure(target.figure));
         let peers: Vec<Vec<f64>> = target.beside.iter().map(|kind| figures(*kind).collect()).collect();
-        let better = if target.figure == Figure::Rate { f64::max } else { f64::min };
+        let better =
+            if matches!(target.figure, Figure::Rate | Figure::RateOfIntake) { f64::max } else { f64::min };
         let of_round = |(round, own): (usize, f64)| match peers.iter().map(|peer| peer[round]).reduce(better)
         {
             Some(best) => own / best,

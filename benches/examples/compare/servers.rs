@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use devicebound_benches::load::{Client, Failure, Peer, Process, Registry, Tls};
+use devicebound_benches::load::{Client, EventSource, Failure, Peer, Process, Registry, Tls};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     MosquittoNoDelay,
     #[cfg(feature = "rumqttd")]
     Rumqttd,
+    /// Debian's, with the plugin for AMQP 1.0.
+    RabbitMq,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::MosquittoNoDelay => "mosquitto (nodelay)",
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd => "rumqttd",
+            Self::RabbitMq => "RabbitMQ",
         }
     }
 }
@@ -79,6 +82,7 @@ impl Place {
             Kind::MosquittoNoDelay => self.mosquitto("mosquitto-nodelay.conf", true),
             #[cfg(feature = "rumqttd")]
             Kind::Rumqttd => self.rumqttd(),
+            Kind::RabbitMq => self.rabbit_mq(),
         }
     }
 
@@ -101,14 +105,67 @@ impl Place {
         let mut command = self.pinned(&self.hub);
         command.arg("hub").arg("--state").arg(&state).args(["--port", "0", "--https-port", "0"]);
         command.args(["--listen", "127.0.0.1", "--json", "--quiet", "--store", store]);
+        command.args(["--amqp-port", "0", "--emulator-port", "0"]);
         let mut child = Running::spawn(command.stdout(Stdio::piped()))?;
         let mut first = String::new();
         BufReader::new(child.0.stdout.take().ok_or("the hub has no output")?).read_line(&mut first)?;
         let ready: Value = serde_json::from_str(&first).map_err(|_| "the hub does not start")?;
-        let address =
-            ready.get("mqtt").and_then(Value::as_str).ok_or("the hub does not say where it listens")?;
-        let address = address.parse()?;
-        self.server(child, address, Some(state))
+        let address = |name| -> Result<SocketAddr, Failure> {
+            let address = ready.get(name).and_then(Value::as_str);
+            Ok(address.ok_or("the hub does not say where it listens")?.parse()?)
+        };
+        let mut server = self.server(child, address("mqtt")?, Some(state))?;
+        let (user, password) = server.registry()?.plain()?;
+        let partition = |n| format!("devicebound/ConsumerGroups/$Default/Partitions/{n}");
+        let tls = server.peer.tls.clone();
+        server.events = [(address("amqpEmulator")?, None), (address("amqp")?, tls)]
+            .map(|(address, tls)| EventSource {
+                address,
+                tls,
+                user: user.clone(),
+                password: password.clone(),
+                nodes: (0..4).map(partition).collect(),
+            })
+            .to_vec();
+        Ok(server)
+    }
+
+    /// With a folder and ports of its own, beside one that may run already.
+    fn rabbit_mq(&self) -> Result<Server, Failure> {
+        let (address, distribution, epmd) = (free_address()?, free_address()?, free_address()?);
+        let folder = self.folder.path().join("rabbitmq");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("plugins"), "[rabbitmq_amqp1_0].")?;
+        let program = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        if !program.is_file() {
+            return Err("RabbitMQ is not there: apt-get install rabbitmq-server".into());
+        }
+        let mut command = self.pinned(program);
+        for (name, value) in [
+            ("HOME", folder.clone()),
+            ("RABBITMQ_MNESIA_BASE", folder.join("data")),
+            ("RABBITMQ_LOG_BASE", folder.join("log")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins")),
+            ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
+            ("RABBITMQ_NODENAME", "devicebound@localhost".into()),
+            ("RABBITMQ_NODE_IP_ADDRESS", address.ip().to_string().into()),
+            ("RABBITMQ_NODE_PORT", address.port().to_string().into()),
+            ("RABBITMQ_DIST_PORT", distribution.port().to_string().into()),
+            ("ERL_EPMD_ADDRESS", epmd.ip().to_string().into()),
+            ("ERL_EPMD_PORT", epmd.port().to_string().into()),
+        ] {
+            command.env(name, value);
+        }
+        let mut server = self.server(Running::spawn(command.stdout(Stdio::null()))?, address, None)?;
+        // What was started is a shell; its child works.
+        let id = server.child.0.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let node = children.split_whitespace().next().ok_or("RabbitMQ has no process")?;
+        server.process = Process::new(node.parse()?)?;
+        let (user, password) = ("guest".to_owned(), "guest".to_owned());
+        let nodes = vec!["/queue/events".to_owned()];
+        server.events = vec![EventSource { address, tls: None, user, password, nodes }];
+        Ok(server)
     }
 
     fn mosquitto(&self, file: &str, no_delay: bool) -> Result<Server, Failure> {
@@ -163,7 +220,7 @@ impl Place {
         }
         let process = Process::new(child.0.id())?;
         let peer = Peer { address, tls: Some(Tls::new(&self.authority("ca.pem"), "localhost")?) };
-        Ok(Server { child, process, peer, state })
+        Ok(Server { child, process, peer, state, events: Vec::new() })
     }
 }
 
@@ -174,6 +231,8 @@ pub(crate) struct Server {
     pub(crate) peer: Peer,
     /// The state folder of a hub.
     state: Option<PathBuf>,
+    /// Ways to what is stored, over AMQP: without TLS, with it.
+    pub(crate) events: Vec<EventSource>,
 }
 
 impl Server {

@@ -63,6 +63,26 @@ impl Registry {
         })
     }
 
+    /// How many telemetry messages the hub has taken since it began.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub fn telemetry(&self) -> Result<u64, Failure> {
+        let text = self.agent.get(format!("{}/metrics", self.url)).call()?.body_mut().read_to_string()?;
+        let line = r#"devicebound_messages_total{kind="telemetry"} "#;
+        let count = text.lines().find_map(|told| told.strip_prefix(line)).ok_or("no count of telemetry")?;
+        Ok(count.trim().parse()?)
+    }
+
+    /// A token of the policy, and the policy's name, as AMQP's SASL PLAIN takes them.
+    ///
+    /// # Errors
+    /// When the token names no policy.
+    pub fn plain(&self) -> Result<(String, String), Failure> {
+        let policy = self.token.rsplit_once("skn=").ok_or("the token names no policy")?.1;
+        Ok((format!("{policy}@sas.root.{}", self.host), self.token.clone()))
+    }
+
     /// The first `count` devices, registered now where they are not.
     ///
     /// # Errors

@@ -34,8 +34,8 @@ pub struct Peer {
 /// TLS 1.3, a full handshake each time.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) name: ServerName<'static>,
 }
 
 impl Tls {

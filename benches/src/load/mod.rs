@@ -5,6 +5,7 @@
 //! how busy it was: one that was always busy has measured itself.
 
 mod devices;
+mod events;
 mod line;
 mod process;
 mod run;
@@ -12,6 +13,7 @@ mod swarm;
 mod traffic;
 
 pub use devices::Registry;
+pub use events::{EventSource, Read, read_events};
 pub use line::{Peer, Tls};
 pub use process::{Process, pin_to, raise_file_limit};
 pub use run::{Connected, Idle, Published, connect, idle, publish};

@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::message::TelemetryTopic;
-use super::{Message, OutboxPolicy, RequestPolicy, SendError};
+use super::{Message, RequestPolicy, SendError};
 use crate::iothub::sas::{self, SasToken, SymmetricKey};
 use crate::iothub::{self, API_VERSION, ConnectionString, ConnectionStringError, Identity, Username};
 use crate::limits::{IN_FLIGHT_MAX, KEEP_ALIVE_MAX, MAILBOX_MAX, METHOD_PAYLOAD_MAX, TEXT_MAX};
@@ -97,6 +97,17 @@ impl Default for Timing {
             refused_max: Duration::from_secs(600),
         }
     }
+}
+
+/// What happens to telemetry when the outbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboxPolicy {
+    /// The new message is not taken: [`SendError::OutboxFull`].
+    #[default]
+    Reject,
+    /// The oldest messages that are not in flight make room, as many as are needed; their fate is told by
+    /// [`Action::Dropped`](super::Action::Dropped). Where not even that makes enough room, the new message is not taken.
+    DropOldest,
 }
 
 /// How much the device holds. Every field can be changed; the defaults are those of [`Limits::default`].

@@ -108,12 +108,12 @@ use alloc::vec::Vec;
 pub use action::CertificateFailure;
 pub use action::{Action, Answer, CloudMessage, Event, MethodCall, Twin, Wait};
 pub use calls::{CallId, RespondError};
-pub use config::{ConfigError, Credential, DeviceConfig, Limits, Timing};
+pub use config::{ConfigError, Credential, DeviceConfig, Limits, OutboxPolicy, Timing};
 pub use deliveries::{CompleteError, Delivery};
 #[cfg(feature = "twin")]
 pub use desired::DesiredProperties;
 pub use message::{Message, PreparedProperties, SendError};
-pub use outbox::{DropReason, OutboxPolicy, RestoreError, Save, Ticket};
+pub use outbox::{DropReason, RestoreError, Save, Ticket};
 pub use owned::OwnedAction;
 pub use requests::{RequestError, RequestFailure, RequestId, RequestPolicy};
 pub use status::{ConnectionState, Ignored, OfflineTime, Status};

@@ -6,7 +6,7 @@ use core::fmt;
 use core::ops::Range;
 use core::time::Duration;
 
-use super::{Limits, SendError};
+use super::{Limits, OutboxPolicy, SendError};
 use crate::packet::{PacketId, Publish, PublishQoS, TopicName};
 use crate::rule::Rule;
 use crate::session::PacketIds;
@@ -45,17 +45,6 @@ impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
-}
-
-/// What happens to telemetry when the outbox is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutboxPolicy {
-    /// The new message is not taken: [`SendError::OutboxFull`].
-    #[default]
-    Reject,
-    /// The oldest messages that are not in flight make room, as many as are needed; their fate is told by
-    /// [`Action::Dropped`](super::Action::Dropped). Where not even that makes enough room, the new message is not taken.
-    DropOldest,
 }
 
 /// Why a message was given up that the device had taken over.

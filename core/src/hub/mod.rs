@@ -139,6 +139,7 @@ mod registry;
 mod revision;
 mod service;
 mod slab;
+mod slots;
 mod snapshot;
 mod telemetry;
 mod throttle;
@@ -168,7 +169,7 @@ pub use keys::{DeviceKey, LinkId, Receipt};
 pub use methods::{CallFailure, CallId, InvokeError, MethodAnswer, MethodRequest};
 pub use outcome::{Feedback, FeedbackRequest, Outcome};
 pub use record::{Activity, DeviceRecord};
-pub use registry::Connection;
+pub use registry::{Connection, LiveConnection};
 pub use revision::Revision;
 pub use snapshot::SnapshotError;
 pub use telemetry::{Telemetry, hub_properties};
@@ -184,6 +185,7 @@ use link::Link;
 use methods::Calls;
 use opening::Opening;
 use slab::Slab;
+use slots::{DeviceSlot, LinkSlot, State};
 use telemetry::Will;
 use timers::{Target, Timers};
 use warnings::Warnings;
@@ -191,39 +193,6 @@ use warnings::Warnings;
 use crate::rule::Rule;
 use crate::session::{Close, CloseReason};
 use crate::time::{Instant, UnixTime};
-
-#[derive(Debug)]
-enum State {
-    Handshake(Handshake),
-    Opening(Opening),
-    Live(Link),
-    Ended {
-        close: Close,
-        device: Option<DeviceKey>,
-        api_version: Option<crate::iothub::ApiVersion>,
-        will: Option<Will>,
-        /// When its last packet came, if it ever was live.
-        heard: Option<Instant>,
-    },
-}
-
-#[derive(Debug)]
-struct LinkSlot {
-    state: State,
-    /// It stands in the ready queue.
-    ready: bool,
-    /// Its one valid entry in the timers' heap.
-    timer: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct DeviceSlot {
-    record: DeviceRecord,
-    committed: Revision,
-    link: Option<LinkId>,
-    calls: Vec<CallId>,
-    queue_timer: Option<Instant>,
-}
 
 /// The hub machine. See the [module](self) for how it works.
 ///
@@ -540,51 +509,6 @@ impl Hub {
             State::Ended { close, .. } => close,
             _ => close,
         }
-    }
-}
-
-impl LinkSlot {
-    /// Puts the link, which is `id`, into the queue of those that have something to send or to say.
-    #[inline]
-    fn make_ready(&mut self, id: LinkId, queue: &mut VecDeque<LinkId>) {
-        if !self.ready {
-            self.ready = true;
-            queue.push_back(id);
-        }
-    }
-}
-
-impl State {
-    const fn ended(close: Close) -> Self {
-        Self::Ended { close, device: None, api_version: None, will: None, heard: None }
-    }
-
-    /// The connection, from its acceptance to its end.
-    const fn link(&self) -> Option<&Link> {
-        match self {
-            Self::Opening(opening) => Some(&opening.link),
-            Self::Live(link) => Some(link),
-            Self::Handshake(_) | Self::Ended { .. } => None,
-        }
-    }
-
-    /// The first end counts, and so does one that only waits for what is owed. Gives the device that the link was bound
-    /// to.
-    fn end(&mut self, close: Close) -> Option<DeviceKey> {
-        let is_live = matches!(self, Self::Live(_));
-        let (next, device) = match self {
-            Self::Ended { .. } => return None,
-            Self::Handshake(_) => (Self::ended(close), None),
-            Self::Opening(Opening { link, .. }) | Self::Live(link) => {
-                let close = link.parting().unwrap_or(close);
-                let heard = is_live.then_some(link.last_heard);
-                let will = if close.reason() == CloseReason::Disconnected { None } else { link.will.take() };
-                let device = Some(link.device);
-                (Self::Ended { close, device, api_version: link.api_version, will, heard }, device)
-            }
-        };
-        *self = next;
-        device
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Activity, Change, Commit, Credential, DeviceIdentity, DeviceKey, DeviceRecord, DeviceSlot, Hub, LinkId,
     Revision, State,
 };
+use crate::iothub::Subscriptions;
 use crate::rule::Rule;
 use crate::session::CloseReason;
 use crate::time::{Instant, UnixTime};
@@ -21,6 +22,23 @@ pub struct Connection {
     pub state_updated: Option<UnixTime>,
     /// When the last packet came (`lastActivityTime`).
     pub last_activity: Option<UnixTime>,
+    /// The live connection.
+    pub live: Option<LiveConnection>,
+}
+
+/// What a live connection agreed on in its CONNECT, and what it has subscribed to since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveConnection {
+    /// Which one it is.
+    pub link: LinkId,
+    /// What it proved itself with.
+    pub credential: Credential,
+    /// When that expires; `None` where it never does.
+    pub expires: Option<UnixTime>,
+    /// The session outlives the connection (CleanSession 0) `[MQTT-3.1.2-4]`.
+    pub is_persistent: bool,
+    /// What it is subscribed to.
+    pub subscriptions: Subscriptions,
 }
 
 impl Hub {
@@ -114,14 +132,21 @@ impl Hub {
     pub fn connection(&self, now: Instant, device: DeviceKey) -> Option<Connection> {
         let slot = self.devices.get(device.0)?;
         let Activity { connection_state_updated, last } = slot.record.activity;
-        let live = slot.link.and_then(|link| self.links.get(link.0)).and_then(|link| match &link.state {
-            State::Live(live) => Some(live),
+        let live = slot.link.and_then(|id| match &self.links.get(id.0)?.state {
+            State::Live(live) => Some((id, live)),
             _ => None,
         });
         Some(Connection {
             is_connected: live.is_some(),
             state_updated: connection_state_updated,
-            last_activity: live.map(|live| self.unix_time_of(now, live.last_heard)).or(last),
+            last_activity: live.map(|(_, live)| self.unix_time_of(now, live.last_heard)).or(last),
+            live: live.map(|(link, live)| LiveConnection {
+                link,
+                credential: live.credential,
+                expires: live.expires,
+                is_persistent: live.persistent,
+                subscriptions: live.subscriptions,
+            }),
         })
     }
 

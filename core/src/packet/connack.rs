@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::decode::{DecodeError, Reader};
 use super::encode::short;
+use super::reader::{DecodeError, Reader};
 use crate::rule::Rule;
 
 /// The server's answer to CONNECT.

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, field, start};
+use super::reader::{DecodeError, Reader};
 use super::{QoS, Text, TopicName};
 use crate::limits::TEXT_MAX;
 use crate::rule::Rule;

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::decode::{DecodeError, Reader, split_field};
 use super::encode::{EncodeError, start_with_id};
+use super::reader::{DecodeError, Reader, split_field};
 use super::{PacketId, TopicFilter};
 use crate::rule::Rule;
 

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, length, start};
+use super::reader::{DecodeError, Reader};
 use super::{PacketId, QoS, TopicName};
 use crate::rule::Rule;
 

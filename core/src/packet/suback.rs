@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, start_with_id};
+use super::reader::{DecodeError, Reader};
 use super::{PacketId, QoS};
 use crate::rule::Rule;
 

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, field};
 use super::filters::{Filters, start};
+use super::reader::{DecodeError, Reader};
 use super::{PacketId, QoS, TopicFilter};
 use crate::rule::Rule;
 

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::decode::{DecodeError, Reader};
 use super::encode::{EncodeError, field};
 use super::filters::{Filters, start};
+use super::reader::{DecodeError, Reader};
 use super::{PacketId, TopicFilter};
 
 const FIRST: u8 = 0xA2; // [MQTT-3.10.1-1]

@@ -46,10 +46,12 @@ over_https!(
     a_twin_is_merged_replaced_and_guarded_by_its_etag,
     twins_are_found_by_queries_page_by_page,
     jobs_are_scheduled_listed_and_cancelled,
+    configurations_are_made_changed_applied_and_removed,
     who_has_another_key_or_too_few_rights_is_unauthorized,
 );
 
 with_a_device!(
+    a_digital_twin_is_read_patched_and_commanded,
     a_device_and_its_module_answer_methods,
     a_device_hears_of_its_desired_properties_and_its_reports_are_read,
     a_connected_device_is_counted_and_found,
@@ -355,6 +357,60 @@ mod scenarios {
         sdk.end();
     }
 
+    pub(super) fn configurations_are_made_changed_applied_and_removed(_: &Hub, mut sdk: Sdk) {
+        let content = json!({"deviceContent": {"properties.desired.chiller": {"speed": 3}}});
+        let body = |priority: u32, etag: &Value| {
+            json!({
+                "model": "Configuration", "id": "chiller", "labels": {"app": "hvac"}, "content": content, "priority": priority,
+                "targetCondition": "deviceId = 'demo'", "etag": etag,
+                "metrics": {"queries": {"demo": "SELECT * FROM devices WHERE deviceId = 'demo'"}},
+            })
+        };
+        let made = sdk.call("configurations.create_configuration", json!([body(1, &Value::Null)]));
+        assert_eq!((&made["content"], &made["schemaVersion"]), (&content, &json!("2.0")), "{made}");
+        let twin = loop {
+            let twin = sdk.call("get_twin", json!(["demo"]));
+            if twin["configurations"].is_object() {
+                break twin;
+            }
+        };
+        assert_eq!(
+            (&twin["configurations"], members(&twin)),
+            (&json!({"chiller": {"status": "Applied"}}), json!({"chiller": {"speed": 3}}))
+        );
+        let shown = sdk.call("configurations.get_configuration", json!(["chiller"]));
+        assert_eq!(
+            (&shown["systemMetrics"]["results"], &shown["metrics"]["results"]),
+            (&json!({"targetedCount": 1, "appliedCount": 1}), &json!({"demo": 1})),
+            "{shown}"
+        );
+        let changed =
+            sdk.call("configurations.update_configuration", json!([body(5, &made["etag"]), made["etag"]]));
+        assert_eq!(changed["priority"], 5, "{changed}");
+        assert_eq!(
+            sdk.refused("configurations.update_configuration", json!([body(6, &made["etag"]), made["etag"]])),
+            refusal(412, "PreconditionFailed")
+        );
+        let listed = sdk.call("configurations.get_configurations", json!([10]));
+        assert_eq!(names(&listed, "id"), ["chiller"]);
+        let queries = json!({"model": "ConfigurationQueriesTestInput", "targetCondition": "tags.a ="});
+        let tested = sdk.call("configurations.test_configuration_queries", json!([queries]));
+        assert!(
+            tested["targetConditionError"].as_str().unwrap_or_default().contains("character 9"),
+            "{tested}"
+        );
+        sdk.call("configurations.delete_configuration", json!(["chiller"]));
+        assert_eq!(
+            sdk.refused("configurations.get_configuration", json!(["chiller"])),
+            refusal(404, "ConfigurationNotFound")
+        );
+        while !members(&sdk.call("get_twin", json!(["demo"])))
+            .as_object()
+            .is_some_and(serde_json::Map::is_empty)
+        {}
+        sdk.end();
+    }
+
     /// Asks for a job until it has this status.
     fn until(sdk: &mut Sdk, id: &str, status: &str) -> Value {
         loop {
@@ -426,6 +482,44 @@ mod scenarios {
             refusal(404, "ModuleNotFound")
         );
         of_module.end();
+        client.end();
+        sdk.end();
+    }
+
+    pub(super) fn a_digital_twin_is_read_patched_and_commanded(hub: &Hub, mut sdk: Sdk, transport: &str) {
+        let device = hub.register("dev1");
+        let mut client = Sdk::connected(site!(), hub, transport, &device);
+        client.run(json!({"do": "listen"}));
+        let reported =
+            json!({"target": {"value": 20, "ac": 200, "av": 1}, "thermostat": {"__t": "c", "most": 25}});
+        client.run(json!({"do": "report", "patch": reported}));
+        let twin = sdk.call("twins.get_digital_twin", json!(["dev1"]));
+        assert_eq!(
+            (
+                &twin["$dtId"],
+                &twin["target"],
+                &twin["$metadata"]["target"]["ackCode"],
+                &twin["thermostat"]["most"]
+            ),
+            (&json!("dev1"), &json!(20), &json!(200), &json!(25)),
+            "{twin}"
+        );
+        let patch = json!([
+            {"op": "add", "path": "/target", "value": 21},
+            {"op": "add", "path": "/thermostat/speed", "value": 3},
+        ]);
+        sdk.call("twins.update_digital_twin", json!(["dev1", patch]));
+        let desired = client.expect("desired")["patch"].clone();
+        assert_eq!(desired, json!({"target": 21, "thermostat": {"__t": "c", "speed": 3}, "$version": 2}));
+        assert_eq!(
+            sdk.refused("twins.update_digital_twin", json!(["dev1", patch, "\"other\""])),
+            refusal(412, "PreconditionFailed")
+        );
+        let answer = sdk.call("twins.invoke_command", json!(["dev1", "reboot", {"in": 5}, 5, 30]));
+        assert_eq!((answer, client.expect("method")["name"].clone()), (json!({"in": 5}), json!("reboot")));
+        sdk.call("twins.invoke_component_command", json!(["dev1", "thermostat", "report", "now"]));
+        assert_eq!(client.expect("method")["name"], "thermostat*report");
+        assert_eq!(sdk.refused("twins.get_digital_twin", json!(["none"])), refusal(404, "DeviceNotFound"));
         client.end();
         sdk.end();
     }

@@ -2,6 +2,8 @@
 
 mod azure_back_end;
 mod azure_events;
+mod azure_files;
+mod azure_node_service;
 mod azure_sdk;
 mod azure_service;
 mod mosquitto;

@@ -24,24 +24,6 @@ const CRATES: [&str; 9] = [
     "tests/world/src",
 ];
 
-/// Circles that are known and have to go. Nothing is added here, and what is gone is taken out.
-const KNOWN: [(&str, &str); 10] = [
-    ("core/src", "device::config device::outbox"),
-    (
-        "core/src",
-        "packet::connack packet::connect packet::decode packet::filters packet::publish packet::suback \
-         packet::subscribe packet::unsubscribe",
-    ),
-    ("adapters/amqp/src", "condition rule"),
-    ("adapters/amqp/src", "types::read types::write"),
-    ("adapters/hub/src", "amqp backend engine provisioning server service web"),
-    ("adapters/hub/src", "capture::content capture::tls"),
-    ("adapters/hub/src", "provisioning::error provisioning::identifiers"),
-    ("adapters/hub/src", "service::call service::endpoint"),
-    ("adapters/hub/src", "store::disk::format store::disk::guard store::disk::sealed"),
-    ("adapters/hub/src", "telemetry::block telemetry::message"),
-];
-
 /// The way from the root of a crate to a module, or to an item in one.
 type Names = Vec<String>;
 
@@ -264,14 +246,6 @@ fn module_of(file: &Path) -> Names {
     names.filter(|name| name != "mod" && name != "lib").collect()
 }
 
-/// Whether a circle is one of those that are known, or what is left of one.
-fn is_known(sources: &str, circle: &[String]) -> bool {
-    KNOWN.iter().any(|(known, modules)| {
-        *known == sources
-            && circle.iter().all(|module| modules.split_whitespace().any(|known| known == module))
-    })
-}
-
 #[test]
 fn no_modules_need_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -279,10 +253,8 @@ fn no_modules_need_each_other() {
     for sources in CRATES {
         let this = Crate::read(&root.join(sources));
         for circle in this.circles() {
-            if !is_known(sources, &circle) {
-                found += &format!("{sources}: {}\n", circle.join(" - "));
-                found += &this.uses_within(&circle);
-            }
+            found += &format!("{sources}: {}\n", circle.join(" - "));
+            found += &this.uses_within(&circle);
         }
     }
     assert!(found.is_empty(), "move what both need into a module of its own:\n{found}");

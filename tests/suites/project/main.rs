@@ -3,3 +3,4 @@
 mod circles;
 mod conformance;
 mod readme;
+mod sizes;

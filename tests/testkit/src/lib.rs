@@ -1,5 +1,6 @@
 //! What the suites share: hosts, clients, other people's programs, the kill harness and the bodies of the fuzz targets.
 
+pub mod amqp_client;
 #[cfg(feature = "sockets")]
 pub mod connect_proxy;
 #[cfg(feature = "sockets")]

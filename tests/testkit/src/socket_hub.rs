@@ -11,11 +11,10 @@ use devicebound::limits::METHOD_RESPONSE_TIME;
 use devicebound::time::Instant;
 use devicebound_hub::Failure;
 use devicebound_hub::engine::Engine;
+use devicebound_hub::engine::core::{CallOutcome, Core};
 use devicebound_hub::engine::durability::Change;
-use devicebound_hub::engine::worker::{CallOutcome, Core};
-use devicebound_hub::observe::view::View;
-use devicebound_hub::server::Server;
 use devicebound_hub::server::listen::{self, Ports};
+use devicebound_hub::server::{Server, ServerConfig};
 use devicebound_hub::state::StateDir;
 use devicebound_hub::state::certs;
 use devicebound_hub::store::{DiskStore, Position, Retention, Store as _, TelemetryLog};
@@ -67,15 +66,10 @@ impl SocketHub {
         let certificates = certs::load_or_make(&state, &[]).expect("certificates can be made");
         let store = DiskStore::at(&state, Retention::default()).expect("an empty folder can be used");
         let telemetry = store.telemetry();
-        let server = Server::start(
-            HubConfig::default(),
-            Vec::new(),
-            Box::new(store),
-            tls::server_config(certificates).expect("the certificate was made for the key"),
-            View::default(),
-            2,
-        )
-        .expect("an empty folder can be read");
+        let tls = tls::server_config(certificates).expect("the certificate was made for the key");
+        let config = ServerConfig::new(HubConfig::default(), Vec::new(), Box::new(store), tls);
+        let server = Server::start(ServerConfig { workers: 2, ..config });
+        let server = server.expect("an empty folder can be read");
         let engine = Arc::clone(server.engine());
         let client_id = record.identity.client_id().to_owned();
         let inserted = engine.at(&client_id, |core, _| core.hub.insert(record).ok());

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use super::session::{Link, LinkState, Side, Termini};
 use super::{Action, AttachRequest, Connection, Fault, LinkId};
+use crate::Failure;
 use crate::Rule;
-use crate::condition::Failure;
 use crate::limits::{ADDRESS_MAX, FILTER_MAX, HANDLE_MAX, LINK_NAME_MAX, LINKS_MAX};
 use crate::performative::{Attach, Detach, Flow, Role, Terminus, write};
 

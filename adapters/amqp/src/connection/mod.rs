@@ -53,8 +53,8 @@ pub use sending::Tag;
 
 use session::{Link, LinkState, Session, Settling};
 
+use crate::Failure;
 use crate::Rule;
-use crate::condition::Failure;
 use crate::frame::{self, Frame};
 use crate::limits::{BEFORE_AUTHENTICATION_MAX, CHANNEL_MAX, FRAME_MAX, FRAME_MAX_MIN};
 use crate::performative::{Begin, Close, Disposition, Flow, Outcome, Performative, Role, write};

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use super::session::{LinkState, Partial, Received, Session, Side};
 use super::{Action, Connection, Fault, Incoming, LinkId};
+use crate::Failure;
 use crate::Rule;
-use crate::condition::Failure;
 use crate::limits::{DELIVERY_TAG_MAX, PARTIAL_MAX};
 use crate::performative::{Outcome, Role, Transfer, write};
 

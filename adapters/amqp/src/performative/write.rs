@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use super::{Outcome, Role, descriptor};
-use crate::condition::{Condition, Failure, Info};
 use crate::frame::{self, Begun};
 use crate::limits::{CHANNEL_MAX, DESCRIPTION_MAX, FRAME_MAX, HANDLE_MAX, IDLE_TIME};
 use crate::types::{Map, Value, Writer as _, code};
+use crate::{Condition, Failure, Info};
 
 /// One performative with so many fields, in a frame of its own. Gives the size of the frame.
 fn framed(tx: &mut Vec<u8>, begun: Begun, code: u8, count: u32, fields: impl FnOnce(&mut Vec<u8>)) -> u32 {

@@ -66,10 +66,10 @@ pub struct Map<'a> {
 /// Values with one constructor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Array<'a> {
-    count: u32,
+    pub(super) count: u32,
     /// The constructor, with its descriptors in front.
-    constructor: &'a [u8],
-    items: &'a [u8],
+    pub(super) constructor: &'a [u8],
+    pub(super) items: &'a [u8],
 }
 
 /// A value with a descriptor.
@@ -260,14 +260,6 @@ impl<'a> Array<'a> {
             items.body(constructor, depth)?;
         }
         if items.rest.is_empty() { Ok(array) } else { Err(BAD) }
-    }
-
-    /// The array as it was read.
-    pub(super) fn write(&self, tx: &mut alloc::vec::Vec<u8>) {
-        let open = super::write::begin(tx, code::ARRAY_32);
-        tx.extend_from_slice(self.constructor);
-        tx.extend_from_slice(self.items);
-        super::Writer::end(tx, open, self.count);
     }
 
     /// The elements; of described ones the values.

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Value, code};
+use super::{Array, Value, code};
 
 /// Appends values to a buffer.
 pub trait Writer {
@@ -211,7 +211,7 @@ impl Writer for Vec<u8> {
                 }
                 self.end(open, map.len().saturating_mul(2));
             }
-            Value::Array(array) => array.write(self),
+            Value::Array(array) => as_read(self, &array),
             Value::Described(described) => {
                 self.push(code::DESCRIBED);
                 self.value(described.descriptor());
@@ -238,7 +238,15 @@ fn sized(tx: &mut Vec<u8>, constructor: u8, bytes: &[u8]) {
     tx.extend_from_slice(bytes);
 }
 
-pub(super) fn begin(tx: &mut Vec<u8>, constructor: u8) -> Compound {
+/// Appends an array as it was read.
+fn as_read(tx: &mut Vec<u8>, array: &Array<'_>) {
+    let open = begin(tx, code::ARRAY_32);
+    tx.extend_from_slice(array.constructor);
+    tx.extend_from_slice(array.items);
+    tx.end(open, array.count);
+}
+
+fn begin(tx: &mut Vec<u8>, constructor: u8) -> Compound {
     tx.push(constructor);
     let at = tx.len();
     tx.extend_from_slice(&[0; 8]);

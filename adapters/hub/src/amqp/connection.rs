@@ -27,10 +27,10 @@ use super::access::{self, Grants};
 use super::address::no_such_group;
 use super::cloud_messages::{self, Rejection};
 use super::events::{self, EventLink};
-use super::feedback::FeedbackLink;
 use super::operations::OperationsLink;
 use super::report::Report;
 use super::requests::Answers;
+use super::service_bound::ServiceBoundLink;
 use super::{Amqp, EVENT_HUB};
 use crate::backend::access::Caller;
 use crate::clock::unix_time;
@@ -53,11 +53,9 @@ pub(super) enum LinkNode {
     ManagementRequests,
     ManagementAnswers(Answers),
     CloudMessages,
-    Feedback(FeedbackLink),
+    ServiceBound(ServiceBoundLink),
     Events(Box<EventLink>),
     Operations(Box<OperationsLink>),
-    /// There is never anything to send.
-    Quiet,
 }
 
 impl LinkNode {
@@ -220,10 +218,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Action::Flow { link: Some(link), .. } => self.flows(link),
             Action::Wait | Action::Flow { .. } => {}
             Action::Outcome { link, tag, outcome } => {
-                if let Some(LinkNode::Feedback(feedback)) =
+                if let Some(LinkNode::ServiceBound(bound)) =
                     self.links.get_mut(&link).map(|link| &mut link.node)
                 {
-                    feedback.settled(tag, outcome);
+                    bound.settled(tag, outcome);
                 }
             }
             Action::Authenticate(credentials) => self.authenticate(credentials),
@@ -399,14 +397,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(()) => self.machine.settle(link, delivery, Ok(Outcome::Accepted), &mut self.tx),
                 Err(rejection) => self.reject(link, delivery, &rejection),
             },
-            Report::Feedback { link, batch } => {
-                // A batch whose reader is gone is given back.
-                if let Some(LinkNode::Feedback(feedback)) =
+            Report::ServiceBound { link, locked } => {
+                // What was for a reader whose link is gone is given back.
+                if let Some(LinkNode::ServiceBound(bound)) =
                     self.links.get_mut(&link).map(|link| &mut link.node)
                 {
                     let host = self.session.host.as_deref().unwrap_or("localhost");
                     let hub = host.split('.').next().unwrap_or(host);
-                    feedback.send(link, batch, hub, &mut self.machine, &mut self.tx);
+                    bound.send(link, locked, hub, &mut self.machine, &mut self.tx);
                 }
             }
             Report::Answer { requests, delivery, answer } => {
@@ -480,15 +478,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 LinkNode::CbsAnswers(answers) | LinkNode::ManagementAnswers(answers) => {
                     answers.pump(*link, &mut self.machine, &mut self.tx);
                 }
-                LinkNode::Feedback(feedback) => {
+                LinkNode::ServiceBound(bound) => {
                     if self.machine.credit(*link) > 0 {
-                        feedback.look(*link, &self.session.amqp.feedback, &self.session.reports);
+                        bound.look(*link, &self.session.reports);
                     }
                 }
                 LinkNode::Operations(operations) => {
                     operations.pump(*link, &mut self.machine, &mut self.tx, TX_MAX);
                 }
-                LinkNode::Quiet => self.machine.drained(*link, &mut self.tx),
                 LinkNode::Events(events) => {
                     let partition = self.session.amqp.telemetry.log().partition(events.partition);
                     let newest = partition.last;

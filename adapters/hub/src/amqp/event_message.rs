@@ -11,7 +11,8 @@ use devicebound_amqp::types::{Value, Writer as _};
 
 use crate::observe::event_log::Entry;
 use crate::store::partitions::Partition;
-use crate::telemetry::message::{Content, SenderFields};
+use crate::telemetry::message::Content;
+use crate::telemetry::sender::SenderFields;
 
 /// The annotations that a sender's messages have in common.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::store::{Piece, TelemetryLog};
 use crate::telemetry::block::Part;
 
 /// Bytes of blocks that are read at a time.
-const READ: usize = 256 * 1024;
+const READ: usize = 64 * 1024;
 
 /// A link to a partition.
 #[derive(Debug)]

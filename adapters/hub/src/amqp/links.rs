@@ -13,13 +13,14 @@ use devicebound_amqp::{Condition, Failure, Info};
 use super::address::{Node, Source, no_such_group, path};
 use super::connection::{LinkNode, Session};
 use super::events::EventLink;
-use super::feedback::FeedbackLink;
 use super::filter::Start;
+use super::locked::Queue;
 use super::management::not_found;
 use super::operations::OperationsLink;
 use super::readers::{Candidate, NoPlace, READERS_MAX};
 use super::report::Report;
 use super::requests::Answers;
+use super::service_bound::ServiceBoundLink;
 use super::{EVENT_HUB, events};
 use crate::clock::unix_time;
 
@@ -96,11 +97,12 @@ impl Session {
                 granted(LinkNode::ManagementAnswers(Answers::default()), REQUEST_MAX)
             }
             (Node::CloudMessages, Role::Sender) => granted(LinkNode::CloudMessages, CLOUD_MESSAGE_MAX),
-            (Node::Feedback, Role::Receiver) => granted(
-                LinkNode::Feedback(FeedbackLink::new(Arc::clone(&self.amqp.backend))),
-                CLOUD_MESSAGE_MAX,
-            ),
-            (Node::FileNotifications, Role::Receiver) => granted(LinkNode::Quiet, CLOUD_MESSAGE_MAX),
+            (Node::Feedback, Role::Receiver) => {
+                granted(self.service_bound(Queue::Feedback), CLOUD_MESSAGE_MAX)
+            }
+            (Node::FileNotifications, Role::Receiver) => {
+                granted(self.service_bound(Queue::FileNotifications), CLOUD_MESSAGE_MAX)
+            }
             (Node::Partition { source, group, partition }, Role::Receiver) => {
                 granted(self.reader(request, source, &group, &partition)?, EVENT_MAX)
             }
@@ -115,6 +117,14 @@ impl Session {
                 format!("nobody can be a {role:?} of `{address}`; fix: attach it the other way round"),
             )),
         }
+    }
+
+    fn service_bound(&self, queue: Queue) -> LinkNode {
+        let turn = match queue {
+            Queue::Feedback => &self.amqp.feedback,
+            Queue::FileNotifications => &self.amqp.file_notifications,
+        };
+        LinkNode::ServiceBound(ServiceBoundLink::new(Arc::clone(&self.amqp.backend), queue, Arc::clone(turn)))
     }
 
     /// A reader of a partition.

@@ -7,7 +7,7 @@
 //! | `{hub}/ConsumerGroups/{group}/Partitions/{n}` | receive events | `events`, `event_message`, `filter`, `readers` |
 //! | `messages/operationsMonitoringEvents/ConsumerGroups/{group}/Partitions/0` | receive what begins, fails and ends | `operations`, `readers` |
 //! | `messages/devicebound` | send cloud-to-device messages | `cloud_messages` |
-//! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback | `feedback` |
+//! | `messages/serviceBound/feedback`, `…/filenotifications` | receive feedback and file notifications | `service_bound`, `locked` |
 //! | `messages/events`, `messages/events/$management` | are sent on to the Event Hubs-compatible endpoint | `links` |
 //!
 //! [`connection`] drives one [`devicebound_amqp::Connection`] on its socket; each node only translates.
@@ -20,7 +20,6 @@ use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::engine::Engine;
-use crate::server::listen::AMQP_PORT;
 use crate::store::reader::TelemetryReader;
 
 mod access;
@@ -30,18 +29,21 @@ mod cloud_messages;
 pub mod connection;
 mod event_message;
 mod events;
-mod feedback;
 mod filter;
 mod links;
+mod locked;
 mod management;
 mod operations;
 mod readers;
 mod report;
 mod requests;
+mod service_bound;
 
 use address::Source;
 use readers::Readers;
 
+/// AMQP over TLS; `az` and the service SDKs know no other.
+pub const AMQP_PORT: u16 = 5671;
 /// The name of the Event Hubs-compatible endpoint: `EntityPath` in its connection string.
 pub const EVENT_HUB: &str = "devicebound";
 /// The name of the one that tells of operations, as it was in Azure.
@@ -57,6 +59,8 @@ pub struct Amqp {
     readers: Arc<Readers>,
     /// Held by the one reader of feedback that looks for more; the others wait for it.
     feedback: Arc<tokio::sync::Mutex<()>>,
+    /// The same for file notifications.
+    file_notifications: Arc<tokio::sync::Mutex<()>>,
     created: devicebound::time::UnixTime,
     next_connection: AtomicU64,
     /// The port of AMQP over TLS.
@@ -77,6 +81,7 @@ impl Amqp {
             config: Config { container_id: EVENT_HUB.into(), product: product.into() },
             readers: Arc::default(),
             feedback: Arc::default(),
+            file_notifications: Arc::default(),
             created: crate::clock::unix_time(),
             next_connection: AtomicU64::new(0),
             port: AtomicU16::new(AMQP_PORT),

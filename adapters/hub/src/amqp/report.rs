@@ -7,7 +7,7 @@ use devicebound_amqp::LinkId;
 
 use super::address::Source;
 use super::cloud_messages::Rejection;
-use crate::backend::feedback::Batch;
+use super::locked::Locked;
 use crate::store::Piece;
 
 /// What became of something that took its time.
@@ -23,8 +23,8 @@ pub(super) enum Report {
     GroupRemoved { link: LinkId, source: Source, group: String },
     /// A message for a device is safe, or not.
     Sent { link: LinkId, delivery: u32, result: Result<(), Rejection> },
-    /// A batch of feedback for a reader.
-    Feedback { link: LinkId, batch: Batch },
+    /// Feedback or a file notification for a reader.
+    ServiceBound { link: LinkId, locked: Locked },
     /// An answer of `$management`.
     Answer { requests: LinkId, delivery: u32, answer: Option<Vec<u8>> },
 }

@@ -59,6 +59,13 @@ impl Access {
         self.policies.iter().find(|policy| policy.name == name)
     }
 
+    /// What the hub is called: the first label of its name.
+    #[must_use]
+    pub fn hub_name(&self) -> &str {
+        let name = self.host_names.first().and_then(|name| name.split('.').next());
+        name.unwrap_or("devicebound")
+    }
+
     /// Whether a token may be made for this host name.
     #[must_use]
     pub fn knows_host(&self, name: &str) -> bool {

@@ -11,8 +11,8 @@ use super::identity::{Wish, text};
 use super::registry::{change, register, unregister};
 use super::twins::{Manner, if_match, update_of};
 use super::{Backend, ClientId, Error, find, safe};
+use crate::engine::core::Core;
 use crate::engine::durability::Change;
-use crate::engine::worker::Core;
 
 /// Entries of one request (IoT Hub quotas).
 const ENTRIES_MAX: usize = 100;

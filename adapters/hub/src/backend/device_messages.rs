@@ -9,7 +9,7 @@ use devicebound::time::{Instant, UnixTime};
 
 use super::{Backend, ClientId, Code, Error, find, safe};
 use crate::clock::unix_time;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// A cloud-to-device message, locked for its receiver for [`CLOUD_MESSAGE_LOCK`](devicebound::limits::CLOUD_MESSAGE_LOCK).
 /// What is not completed, rejected or abandoned by then is delivered again.

@@ -21,6 +21,8 @@ pub enum Code {
     JobQuotaExceeded,
     /// 403004.
     QueueFull,
+    /// 403006: ten uploads of the device are under way.
+    TooManyUploads,
     /// 403009.
     InvalidMessageExpiryTime,
     /// 403010: a basic tier does not have it.
@@ -31,6 +33,8 @@ pub enum Code {
     TooManyCalls,
     /// 404000: no such path.
     ResourceNotFound,
+    /// 404000, as Azure's clients look at the status alone: there is no such configuration.
+    ConfigurationNotFound,
     /// 404001.
     DeviceNotFound,
     /// 404002.
@@ -47,6 +51,8 @@ pub enum Code {
     DeviceAlreadyExists,
     /// 409000: there is a job of this id. No document tells Azure's last three digits.
     JobAlreadyExists,
+    /// 409000: there is a configuration of this id. No document tells Azure's last three digits.
+    ConfigurationAlreadyExists,
     /// 409301.
     ModuleAlreadyExists,
     /// 412001.
@@ -90,11 +96,13 @@ impl Code {
             Self::QuotaExceeded => ("IotHubQuotaExceeded", 403_002),
             Self::JobQuotaExceeded => ("JobQuotaExceeded", 403_003),
             Self::QueueFull => ("DeviceMaximumQueueDepthExceeded", 403_004),
+            Self::TooManyUploads => ("DeviceMaximumActiveFileUploadLimitExceeded", 403_006),
             Self::InvalidMessageExpiryTime => ("InvalidMessageExpiryTime", 403_009),
             Self::NotInTier => ("OperationNotAllowedInCurrentTier", 403_010),
             Self::DeviceDisabled => ("DeviceDisabled", 403_012),
             Self::TooManyCalls => ("DeviceMaximumInflightMethodExceeded", 403_800),
             Self::ResourceNotFound => ("ResourceNotFound", 404_000),
+            Self::ConfigurationNotFound => ("ConfigurationNotFound", 404_000),
             Self::DeviceNotFound => ("DeviceNotFound", 404_001),
             Self::JobNotFound => ("JobNotFound", 404_002),
             Self::ModuleNotFound => ("ModuleNotFound", 404_010),
@@ -103,6 +111,7 @@ impl Code {
             Self::RequestTimeout => ("RequestTimeout", 408_000),
             Self::DeviceAlreadyExists => ("DeviceAlreadyExists", 409_001),
             Self::JobAlreadyExists => ("JobAlreadyExists", 409_000),
+            Self::ConfigurationAlreadyExists => ("ConfigurationAlreadyExists", 409_000),
             Self::ModuleAlreadyExists => ("ModuleAlreadyExistsOnDevice", 409_301),
             Self::PreconditionFailed => ("PreconditionFailed", 412_001),
             Self::MessageLockLost => ("MessageLockLost", 412_002),

@@ -48,6 +48,9 @@ pub enum Item {
     Failed(String),
 }
 
+/// What a message of a device that is not wanted counts as, in bytes of those that are read at a time.
+const PASSED: usize = 64;
+
 #[derive(Clone, Debug)]
 enum Source {
     Telemetry(TelemetryReader, Encode),
@@ -64,7 +67,7 @@ pub struct EventReader {
     minds_gaps: bool,
     /// The source failed.
     is_over: bool,
-    device_id: Option<String>,
+    device_id: Option<Arc<str>>,
     /// Ends after this one: the newest when it began. `None` follows what comes.
     end: Option<Position>,
     /// While this is there, the log knows that somebody follows it.
@@ -113,12 +116,17 @@ impl Source {
         })
     }
 
-    async fn read(&self, after: Position) -> std::io::Result<Page> {
+    async fn read(&self, after: Position, device_id: Option<&Arc<str>>) -> std::io::Result<Page> {
         match self {
             Self::Telemetry(reader, encode) => {
-                let encode = *encode;
+                let (encode, device_id) = (*encode, device_id.cloned());
                 // Where it blocks nobody: some megabytes of text may become of it.
-                reader.read(move |log| log.read(after).map(|page| Page::of_messages(&page, encode))).await
+                reader
+                    .read(move |log| {
+                        let page = log.read(after)?;
+                        Ok(Page::of_messages(&page, device_id.as_deref(), encode))
+                    })
+                    .await
             }
             Self::Operations(log) => {
                 // Before the look, so that nothing between the two is taken for a gap.
@@ -133,11 +141,14 @@ impl Source {
 }
 
 impl Page {
-    fn of_messages(page: &crate::store::Page, encode: Encode) -> Self {
+    /// Messages of devices that are not wanted have no line.
+    fn of_messages(page: &crate::store::Page, wanted: Option<&str>, encode: Encode) -> Self {
         let (mut line, mut device_id) = (String::new(), Arc::from(""));
         let entry = |(cursor, message): (u64, Message<'_>)| {
             line.clear();
-            encode(cursor, &message, &mut line);
+            if wanted.is_none_or(|wanted| wanted == message.sender.device_id) {
+                encode(cursor, &message, &mut line);
+            }
             if *device_id != *message.sender.device_id {
                 device_id = message.sender.device_id.into();
             }
@@ -180,7 +191,7 @@ impl EventReader {
             position,
             minds_gaps: begin != Begin::Oldest,
             is_over: false,
-            device_id,
+            device_id: device_id.map(Into::into),
             _follower: follower,
         })
     }
@@ -209,13 +220,14 @@ impl EventReader {
     pub async fn available(&mut self, bytes: usize) -> Vec<Item> {
         let (mut items, mut length) = (Vec::new(), 0_usize);
         while length < bytes && !self.is_over() && self.position < self.source.newest() {
-            match self.source.read(self.position).await {
+            match self.source.read(self.position, self.device_id.as_ref()).await {
                 Ok(Page { gap, entries, next }) => {
                     self.miss(gap, &mut items);
                     let end = self.end;
                     let is_wanted = |entry: &Entry| end.is_none_or(|end| entry.cursor <= end.cursor());
                     for entry in entries.into_iter().take_while(is_wanted) {
-                        length = length.saturating_add(entry.line.len());
+                        // What is passed over counts, too: what was found waits for no long search.
+                        length = length.saturating_add(entry.line.len().max(PASSED));
                         // From here on it minds: what it reads has begun.
                         self.minds_gaps = true;
                         if self.device_id.as_deref().is_none_or(|device_id| device_id == &*entry.device_id) {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Backend, Code, Error, detached, safe};
 use crate::clock::unix_time;
-use crate::engine::worker::Core;
+use crate::engine::core::Core;
 
 /// Reports in one batch, and how long a reader holds it, as in Azure (IoT Hub cloud-to-device guide).
 const BATCH: usize = 64;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{ClientId, Code, Error};
 use crate::clock::unix_time;
+use crate::engine::core::Core;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::state::policies;
 
 /// What Azure writes for a moment that has not come yet.
@@ -54,6 +54,13 @@ enum WishedAuthentication {
 }
 
 impl Wish {
+    /// The scopes of other devices that it names.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
+        // An Edge device names itself.
+        let own = self.device_scope.iter().flatten().filter(|_| self.is_edge != Some(true));
+        own.chain(self.parent_scopes.iter().flatten()).map(String::as_str)
+    }
+
     /// Reads the body of a PUT, or an entry of a bulk request.
     ///
     /// # Errors
@@ -139,7 +146,10 @@ impl Wish {
             }
         };
         let is_edge = self.is_edge.unwrap_or(identity.is_edge);
-        let device_scope = self.device_scope.unwrap_or_else(|| identity.device_scope.clone());
+        // That of an Edge device stays its own: its parents are in parentScopes.
+        let stays = identity.is_edge && is_edge && identity.device_scope.is_some();
+        let device_scope =
+            self.device_scope.filter(|_| !stays).unwrap_or_else(|| identity.device_scope.clone());
         // An Edge device has a scope of its own, which its children name.
         let own_scope = || {
             let ids = identity.identity();

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::identity::{new_key, text};
 use super::{Backend, ClientId, Error, find, safe};
+use crate::engine::core::Core;
 use crate::engine::durability::Change;
-use crate::engine::worker::Core;
 
 /// Identities of one request, as in a bulk request.
 const IDENTITIES_MAX: usize = 100;

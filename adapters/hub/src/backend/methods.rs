@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Backend, ClientId, Error, find};
 use crate::engine::Engine;
-use crate::engine::worker::CallOutcome;
+use crate::engine::core::CallOutcome;
 
 /// What the device answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

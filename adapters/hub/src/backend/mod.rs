@@ -6,20 +6,28 @@
 //! | `audit` | an operation runs to its end and leaves an event, whatever becomes of its caller |
 //! | `registry`, `bulk`, `keys` | identities: list, show, register, change, remove; new keys |
 //! | `twins`, `query` | twins: show, merge, replace; the query language |
-//! | `cloud_messages` | send, purge |
+//! | `cloud_messages` | send, show what waits, purge |
+//! | `certificates` | the certificates of the hub, with their dates |
+//! | `connections` | what is known of a live connection |
 //! | `device_messages` | what a device without MQTT does: send telemetry; receive, complete, reject, abandon |
 //! | `feedback` | take a batch of reports, complete it, abandon it |
+//! | `files` | begin and end an upload, put and read its blob, take and complete notifications |
 //! | `methods` | invoke a direct method |
+//! | `digital_twins` | read, patch: twins in the words of Plug and Play |
 //! | `jobs` | schedule, cancel and list jobs, and run them |
+//! | `configurations` | add, change, remove and count automatic configurations, and apply them |
 //! | `queries` | answer a query for twins or for what jobs did |
 //! | `events` | read telemetry and operations from a position on |
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
+//! | `routing` | which routes a message takes, and why; webhooks |
+//! | `health` | whether devices should be sent here |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
 //! job of a worker, which is done as a whole or not at all; what was taken is given back; a call that nobody waits for is
 //! ended. [`Backend::audited`] adds that the outcome is known, and told, in any case.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use devicebound::hub::{DeviceKey, Operation};
@@ -27,22 +35,30 @@ use devicebound::iothub::sas::Policy;
 use devicebound::iothub::{IdError, Identity};
 use devicebound::time::Instant;
 
+use crate::Failure;
 use crate::engine::Engine;
+use crate::engine::core::Core;
 use crate::engine::durability::Safe;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 use crate::store::reader::TelemetryReader;
 
 pub mod access;
+mod applications;
 pub mod audit;
 pub mod bulk;
+pub mod certificates;
 pub mod cloud_messages;
+pub mod configurations;
+pub mod connections;
 pub mod consumer_groups;
 pub mod device_messages;
+pub mod digital_twins;
 mod error;
 pub mod events;
 pub mod faults;
 pub mod feedback;
+pub mod files;
+pub mod health;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
@@ -50,15 +66,22 @@ pub mod methods;
 mod queries;
 pub mod query;
 pub mod registry;
+pub(crate) mod routing;
+mod scopes;
 pub mod statistics;
 pub mod twins;
 
 pub use error::{Code, Error};
 
 use access::Access;
+use applications::Applications;
+use certificates::Certificates;
+use configurations::Configurations;
 use consumer_groups::ConsumerGroups;
 use feedback::Readers;
+use files::Files;
 use jobs::Jobs;
+use routing::Routes;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -70,7 +93,13 @@ pub struct Backend {
     telemetry: TelemetryReader,
     feedback: Arc<Readers>,
     jobs: Jobs,
+    configurations: Configurations,
+    applications: Arc<Applications>,
     consumer_groups: ConsumerGroups,
+    /// Where there is a storage.
+    files: Option<Arc<Files>>,
+    certificates: Certificates,
+    routes: Routes,
 }
 
 impl Backend {
@@ -85,7 +114,21 @@ impl Backend {
     ) -> Self {
         let access = Access::new(policies, host_names);
         let (feedback, consumer_groups) = (Arc::default(), ConsumerGroups::default());
-        Self { engine, access, telemetry, feedback, jobs: Jobs::default(), consumer_groups }
+        let (jobs, configurations, applications) =
+            (Jobs::default(), Configurations::default(), Arc::default());
+        Self {
+            engine,
+            access,
+            telemetry,
+            feedback,
+            jobs,
+            configurations,
+            applications,
+            consumer_groups,
+            files: None,
+            certificates: Certificates::default(),
+            routes: Routes::default(),
+        }
     }
 
     /// The same with the consumer groups that the store has.
@@ -94,10 +137,51 @@ impl Backend {
         Self { consumer_groups, ..self }
     }
 
+    /// The same with a storage that devices upload files to.
+    #[must_use]
+    pub fn with_files(self, files: Files) -> Self {
+        Self { files: Some(Arc::new(files)), ..self }
+    }
+
+    /// The same with the certificates of the hub.
+    #[must_use]
+    pub(crate) fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
+    }
+
     /// The same with the jobs that the store has.
     #[must_use]
     pub(crate) fn with_jobs(self, jobs: Jobs) -> Self {
         Self { jobs, ..self }
+    }
+
+    /// The same with the configurations that the store has, and what they have done.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub(crate) fn with_configurations(self, documents: &[(String, String)]) -> Result<Self, Failure> {
+        let applications = Arc::new(Applications::load(documents)?);
+        Ok(Self { configurations: Configurations::load(documents)?, applications, ..self })
+    }
+
+    /// The same with the routing that the store has; `folder` is where files of containers go.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn with_routing(
+        self,
+        documents: &[(String, String)],
+        folder: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        Ok(Self { routes: Routes::load(documents, self.telemetry.newest(), folder)?, ..self })
+    }
+
+    /// Begins what goes on without being asked for: jobs, automatic configurations and routes. To be called once, on the runtime of
+    /// the service API.
+    pub fn resume(self: &Arc<Self>) {
+        self.resume_jobs();
+        self.keep_configured();
+        self.keep_routing();
     }
 
     /// The consumer groups.

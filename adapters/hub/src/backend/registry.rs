@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::identity::{Wish, check_etag, to_json};
 use super::{Backend, ClientId, Code, Error, find, look_up, not_found, safe};
+use crate::engine::core::Core;
 use crate::engine::durability::Change;
 use crate::engine::record_scan::Seen;
-use crate::engine::worker::Core;
 
 /// How many devices one answer lists at most, as in Azure.
 pub const LIST_MAX: usize = 1000;
@@ -56,7 +56,7 @@ impl Backend {
     /// Registers an identity, or with the ETag that it must have (`*`: any) changes it; shows what it has become.
     ///
     /// # Errors
-    /// 409001, 409301 where it is registered, 404001, 404010 where it or the device of a module is not, 412001 for another
+    /// 400004 for a scope that no Edge device has, 409001, 409301 where it is registered, 404001, 404010 where it or the device of a module is not, 412001 for another
     /// ETag, 503001 where it could not be stored.
     pub async fn put_identity(
         &self,
@@ -65,6 +65,7 @@ impl Backend {
         wish: Wish,
     ) -> Result<Value, Error> {
         self.settled(id).await?;
+        self.check_scopes(id, &wish).await?;
         let warning = wish.warning();
         let refused = warning.clone();
         let put = self.at(id, move |core, now, id| {

@@ -1,9 +1,12 @@
 //! Twins: desired properties and tags from the service's side.
 
+use std::sync::Arc;
+
 use devicebound::hub::{Authentication, Section, TwinUpdate};
 use devicebound::iothub::twin::TwinError;
 use serde_json::{Map, Value, json};
 
+use super::applications::Applications;
 use super::identity::{Moments, add_edge, kind_of, status};
 use super::{Backend, ClientId, Error, find, look_up, safe};
 use crate::engine::record_scan::Seen;
@@ -24,7 +27,8 @@ impl Backend {
     /// 404001, 404010; 503001 while the store cannot say what there is.
     pub async fn twin(&self, id: &ClientId) -> Result<Value, Error> {
         self.settled(id).await?;
-        self.at(id, |core, now, id| Ok(to_json(look_up(core, now, id)?))).await
+        let applications = Arc::clone(&self.applications);
+        self.at(id, move |core, now, id| Ok(to_json(look_up(core, now, id)?, &applications))).await
     }
 
     /// Changes desired properties and tags, and tells the device; shows what the twin has become.
@@ -92,7 +96,7 @@ pub fn if_match(header: &str) -> Option<String> {
 }
 
 /// The twin as the service sees it.
-pub(super) fn to_json(seen: Seen<'_>) -> Value {
+pub(super) fn to_json(seen: Seen<'_>, applications: &Applications) -> Value {
     let record = seen.record;
     let (identity, twin) = (&record.identity, record.twin());
     let moments = Moments::of(seen);
@@ -121,8 +125,11 @@ pub(super) fn to_json(seen: Seen<'_>) -> Value {
         },
     });
     add_edge(identity, &mut value);
-    if let (Some(module_id), Some(members)) = (identity.identity().module_id(), value.as_object_mut()) {
-        members.insert("moduleId".to_owned(), module_id.into());
+    if let Some(members) = value.as_object_mut() {
+        let module_id = identity.identity().module_id().map(Value::from);
+        members.extend(module_id.map(|id| ("moduleId".to_owned(), id)));
+        let configurations = applications.to_json(identity.client_id());
+        members.extend(configurations.map(|configurations| ("configurations".to_owned(), configurations)));
     }
     value
 }

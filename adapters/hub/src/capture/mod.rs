@@ -20,9 +20,9 @@ mod file;
 mod framing;
 mod hex;
 mod judge;
+mod key_log;
 mod link;
 mod streams;
-mod tls;
 mod unread;
 mod websocket;
 mod words;
@@ -33,7 +33,7 @@ use std::rc::Rc;
 pub use conversation::Conversation;
 use file::Item;
 pub use hex::HexError;
-pub use tls::KeyLog;
+pub use key_log::KeyLog;
 
 /// Why a capture cannot be read at all.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::snippets::{quoted, shell_quoted};
-use crate::server::listen::AMQP_PORT;
+use crate::amqp::AMQP_PORT;
 
 /// What an Event Hubs client has to be told.
 #[derive(Clone, Copy, Debug)]

@@ -97,7 +97,7 @@ pub(super) struct InvokeArgs {
     target: Target,
 }
 
-fn parse_property(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("a property is NAME=VALUE".to_owned()),

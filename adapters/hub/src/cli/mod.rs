@@ -28,6 +28,7 @@ mod messages;
 mod operations;
 mod page;
 mod quota;
+mod route;
 mod sas;
 pub mod snippets;
 mod telemetry;
@@ -75,6 +76,9 @@ enum Command {
     /// Add, list and remove consumer groups, with which Event Hubs clients read
     #[command(subcommand)]
     ConsumerGroup(consumer_group::ConsumerGroupCommand),
+    /// Show and change the routes of a hub, and test them with a message
+    #[command(subcommand)]
+    Route(route::RouteCommand),
     /// Watch what begins, fails and ends at the hub, and why
     #[command(subcommand)]
     Operations(operations::OperationsCommand),
@@ -144,6 +148,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Method(command) => messages::run_method(command),
         Command::Telemetry(command) => telemetry::run(command),
         Command::ConsumerGroup(command) => consumer_group::run(command),
+        Command::Route(command) => route::run(command),
         Command::Operations(command) => operations::run(command),
         Command::Sas(args) => sas::run(&args),
         Command::Page(args) => page::run(&args),

@@ -34,12 +34,17 @@ pub(super) fn run(args: &PageArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The page of a hub, whose names are these.
-pub(super) fn page(policies: &[Policy], name: &str, host_names: &[String]) -> Result<Arc<Page>, Failure> {
+/// The page of a hub, whose names and authority are these.
+pub(super) fn page(
+    policies: &[Policy],
+    name: &str,
+    host_names: &[String],
+    ca: String,
+) -> Result<Arc<Page>, Failure> {
     key_of(policies, name)?;
     let policy =
         policies.iter().find(|policy| policy.name == name).cloned().ok_or_else(|| unknown(policies, name))?;
-    Ok(Arc::new(Page { sessions: Sessions::default(), policy, host_names: host_names.to_vec() }))
+    Ok(Arc::new(Page { sessions: Sessions::default(), policy, host_names: host_names.to_vec(), ca }))
 }
 
 /// A link that works once: what stands in its fragment is not sent, nor logged, by any browser or proxy.
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_not_there_is_named_with_those_that_are() {
-        let failure = page(&[], "nobody", &[]).unwrap_err();
+        let failure = page(&[], "nobody", &[], String::new()).unwrap_err();
         assert!(failure.cause().contains("nobody"), "{failure}");
     }
 

@@ -1,7 +1,7 @@
 //! The hub as the rest of this crate sees it: several [`Worker`]s, each on a thread of its own.
 //!
 //! A worker owns the machine with the records of its devices, their connections and their calls, and shares nothing of
-//! them: which worker it is follows from the device id alone ([`Engine::place_of`]). Whoever is elsewhere sends it a job.
+//! them: which worker it is follows from the device id alone ([`Engine::place_of`]). Other threads send it jobs.
 //!
 //! ```text
 //!  socket ─▶ any worker: TLS, CONNECT ─▶ the device's worker ─▶ block, records ─▶ writer (one thread, one fsync for all)
@@ -10,6 +10,8 @@
 //!                                     live view, operations
 //! ```
 
+pub(crate) mod changed;
+pub mod core;
 pub mod durability;
 pub(crate) mod record_scan;
 pub(crate) mod signal;
@@ -23,20 +25,21 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 
-use devicebound::hub::{CallId, Hub, HubConfig};
+use devicebound::hub::{CallId, Hub, HubConfig, IssueRequest};
 use devicebound::time::Instant;
 use tokio::sync::{Notify, mpsc as jobs, oneshot};
 
 use crate::Failure;
 use crate::clock::{Clock, unix_time};
+use crate::engine::changed::ChangedRecords;
+use crate::engine::core::{CallOutcome, Core};
 use crate::engine::durability::Change;
-use crate::engine::worker::{CallOutcome, Core, StoreHandle, Worker, WorkerBuilder};
+use crate::engine::worker::{StoreHandle, Worker, WorkerBuilder};
 use crate::engine::writer::{Work, Writer};
 use crate::observe::metrics::{Gauges, Metrics};
 use crate::observe::observers::Observers;
 use crate::observe::operations::Operations;
 use crate::observe::view::View;
-use crate::provisioning::Provisioning;
 use crate::store::{Document, Ledger, Store, Stored};
 
 /// Something to be done on a worker's thread.
@@ -70,10 +73,18 @@ pub struct Engine {
     pub metrics: Arc<Metrics>,
     /// The writer, until the hub ends; `None` with a store that does not outlive the process.
     writer: Mutex<Option<mpsc::Sender<Work>>>,
-    /// The provisioning service, if there is one and as long as it is there.
-    provisioning: OnceLock<Weak<Provisioning>>,
+    /// Who issues certificates to devices, if anybody does and as long as it is there.
+    certificate_issuer: OnceLock<Weak<dyn CertificateIssuer>>,
     /// Whether what is stored outlives the process.
     is_durable: bool,
+    /// Records that have changed.
+    pub(crate) changed: Arc<ChangedRecords>,
+}
+
+/// Issues certificates to devices that ask for them over their connection (`$iothub/credentials/POST/issueCertificate`).
+pub(crate) trait CertificateIssuer: std::fmt::Debug + Send + Sync {
+    /// Answers a request, on the worker that has the device.
+    fn renew(&self, core: &mut Core, now: Instant, request: &IssueRequest<'_>);
 }
 
 /// The parts of a hub that want a thread each.
@@ -111,8 +122,9 @@ impl Engine {
             operations: Operations::default(),
             metrics: Arc::new(Metrics::new(workers.max(1))),
             writer: Mutex::default(),
-            provisioning: OnceLock::new(),
+            certificate_issuer: OnceLock::new(),
             is_durable: store.is_durable(),
+            changed: Arc::default(),
         });
         let (store, writer) = if store.is_durable() {
             let (hand_over, handed_over) = mpsc::channel();
@@ -158,15 +170,15 @@ impl Engine {
         results
     }
 
-    /// Has connections that belong to a provisioning service go there.
-    pub(crate) fn set_provisioning(&self, service: &Arc<Provisioning>) {
+    /// Has devices' requests for certificates answered by this service.
+    pub(crate) fn set_certificate_issuer(&self, issuer: Weak<dyn CertificateIssuer>) {
         // There is one at most, which is set before anybody connects.
-        let _ = self.provisioning.set(Arc::downgrade(service));
+        let _ = self.certificate_issuer.set(issuer);
     }
 
-    /// Where they go.
-    pub(crate) fn provisioning(&self) -> Option<Arc<Provisioning>> {
-        self.provisioning.get()?.upgrade()
+    /// Who answers them.
+    pub(crate) fn certificate_issuer(&self) -> Option<Arc<dyn CertificateIssuer>> {
+        self.certificate_issuer.get()?.upgrade()
     }
 
     /// Makes documents durable; false if that failed.
@@ -240,6 +252,7 @@ impl Engine {
             connections: self.open.load(Ordering::Relaxed) as u64,
             records: sum(|(records, _)| *records),
             backlog_bytes: sum(|(_, bytes)| *bytes),
+            ..Gauges::default()
         }
     }
 

@@ -10,7 +10,7 @@ use devicebound::time::Instant;
 use futures_util::future::join_all;
 
 use crate::engine::Engine;
-use crate::engine::worker::Core;
+use crate::engine::core::Core;
 
 /// So long a worker looks at records, and its devices wait, before it turns to them again.
 const VISIT: Duration = Duration::from_millis(1);

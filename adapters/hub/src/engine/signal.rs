@@ -1,6 +1,7 @@
 //! A connection's side of its worker: who it is, and how it is called.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -8,16 +9,36 @@ use devicebound::Rule;
 use devicebound::hub::{Comparison, LinkId, Warning};
 use devicebound::time::Instant;
 
-use crate::telemetry::message::Sender;
-
+use crate::telemetry::sender::Sender;
 use crate::transport::tls::TlsPeer;
-/// How a connection's task is called.
-#[derive(Debug, Default)]
+
+/// How a connection's task is called, and what others may know of the connection.
+#[derive(Debug)]
 pub(crate) struct Signal {
     ready: Cell<bool>,
     timed_out: Cell<bool>,
     ended: Cell<Option<Rule>>,
     waker: RefCell<Option<Waker>>,
+    pub(crate) origin: Origin,
+    introduction: OnceCell<Introduction>,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The address of the other end.
+    pub(crate) peer: SocketAddr,
+    /// What is spoken over it.
+    pub(crate) protocol: &'static str,
+}
+
+/// What a client said of itself in the user name of its CONNECT, each text cut to a bounded length.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    /// What it calls its software (`DeviceClientType`).
+    pub(crate) sdk_version: Option<Box<str>>,
+    /// `api-version`, as it was written.
+    pub(crate) api_version: Option<Box<str>>,
 }
 
 /// A connection's side of the worker.
@@ -37,8 +58,6 @@ pub(crate) struct Link {
     pub(crate) comparison: Option<Comparison>,
     /// What the machine warned of in the last turn, and nobody was told yet.
     pub(crate) warnings: Vec<Warning>,
-    /// What the client called its software in the user name of its CONNECT, cut to a bounded length.
-    pub(crate) sdk_version: Option<Box<str>>,
 }
 
 /// Why a connection's task was woken.
@@ -53,6 +72,34 @@ pub(crate) enum Call {
 }
 
 impl Signal {
+    pub(crate) const fn new(origin: Origin) -> Self {
+        Self {
+            ready: Cell::new(false),
+            timed_out: Cell::new(false),
+            ended: Cell::new(None),
+            waker: RefCell::new(None),
+            origin,
+            introduction: OnceCell::new(),
+        }
+    }
+
+    /// CONNECT has come, which it does once.
+    pub(crate) fn introduce(&self, introduction: Option<Introduction>) {
+        if let Some(introduction) = introduction {
+            let _ = self.introduction.set(introduction);
+        }
+    }
+
+    /// What the client said of itself, once CONNECT has come.
+    pub(crate) fn introduction(&self) -> Option<&Introduction> {
+        self.introduction.get()
+    }
+
+    /// What the client calls its software.
+    pub(crate) fn sdk_version(&self) -> Option<&str> {
+        self.introduction()?.sdk_version.as_deref()
+    }
+
     /// There is something to transmit, or to pull.
     pub(crate) fn call(&self) {
         self.ready.set(true);

@@ -95,6 +95,7 @@ impl Worker {
         self.with(|core, now| {
             self.last_took.set(now.since(self.handed_over_at.get()));
             core.unsaved.handed_over(&safe, &unwritten);
+            core.store_failed = (!is_committed).then_some(now);
             safe.iter().for_each(|safe| core.hub.committed(safe.device, safe.revision));
             for Unwritten { device, safe, .. } in unwritten {
                 match (device, safe) {

@@ -11,7 +11,7 @@ use crate::engine::durability::{Change, Safe};
 use crate::observe::observers::Observers;
 use crate::store::{Batch, Ledger, RecordChange, Store, Stored, Version};
 use crate::telemetry::block::Block;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// From so many bytes on, a worker's connections stop reading until the writer has caught up.
 const HIGH_WATER: usize = 16 * 1024 * 1024;

@@ -1,60 +1,37 @@
-//! One thread's share of the hub, and the one place where what the machine wants becomes what happens.
+//! One thread's share of the hub: the connections, the time and the machine of its devices.
 //!
 //! A worker owns its machine: connections, service calls and timers of its devices all run on its thread, one after the
 //! other, and no lock is on the way of a packet. Whatever was done with the machine, `Worker::with` ends it by waking
 //! the connections that have become ready and by setting the timer.
-//!
-//! | the machine says | the worker does |
-//! |---|---|
-//! | `Authenticate` | asks the machine for the usual verdict, then `accept` or `refuse` |
-//! | `Telemetry`, a will | encodes it into the block of its unsaved; says `stored` when the writer has it safe |
-//! | `Commit` | marks the record in the unsaved; says `committed` when the writer has it safe |
-//! | `Answered`, `Expired::Call` | hands the outcome to whoever called the method |
-//! | `Expired::Link`, `poll_ready` | wakes the connection's task |
-//!
-//! A store that does not outlive the process has nothing to wait for: with it both are said at once. It is given the
-//! telemetry alone, as the machine has the records.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use devicebound::Rule;
-use devicebound::hub;
-use devicebound::hub::{
-    Action, CallFailure, CallId, Commit, DeadLetter, DeviceKey, DeviceRecord, Event, Expired, Full, Hub,
-    LinkId, Progress, Telemetry, Wait,
-};
-use devicebound::iothub::Username;
-use devicebound::limits::ID_MAX;
-use devicebound::packet::{Connect, PacketType};
+use devicebound::hub::{Action, Event, Full, Hub, LinkId, Progress, Wait};
+use devicebound::packet::PacketType;
 use devicebound::session::{Close, CloseReason};
-use devicebound::time::{Instant, UnixTime};
-use tokio::sync::{Notify, mpsc as jobs, oneshot};
+use devicebound::time::Instant;
+use tokio::sync::{Notify, mpsc as jobs};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 
 use crate::clock::unix_time;
-use crate::engine::durability::{Change, Safe};
-use crate::engine::signal::{Link, Signal};
-use crate::engine::unsaved::Unsaved;
+use crate::engine::core::{Core, Moment};
+use crate::engine::signal::{Link, Origin, Signal};
 use crate::engine::writer::Work;
 use crate::engine::{Engine, Job};
-use crate::observe::metrics::{self, Counters};
+use crate::observe::metrics::Counters;
 use crate::store::{Ledger, Store};
-use crate::telemetry::message::Sender;
 use crate::transport::buffers::Buffers;
 use crate::transport::tls::TlsPeer;
 
-/// So many packets of one connection are dealt with before others get their turn.
+/// Maximum packets of one connection in a turn, before other connections get theirs.
 const PACKETS_PER_TURN: usize = 64;
-/// So many sockets tokio's runtime asks the system about at a time, unless it is told otherwise.
+/// How many sockets tokio's runtime asks the system about at a time, by default.
 const SOCKETS_PER_LOOK: usize = 1024;
-
-/// What came of a call of a method: the device's status and payload, or why there is none.
-pub type CallOutcome = Result<(i32, Vec<u8>), CallFailure>;
 
 /// Where a worker's changes go.
 #[derive(Clone, Debug)]
@@ -96,24 +73,6 @@ pub struct Worker {
     /// Tasks that end when the hub stops.
     pub(super) listening: RefCell<Vec<AbortHandle>>,
     pub(crate) buffers: RefCell<Buffers>,
-}
-
-/// What a worker's devices are.
-#[derive(Debug)]
-pub struct Core {
-    /// The machine.
-    pub hub: Hub,
-    pub(super) links: HashMap<LinkId, Rc<Signal>>,
-    pub(super) calls: HashMap<CallId, oneshot::Sender<CallOutcome>>,
-    pub(super) unsaved: Unsaved,
-    /// What the timer is set to.
-    pub(super) alarm: Option<Instant>,
-    pub(super) stopping: bool,
-    /// Nothing is waited for: see the module.
-    pub(super) at_once: bool,
-    /// What nobody waits for is not handed over yet.
-    pub(super) is_gathering: bool,
-    pub(super) counters: Arc<Counters>,
 }
 
 /// What a connection is to do next.
@@ -171,18 +130,8 @@ impl WorkerBuilder {
 impl Worker {
     fn new(index: usize, engine: Arc<Engine>, (hub, ledger): (Hub, Ledger), store: StoreHandle) -> Self {
         let counters = engine.metrics.worker(index);
-        let unsaved = Unsaved::of(ledger);
-        let core = Core {
-            hub,
-            links: HashMap::new(),
-            calls: HashMap::new(),
-            unsaved,
-            alarm: None,
-            stopping: false,
-            at_once: matches!(store, StoreHandle::Inline(_)),
-            is_gathering: false,
-            counters: Arc::clone(&counters),
-        };
+        let at_once = matches!(store, StoreHandle::Inline(_));
+        let core = Core::new(hub, ledger, at_once, &engine, Arc::clone(&counters));
         Self {
             index,
             counters,
@@ -249,8 +198,13 @@ impl Worker {
     ///
     /// # Errors
     /// [`Full`], and while the hub stops.
-    pub(crate) fn open(&self, began: Instant, tls: Option<Box<TlsPeer>>) -> Result<Link, Full> {
-        let signal = Rc::new(Signal::default());
+    pub(crate) fn open(
+        &self,
+        began: Instant,
+        tls: Option<Box<TlsPeer>>,
+        origin: Origin,
+    ) -> Result<Link, Full> {
+        let signal = Rc::new(Signal::new(origin));
         let id = self.with(|core, _| {
             if core.stopping {
                 return Err(Full);
@@ -269,7 +223,6 @@ impl Worker {
             claimed: None,
             comparison: None,
             warnings: Vec::new(),
-            sdk_version: None,
         })
     }
 
@@ -291,10 +244,9 @@ impl Worker {
         tx: &mut Vec<u8>,
         mut pulled: impl FnMut(&'i [u8], bool),
     ) -> Turn {
-        // Looked at once for all messages of a turn.
-        let mut enqueued = None;
         let before = tx.len();
         let turn = self.turn(link.id, |core, now| {
+            let mut moment = Moment::new(now);
             for _ in 0..PACKETS_PER_TURN {
                 let before = *rx;
                 let action = core.hub.handle(now, link.id, Event::Received(rx), tx);
@@ -304,21 +256,8 @@ impl Worker {
                     pulled(packet, matches!(action, Ok(Action::Done(PacketType::PubAck))));
                 }
                 match action {
-                    Ok(Action::Telemetry(message)) => {
-                        core.telemetry(now, link, &message, *enqueued.get_or_insert_with(unix_time));
-                    }
                     Ok(Action::Wait(wait)) => return Turn::Wait(wait),
-                    Ok(Action::IssueCertificate(request)) => {
-                        if let Some(service) = self.engine.provisioning() {
-                            service.renew(core, now, &request);
-                        }
-                    }
-                    Ok(action) => {
-                        if let Some(sender) = &link.sender {
-                            self.engine.observers().acted(sender, &action);
-                        }
-                        core.act(now, link, action, tx);
-                    }
+                    Ok(action) => core.act(&self.engine, &mut moment, link, action, tx),
                     Err(close) => return Turn::End(close),
                 }
             }
@@ -344,7 +283,7 @@ impl Worker {
         self.turn(link.id, |core, now| match core.hub.handle(now, link.id, event, tx) {
             Ok(Action::Wait(wait)) => Turn::Wait(wait),
             Ok(action) => {
-                core.act(now, link, action, tx);
+                core.act(&self.engine, &mut Moment::new(now), link, action, tx);
                 Turn::Again
             }
             Err(close) => Turn::End(close),
@@ -376,7 +315,7 @@ impl Worker {
             core.links.remove(&link.id);
             let ended = core.hub.close(now, link.id, why);
             if let Some(will) = ended.as_ref().and_then(|ended| ended.will()) {
-                core.telemetry(now, link, &will, unix_time());
+                core.telemetry(&mut Moment::new(now), link, &will);
             }
         });
         self.engine.link_closed();
@@ -430,183 +369,5 @@ impl Worker {
             // The runtime looks at its sockets, and wakes their tasks, before it comes back here.
             yield_now().await;
         }
-    }
-}
-
-/// As much of what a stranger calls itself as an id may have.
-fn cut(text: &str) -> &str {
-    text.char_indices().nth(ID_MAX).map_or(text, |(end, _)| text.get(..end).unwrap_or_default())
-}
-
-/// What the client calls its software (`DeviceClientType`).
-fn sdk_version(connect: &Connect<'_>) -> Option<Box<str>> {
-    let username = connect.credentials?.username;
-    let username = Username::parse(username.as_str(), connect.client_id.as_str()).ok()?;
-    username.client_type().map(|text| cut(&text).into())
-}
-
-impl Core {
-    fn act(&mut self, now: Instant, link: &mut Link, action: Action<'_>, tx: &mut Vec<u8>) {
-        match action {
-            Action::Authenticate(request) => {
-                link.sdk_version = sdk_version(&request.connect);
-                let client = link.tls.as_deref().map(TlsPeer::client).unwrap_or_default();
-                match self.hub.authenticate(now, link.id, &request, client) {
-                    Ok(grant) => {
-                        let commit = self.hub.accept(now, link.id, grant);
-                        link.tls = None;
-                        let sender = |record| Box::new(Sender::of_connection(record, grant.credential));
-                        link.sender = self.hub.record(grant.device).map(sender);
-                        commit.into_iter().for_each(|commit| self.commit(commit));
-                    }
-                    Err(refusal) => {
-                        link.claimed = Some(cut(request.connect.client_id.as_str()).into());
-                        link.comparison = refusal.comparison().cloned();
-                        self.hub.refuse(link.id, &refusal, tx);
-                    }
-                }
-            }
-            Action::Commit(commit) => {
-                match commit.change {
-                    hub::Change::Reported => self.counters.did(metrics::Message::Reported),
-                    hub::Change::Completed(_) => self.counters.did(metrics::Message::Completed),
-                    _ => {}
-                }
-                self.commit(commit);
-            }
-            Action::Answered(answer) => {
-                self.counters.did(metrics::Message::Answered);
-                if let Some(caller) = self.calls.remove(&answer.call) {
-                    // Whoever called may have hung up.
-                    let _ = caller.send(Ok((answer.status, answer.payload.to_vec())));
-                }
-            }
-            Action::TwinRead
-            | Action::IssueCertificate(_)
-            | Action::TwinRefused(_)
-            | Action::Telemetry(_)
-            | Action::Done(_)
-            | Action::Wait(_) => {}
-        }
-    }
-
-    fn commit(&mut self, commit: Commit) {
-        if self.at_once {
-            self.hub.committed(commit.device, commit.revision);
-        } else {
-            self.unsaved.change(commit.into());
-        }
-    }
-
-    fn telemetry(&mut self, now: Instant, link: &Link, telemetry: &Telemetry<'_>, enqueued: UnixTime) {
-        // Only a connection that was accepted sends telemetry.
-        let Some(sender) = &link.sender else { return };
-        self.counters.did(metrics::Message::Telemetry);
-        self.unsaved.telemetry(telemetry, sender, enqueued);
-        match telemetry.receipt {
-            Some(receipt) if self.at_once => self.hub.stored(receipt),
-            Some(receipt) => self.unsaved.owe(now, link.id, receipt),
-            None => {}
-        }
-    }
-
-    /// Bytes of telemetry that wait for the store.
-    pub(crate) fn backlog_bytes(&self) -> usize {
-        self.unsaved.bytes()
-    }
-
-    /// Registers a record.
-    ///
-    /// # Errors
-    /// The record comes back when there is one with its client id already.
-    #[expect(clippy::result_large_err, reason = "the record was moved in, so it is moved out again")]
-    pub(crate) fn register(&mut self, record: DeviceRecord) -> Result<(DeviceKey, Change), DeviceRecord> {
-        self.hub.register(record).map(|device| (device, Change::Record(device)))
-    }
-
-    /// Takes a record away and cuts its connection.
-    pub(crate) fn remove(&mut self, device: DeviceKey) -> Option<Change> {
-        let record = self.hub.remove(device)?;
-        Some(Change::Removal(record.identity.client_id().to_owned()))
-    }
-
-    /// Makes changes durable.
-    pub(crate) fn commit_durably(&mut self, changes: impl IntoIterator<Item = impl Into<Change>>) -> Safe {
-        for change in changes {
-            match change.into() {
-                Change::Record(device) if self.at_once => {
-                    if let Some(revision) = self.hub.record(device).map(DeviceRecord::revision) {
-                        self.hub.committed(device, revision);
-                    }
-                }
-                Change::Removal(_) if self.at_once => {}
-                change => self.unsaved.change(change),
-            }
-        }
-        self.unsaved.when_safe()
-    }
-
-    /// Whether the record of this client id is safe as it is, or safely gone.
-    pub(crate) fn is_settled(&self, client_id: &str) -> bool {
-        match self.hub.find(client_id) {
-            Some(device) => self.hub.is_safe(device),
-            None => !self.unsaved.is_removing(client_id),
-        }
-    }
-
-    /// If it is not: it tells whether all that was gathered so far has become safe.
-    pub(crate) fn when_settled(&mut self, client_id: &str) -> Option<Safe> {
-        (!self.is_settled(client_id)).then(|| self.unsaved.when_safe())
-    }
-
-    /// Stores a message that came over HTTP.
-    pub(crate) fn telemetry_durably(
-        &mut self,
-        telemetry: &Telemetry<'_>,
-        sender: &Sender,
-        enqueued: UnixTime,
-    ) -> Safe {
-        self.unsaved.telemetry(telemetry, sender, enqueued);
-        self.unsaved.when_safe()
-    }
-
-    pub(crate) fn expect_outcome(&mut self, call: CallId) -> oneshot::Receiver<CallOutcome> {
-        let (caller, outcome) = oneshot::channel();
-        self.calls.insert(call, caller);
-        outcome
-    }
-
-    /// Nobody waits for the outcome of a call any more.
-    pub(crate) fn cancel(&mut self, call: CallId) {
-        self.calls.remove(&call);
-        self.hub.cancel(call);
-    }
-
-    /// Works off what is due; gives the messages that nobody gets any more, each with its device.
-    fn expire(&mut self, now: Instant) -> Vec<(String, DeadLetter)> {
-        self.alarm = None;
-        let mut dead = Vec::new();
-        while let Some(expired) = self.hub.expire(now) {
-            match expired {
-                Expired::Link(link) => {
-                    if let Some(signal) = self.links.get(&link) {
-                        signal.time_out();
-                    }
-                }
-                Expired::Call(call, failure) => {
-                    if let Some(caller) = self.calls.remove(&call) {
-                        // Whoever called may have hung up.
-                        let _ = caller.send(Err(failure));
-                    }
-                }
-                Expired::Unlocked(commit) => self.commit(commit),
-                Expired::DeadLettered(commit, letter) => {
-                    let record = self.hub.record(commit.device);
-                    dead.extend(record.map(|record| (record.identity.client_id().to_owned(), letter)));
-                    self.commit(commit);
-                }
-            }
-        }
-        dead
     }
 }

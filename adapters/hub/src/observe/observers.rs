@@ -11,6 +11,8 @@
 //! | `acted` (twins) | as packets | yes | with the packets |
 //! | `dead_lettered` | | yes | |
 //! | AMQP | see [`amqp`](super::amqp) | | |
+//! | `configured` | what fails or fights | yes | counted |
+//! | `endpoint_failed`, `endpoint_recovered`, `endpoint_missed` | yes | yes | looked up |
 //! | `job_ended` | yes | yes | counted by its status, with its devices |
 //! | `stored`, `store_failed` | failures | | how long it took |
 
@@ -26,7 +28,7 @@ use super::metrics::Metrics;
 use super::operations::Operations;
 use super::view::{View, Who};
 use super::wording::End;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// All that look at a hub.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,13 @@ pub(crate) struct EndedJob<'j> {
 }
 
 impl Observers<'_> {
+    /// The configurations of a twin have changed, to these.
+    pub(crate) fn configured<'c>(self, client_id: &str, configurations: impl Iterator<Item = &'c String>) {
+        self.metrics.configured();
+        let configurations: Vec<&str> = configurations.map(String::as_str).collect();
+        self.operations.configured(client_id, &configurations.join(", "));
+    }
+
     /// A job is over.
     pub(crate) fn job_ended(self, job: &EndedJob<'_>) {
         let EndedJob { id, kind, status, devices, failed } = *job;
@@ -72,6 +81,28 @@ impl Observers<'_> {
             "jobEnded",
             &format!("job {id} ({kind}) is {status}: {devices} devices, {failed} failed; see {rows}"),
         );
+    }
+
+    /// An endpoint of a route does not take events.
+    pub(crate) fn endpoint_failed(self, endpoint: &str, why: &str) {
+        let what = format!("{why}; its events wait in the store and are sent again");
+        self.operations.routed("endpointUnhealthy", endpoint, "Error", &what);
+        self.view.note("endpointUnhealthy", &format!("the endpoint {endpoint} fails: {what}"));
+    }
+
+    /// An endpoint of a route takes events again.
+    pub(crate) fn endpoint_recovered(self, endpoint: &str) {
+        self.operations.routed("endpointHealthy", endpoint, "Information", "it takes events again");
+        self.view.note("endpointHealthy", &format!("the endpoint {endpoint} takes events again"));
+    }
+
+    /// An endpoint of a route does not get the messages with these cursors.
+    pub(crate) fn endpoint_missed(self, endpoint: &str, from: u64, to: u64, why: &str) {
+        let what = format!(
+            "messages {from} to {to} are not delivered: {why}; as long as they are kept: GET /messages/events?from={from}"
+        );
+        self.operations.routed("messageDropped", endpoint, "Error", &what);
+        self.view.note("messageDropped", &format!("the endpoint {endpoint}: {what}"));
     }
 
     /// There is a connection.

@@ -13,6 +13,7 @@
 //! | `C2DCommands` | `messageExpired`, `messageDeliveryCountExceeded` | queues |
 //! | `C2DTwinOperations` | `read`, `update`, `replace` | the service API |
 //! | `DirectMethods` | `send` | the service API |
+//! | `FileUploadOperations` | `ingest`: a begin, and an end | the service API |
 //! | `TwinQueries` | `query` | the service API |
 //! | `Connections` | `amqpRefused`, `amqpRejected`, `amqpDetached`, `amqpBroken`; names of our own | AMQP |
 //! | `Administrative` | consumer groups; as Azure's activity log has them | the service API |
@@ -36,7 +37,7 @@ use crate::clock::unix_time;
 use crate::observe::event_log::EventLog;
 pub use crate::observe::event_log::Standing;
 use crate::observe::view::Who;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 /// Events that are kept, and their bytes: strangers can make as many as they like, and the older ones give way.
 const KEPT_EVENTS: usize = 10_000;
@@ -203,6 +204,15 @@ impl Operations {
         event.append(&self.log);
     }
 
+    /// Automatic configurations apply to a twin from now on, those that are named.
+    pub fn configured(&self, client_id: &str, configurations: &str) {
+        let (device, module) = split(client_id);
+        let mut event = Event::new("Configurations", "apply", device, module);
+        event.set("level", "Information");
+        event.set("configurations", configurations);
+        event.append(&self.log);
+    }
+
     /// A job is over; `has_failures` where it came to nothing with some of its devices.
     pub fn job_ended(&self, id: &str, kind: &str, status: &str, has_failures: bool) {
         let operation = if status == "cancelled" { "jobCancelled" } else { "jobCompleted" };
@@ -210,6 +220,15 @@ impl Operations {
         event.set("level", if has_failures { "Warning" } else { "Information" });
         event.set("jobId", id);
         event.set("messageType", kind);
+        event.append(&self.log);
+    }
+
+    /// An endpoint of a route fails, recovers, or misses messages (Azure resource logs: category Routes).
+    pub fn routed(&self, operation: &str, endpoint: &str, level: &str, description: &str) {
+        let mut event = Event::new("Routes", operation, "", None);
+        event.set("level", level);
+        event.set("endpointName", endpoint);
+        event.set("statusDescription", description);
         event.append(&self.log);
     }
 

@@ -60,7 +60,10 @@ impl Attestation {
             .and_then(Value::as_str)
             .filter(|text| !text.is_empty())
         {
-            None => old.cloned().map_or_else(key, Ok),
+            None => match old {
+                Some(old) => Ok(old.clone()),
+                None => Ok(key()?),
+            },
             Some(text) => {
                 let length = STANDARD.decode(text).map_or(0, |bytes| bytes.len());
                 SymmetricKey::from_base64(text).ok().filter(|_| KEY_LENGTHS.contains(&length)).ok_or_else(|| {

@@ -3,13 +3,11 @@
 use devicebound::iothub::sas::SymmetricKey;
 use devicebound::time::UnixTime;
 
-use super::error::Refusal;
-
 /// Length of a key that the service makes (DPS: symmetric key attestation).
 const KEY_LENGTH: usize = 64;
 
 /// A random GUID.
-pub(super) fn guid() -> Result<String, Refusal> {
+pub(super) fn guid() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 16];
     random(&mut bytes)?;
     let [a, b, c, d, e, f, g, h, i, rest @ ..] = bytes;
@@ -22,21 +20,21 @@ pub(super) fn guid() -> Result<String, Refusal> {
 }
 
 /// The id of an operation: `5.{16 hex}.{guid}`.
-pub(super) fn operation_id() -> Result<String, Refusal> {
+pub(super) fn operation_id() -> Result<String, getrandom::Error> {
     let mut bytes = [0_u8; 8];
     random(&mut bytes)?;
     Ok(format!("5.{:016x}.{}", u64::from_be_bytes(bytes), guid()?))
 }
 
 /// A key that nobody can guess.
-pub(super) fn key() -> Result<SymmetricKey, Refusal> {
+pub(super) fn key() -> Result<SymmetricKey, getrandom::Error> {
     let mut bytes = [0; KEY_LENGTH];
     random(&mut bytes)?;
     Ok(SymmetricKey::from_bytes(&bytes))
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), Refusal> {
-    getrandom::fill(bytes).map_err(|error| Refusal::unavailable(format!("no randomness: {error}")))
+fn random(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+    getrandom::fill(bytes)
 }
 
 /// A moment with seven decimals, as .NET writes it.

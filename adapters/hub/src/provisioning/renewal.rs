@@ -18,8 +18,9 @@ use super::error::Refusal;
 use super::identifiers::{guid, moment};
 use super::issue::{Issued, beside};
 use crate::clock::unix_time;
+use crate::engine::CertificateIssuer;
+use crate::engine::core::Core;
 use crate::engine::durability::Change;
-use crate::engine::worker::Core;
 
 /// How long a request stays open at the real service.
 const OPERATION_TIME: Duration = Duration::from_secs(12 * 3600);
@@ -40,9 +41,8 @@ impl From<Refusal> for Refused {
     }
 }
 
-impl Provisioning {
-    /// Answers a request on the worker that has the device.
-    pub(crate) fn renew(&self, core: &mut Core, now: Instant, request: &IssueRequest<'_>) {
+impl CertificateIssuer for Provisioning {
+    fn renew(&self, core: &mut Core, now: Instant, request: &IssueRequest<'_>) {
         let Some(record) = core.hub.record(request.device) else { return };
         let device_id = record.identity.client_id().to_owned();
         let known = record.identity.authentication.clone();
@@ -78,7 +78,9 @@ impl Provisioning {
             }
         }
     }
+}
 
+impl Provisioning {
     /// The certificate, and what the hub is to know the device by from now on where that changes.
     fn issue_for(
         &self,

@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 use tokio::time::Sleep;
 
 use crate::engine::Engine;
-use crate::engine::signal::{Call, Link};
+use crate::engine::signal::{Call, Link, Origin};
 use crate::engine::worker::{Turn, Worker};
 use crate::observe::observers::Ended;
 use crate::observe::view::{View, Who};
@@ -42,17 +42,25 @@ struct Arrival<P> {
     rx: Vec<u8>,
     /// When the transport was there.
     began: Instant,
+    /// The provisioning service that it may turn out to be for.
+    provisioning: Option<Arc<Provisioning>>,
 }
 
 /// Serves a connection over any stream of bytes, on a worker, until its end. `tls` is what the handshake told of the client.
-pub fn adopt<S>(engine: &Engine, socket: S, peer: SocketAddr, tls: Option<TlsPeer>)
-where
+pub fn adopt<S>(
+    engine: &Engine,
+    socket: S,
+    peer: SocketAddr,
+    tls: Option<TlsPeer>,
+    provisioning: Option<Arc<Provisioning>>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     engine.observers().opened();
     let transport = Stream::new(socket);
     let tls = tls.map(Box::new);
-    let arrival = Arrival { transport, peer, tls, rx: Vec::new(), began: engine.clock.now() };
+    let began = engine.clock.now();
+    let arrival = Arrival { transport, peer, tls, rx: Vec::new(), began, provisioning };
     engine.send(engine.any_place(), |worker| take_over::<Stream<S>>(worker, arrival));
 }
 
@@ -65,22 +73,23 @@ pub(crate) async fn serve<T: Transport>(
     tls: Option<TlsPeer>,
     rx: Vec<u8>,
     began: Instant,
+    provisioning: Option<Arc<Provisioning>>,
 ) {
     worker.engine.observers().opened();
-    run(worker, Arrival { transport, peer, tls: tls.map(Box::new), rx, began }).await;
+    run(worker, Arrival { transport, peer, tls: tls.map(Box::new), rx, began, provisioning }).await;
 }
 
 fn take_over<T: Transport>(worker: &Rc<Worker>, arrival: Arrival<T::Parked>) {
-    let Arrival { transport, peer, tls, rx, began } = arrival;
+    let Arrival { transport, peer, tls, rx, began, provisioning } = arrival;
     // What cannot be taken over has hung up.
     let Ok(transport) = T::resume(transport) else { return };
     let worker = Rc::clone(worker);
-    spawn_local(run(worker, Arrival { transport, peer, tls, rx, began }));
+    spawn_local(run(worker, Arrival { transport, peer, tls, rx, began, provisioning }));
 }
 
 async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
-    let Arrival { transport, peer, tls, rx, began } = arrival;
-    let Ok(link) = worker.open(began, tls) else {
+    let Arrival { transport, peer, tls, rx, began, provisioning } = arrival;
+    let Ok(link) = worker.open(began, tls, Origin { peer, protocol: T::PROTOCOL }) else {
         return worker.engine.observers().turned_away(peer, CloseReason::Ended(Rule::ThrottledConnect));
     };
     let mut connection = Connection {
@@ -94,6 +103,7 @@ async fn run<T: Transport>(worker: Rc<Worker>, arrival: Arrival<T>) {
         tx: Vec::new(),
         is_broken: false,
         stalled: None,
+        provisioning,
     };
     match connection.run().await {
         End::Closed(close) => {
@@ -133,6 +143,8 @@ struct Connection<T> {
     is_broken: bool,
     /// Only while the client takes nothing of what is written to it.
     stalled: Option<Stalled>,
+    /// The provisioning service that it may turn out to be for.
+    provisioning: Option<Arc<Provisioning>>,
 }
 
 /// A client that takes nothing: how much it had taken, and until when it may go on so.
@@ -163,7 +175,7 @@ impl<T: Transport> Connection<T> {
         loop {
             if !self.link.is_known()
                 && is_for_provisioning(self.unread())
-                && let Some(service) = self.worker.engine.provisioning()
+                && let Some(service) = self.provisioning.take()
             {
                 return End::Provisions(service);
             }
@@ -224,7 +236,7 @@ impl<T: Transport> Connection<T> {
         if !was_known && let Some(sender) = &link.sender {
             let client_id = sender.client_id();
             let who = Who { client_id: Some(&client_id), peer: *peer };
-            worker.engine.observers().connected(who, sender, link.sdk_version.as_deref());
+            worker.engine.observers().connected(who, sender, link.signal.sdk_version());
         }
         if watched {
             let client_id = link.client_id();
@@ -380,12 +392,12 @@ impl<T: Transport> Connection<T> {
     fn moves(mut self, place: usize) {
         let rx = self.unread().to_vec();
         self.give_back_rx();
-        let Self { worker, link, peer, transport, .. } = self;
+        let Self { worker, link, peer, transport, provisioning, .. } = self;
         worker.close(&link, CloseReason::Lost);
         // What cannot be moved has hung up.
         let Ok(transport) = transport.park() else { return };
         let Link { tls, began, .. } = link;
-        let arrival = Arrival { transport, peer, tls, rx, began };
+        let arrival = Arrival { transport, peer, tls, rx, began, provisioning };
         worker.engine.send(place, |worker| take_over::<T>(worker, arrival));
     }
 
@@ -428,7 +440,7 @@ impl<T: Transport> Connection<T> {
         let ended = Ended {
             is_known: self.link.is_known(),
             auth_type: auth_type.as_deref(),
-            sdk_version: self.link.sdk_version.as_deref(),
+            sdk_version: self.link.signal.sdk_version(),
         };
         self.worker.engine.observers().closed(who, ended, end);
     }
@@ -490,7 +502,8 @@ mod tests {
 
         let (mut device, socket) = tokio::io::duplex(1024);
         let tls = TlsPeer { certificate: Some(prints.into()), server_name: None };
-        let link = worker.open(worker.engine.clock.now(), Some(Box::new(tls))).unwrap();
+        let origin = Origin { peer: ([127, 0, 0, 1], 1).into(), protocol: "MQTT" };
+        let link = worker.open(worker.engine.clock.now(), Some(Box::new(tls)), origin).unwrap();
         let mut connection = Connection {
             worker,
             link,
@@ -502,6 +515,7 @@ mod tests {
             tx: Vec::new(),
             is_broken: false,
             stalled: None,
+            provisioning: None,
         };
         device.write_all(CONNECT).await.unwrap();
         assert!(matches!(connection.wait(true, false).await, Happening::Received));

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::TcpListener;
 
 use crate::Failure;
+use crate::amqp::AMQP_PORT;
 
 /// MQTT over TLS; the device SDKs know no other.
 pub const MQTT_PORT: u16 = 8883;
@@ -14,9 +15,6 @@ pub const MQTT_PORT: u16 = 8883;
 pub const HTTPS_PORT: u16 = 443;
 /// Taken where 443 cannot be had.
 pub const HTTPS_FALLBACK_PORT: u16 = 8443;
-
-/// AMQP over TLS; `az` and the service SDKs know no other.
-pub const AMQP_PORT: u16 = 5671;
 
 /// Where to listen.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use super::connection;
 use crate::amqp::{self, Amqp};
 use crate::backend::Error;
 use crate::engine::Engine;
+use crate::provisioning::Provisioning;
 use crate::service::endpoint::{Endpoint, Right};
 use crate::service::{ApiError, Call};
 use crate::transport::websocket::{self, WebSocketBytes};
@@ -21,11 +22,16 @@ use crate::transport::websocket::{self, WebSocketBytes};
 pub(super) struct Upgrades {
     engine: Arc<Engine>,
     amqp: Arc<Amqp>,
+    provisioning: Option<Arc<Provisioning>>,
 }
 
 impl Upgrades {
-    pub(super) fn new(engine: &Arc<Engine>, amqp: &Arc<Amqp>) -> Self {
-        Self { engine: Arc::clone(engine), amqp: Arc::clone(amqp) }
+    pub(super) fn new(
+        engine: &Arc<Engine>,
+        amqp: &Arc<Amqp>,
+        provisioning: Option<Arc<Provisioning>>,
+    ) -> Self {
+        Self { engine: Arc::clone(engine), amqp: Arc::clone(amqp), provisioning }
     }
 }
 
@@ -58,7 +64,8 @@ async fn upgrade(upgrades: Arc<Upgrades>, call: Call) -> Result<Response, ApiErr
                 if upgrade.protocol == websocket::AMQP {
                     amqp::connection::serve(Arc::clone(&upgrades.amqp), socket, peer.address).await;
                 } else {
-                    connection::adopt(&upgrades.engine, socket, peer.address, Some(peer.tls));
+                    let provisioning = upgrades.provisioning.clone();
+                    connection::adopt(&upgrades.engine, socket, peer.address, Some(peer.tls), provisioning);
                 }
             });
             Ok(upgrade.response)

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::endpoint::Parameters;
+use super::parameters::Parameters;
 use crate::backend::access::Caller;
 use crate::backend::audit::Gone;
 use crate::backend::{ClientId, Code, Error};
@@ -78,11 +78,7 @@ impl Call {
 
     /// The value of a name in the query, decoded.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
-        let value = self.raw_query().split('&').find_map(|pair| match pair.split_once('=') {
-            Some((known, value)) => (known == name).then_some(value),
-            None => (pair == name).then_some(""),
-        })?;
-        Some(percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned())
+        values(self.raw_query(), name).next()
     }
 
     /// Where the request comes from, if that is known.
@@ -90,17 +86,27 @@ impl Call {
         self.parts.extensions.get()
     }
 
+    /// The body as it comes, once.
+    pub(super) fn take_body(&mut self) -> Body {
+        std::mem::take(&mut self.body)
+    }
+
     /// The body, to its end.
     ///
     /// # Errors
     /// 413001 for one of more than [`BODY_MAX`] bytes, 400004 for one that does not come, or not in time.
     pub(crate) async fn body(&mut self) -> Result<Bytes, Error> {
-        let mut stream = std::mem::take(&mut self.body).into_data_stream();
+        self.body_within(BODY_MAX).await
+    }
+
+    /// The same for one of at most so many bytes.
+    pub(super) async fn body_within(&mut self, most: usize) -> Result<Bytes, Error> {
+        let mut stream = self.take_body().into_data_stream();
         let mut bytes = Vec::new();
         while let Some(data) = stream.next().await {
             let data = data.map_err(|error| Error::invalid(format!("the body cannot be read: {error}")))?;
-            if bytes.len().saturating_add(data.len()) > BODY_MAX {
-                let what = format!("a body has at most {BODY_MAX} bytes");
+            if bytes.len().saturating_add(data.len()) > most {
+                let what = format!("a body has at most {most} bytes");
                 return Err(Error::new(Code::MessageTooLarge, what));
             }
             bytes.extend_from_slice(&data);
@@ -120,6 +126,16 @@ impl Call {
         let body = self.json().await?;
         if body.is_object() { Ok(body) } else { Err(Error::invalid("the body is a JSON object: {…}")) }
     }
+}
+
+/// The values of a name in a query, decoded, in their order.
+pub(super) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = String> + 'q {
+    let value = move |pair: &'q str| match pair.split_once('=') {
+        Some((known, value)) => (known == name).then_some(value),
+        None => (pair == name).then_some(""),
+    };
+    let decoded = |value: &str| percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned();
+    query.split('&').filter_map(value).map(decoded)
 }
 
 /// The text of a header.

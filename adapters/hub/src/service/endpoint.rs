@@ -19,6 +19,9 @@ pub enum Right {
     LocalOr(Rights),
     /// The device that the path names, by its token or its certificate, or a policy with DeviceConnect.
     Device,
+    /// Who has the signature of a blob, or, to read it, a token of a policy with ServiceConnect: the handler checks it, as
+    /// the storage has refusals of its own.
+    BlobSignature,
     /// Anybody: the handler itself sees who it is.
     Anybody,
 }
@@ -62,7 +65,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send
 pub struct Endpoint<S: 'static> {
     /// The method.
     pub method: Method,
-    /// The path: words, which are found in any case of letters, and parameters in braces.
+    /// The path: words, which are found in any case of letters, and parameters in braces; `{*name}` is all the rest.
     pub path: &'static str,
     /// Who may ask.
     pub right: Right,
@@ -108,63 +111,4 @@ pub fn mount<S: Send + Sync>(state: &Arc<S>, table: &'static [Endpoint<S>]) -> V
         }
     };
     table.iter().map(route).collect()
-}
-
-/// The parameters of a path, in the order in which they stand there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parameters(Vec<(&'static str, String)>);
-
-impl Parameters {
-    /// The value of a parameter.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Where the path of an endpoint is the one of a request: its parameters, how many words it has, and its path with the
-    /// words spelled as in the table. `segments` are decoded.
-    pub(super) fn of(path: &'static str, segments: &[&str]) -> Option<(Self, usize, String)> {
-        let mut words = path.split('/').skip(1);
-        let (mut parameters, mut literal, mut canonical) = (Vec::new(), 0_usize, String::new());
-        for segment in segments {
-            let word = words.next()?;
-            canonical.push('/');
-            match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
-                Some(_) if segment.is_empty() => return None,
-                Some(name) => {
-                    parameters.push((name, (*segment).to_owned()));
-                    canonical.push_str(segment);
-                }
-                None if word.eq_ignore_ascii_case(segment) => {
-                    literal = literal.saturating_add(1);
-                    canonical.push_str(word);
-                }
-                None => return None,
-            }
-        }
-        words.next().is_none().then_some((Self(parameters), literal, canonical))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_found_in_any_case_and_parameters_as_they_are() {
-        let found = |path, segments: &[&str]| {
-            Parameters::of(path, segments).map(|(parameters, literal, path)| {
-                (parameters.get("id").unwrap_or_default().to_owned(), literal, path)
-            })
-        };
-        let expected = Some(("Ab".to_owned(), 3, "/devices/Ab/messages/events".to_owned()));
-        assert_eq!(
-            found("/devices/{id}/messages/events", &["Devices", "Ab", "messages", "EVENTS"]),
-            expected
-        );
-        assert_eq!(found("/devices/{id}", &["devices"]), None);
-        assert_eq!(found("/devices/{id}", &["devices", ""]), None);
-        assert_eq!(found("/devices/{id}", &["devices", "a", "b"]), None);
-        assert_eq!(found("/devices", &["devices"]).map(|found| found.1), Some(1));
-    }
 }

@@ -7,8 +7,9 @@ use devicebound::iothub::sas::Rights;
 
 use super::endpoint::{Audit, Endpoint, Right};
 use super::{
-    bulk, consumer_groups, device_http, faults, feedback, jobs, messages, methods, metrics, query, registry,
-    rules, statistics, streams, twins,
+    blobs, bulk, certificates, configurations, connections, consumer_groups, device_http, digital_twins,
+    faults, feedback, files, health, jobs, messages, methods, metrics, query, registry, routing, rules,
+    statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -28,14 +29,19 @@ const TWIN_UPDATE: Option<Audit> = Some(Audit::new(TWINS, "update"));
 const TWIN_REPLACE: Option<Audit> = Some(Audit::new(TWINS, "replace"));
 const METHOD: Option<Audit> = Some(Audit::new("DirectMethods", "send"));
 const JOBS: &str = "JobsOperations";
+const CONFIGURATIONS: &str = "Configurations";
 const COMMANDS: &str = "C2DCommands";
 const FEEDBACK: Option<Audit> = Some(Audit::new(COMMANDS, "feedback"));
+/// Azure resource logs of IoT Hub: file upload operations.
+const UPLOAD: Option<Audit> = Some(Audit::new("FileUploadOperations", "ingest"));
 /// Category and operations of the activity log (Azure: resource provider operations of `Microsoft.Devices`).
 const ADMINISTRATIVE: &str = "Administrative";
 const GROUP_WRITE: Option<Audit> =
     Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/eventHubEndpoints/consumerGroups/Write"));
 const GROUP_DELETE: Option<Audit> =
     Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/eventHubEndpoints/consumerGroups/Delete"));
+
+const ROUTING_WRITE: Option<Audit> = Some(Audit::new(ADMINISTRATIVE, "Microsoft.Devices/iotHubs/Write"));
 
 /// One row of the table.
 macro_rules! endpoint {
@@ -84,10 +90,22 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(POST   "/twins/{id}/methods",             SERVICE, None, METHOD, Named, methods::invoke),
     endpoint!(POST   "/twins/{id}/modules/{module}/methods", SERVICE, None, METHOD, Named, methods::invoke),
 
+    endpoint!(GET    "/digitaltwins/{id}",              SERVICE, Some(Operation::TwinRead), TWIN_READ, Named, digital_twins::show),
+    endpoint!(PATCH  "/digitaltwins/{id}",              SERVICE, None, TWIN_UPDATE, Named, digital_twins::update),
+    endpoint!(POST   "/digitaltwins/{id}/commands/{command}", SERVICE, None, METHOD, Named, digital_twins::command),
+    endpoint!(POST   "/digitaltwins/{id}/components/{component}/commands/{command}", SERVICE, None, METHOD, Named, digital_twins::command),
+
+    endpoint!(GET    "/configurations",                 REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::list),
+    endpoint!(POST   "/configurations/testQueries",     REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "testQueries")), Named, configurations::test_queries),
+    endpoint!(GET    "/configurations/{configuration}", REGISTRY_READ,  REGISTRY, Some(Audit::new(CONFIGURATIONS, "read")), Named, configurations::show),
+    endpoint!(PUT    "/configurations/{configuration}", REGISTRY_WRITE, REGISTRY, Some(Audit::new(CONFIGURATIONS, "create").or_with_etag("update")), Named, configurations::put),
+    endpoint!(DELETE "/configurations/{configuration}", REGISTRY_WRITE, REGISTRY, Some(Audit::new(CONFIGURATIONS, "delete")), Named, configurations::remove),
+    endpoint!(POST   "/devices/{id}/applyConfigurationContent", REGISTRY_WRITE, REGISTRY, Some(Audit::new(CONFIGURATIONS, "apply")), Named, configurations::apply_content),
+
     endpoint!(GET    "/jobs/v2/query",                  SERVICE, None, Some(Audit::new(JOBS, "query")), Named, jobs::list),
-    endpoint!(PUT    "/jobs/v2/{id}",                   SERVICE, None, Some(Audit::new(JOBS, "create")), Named, jobs::schedule),
-    endpoint!(GET    "/jobs/v2/{id}",                   SERVICE, None, Some(Audit::new(JOBS, "read")), Named, jobs::show),
-    endpoint!(POST   "/jobs/v2/{id}/cancel",            SERVICE, None, Some(Audit::new(JOBS, "cancel")), Named, jobs::cancel),
+    endpoint!(PUT    "/jobs/v2/{job}",                   SERVICE, None, Some(Audit::new(JOBS, "create")), Named, jobs::schedule),
+    endpoint!(GET    "/jobs/v2/{job}",                   SERVICE, None, Some(Audit::new(JOBS, "read")), Named, jobs::show),
+    endpoint!(POST   "/jobs/v2/{job}/cancel",            SERVICE, None, Some(Audit::new(JOBS, "cancel")), Named, jobs::cancel),
 
     endpoint!(POST   "/devices/{id}/messages/deviceBound", SERVICE, None, Some(Audit::new(COMMANDS, "ingress")), Named, messages::send),
     endpoint!(DELETE "/devices/{id}/commands",          SERVICE, None, Some(Audit::new(COMMANDS, "purge")), Named, messages::purge),
@@ -95,25 +113,49 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(DELETE "/messages/serviceBound/feedback/{lock}", SERVICE, None, FEEDBACK, Named, feedback::complete),
     endpoint!(POST   "/messages/serviceBound/feedback/{lock}/abandon", SERVICE, None, FEEDBACK, Named, feedback::abandon),
 
+    endpoint!(GET    "/messages/serviceBound/filenotifications", SERVICE, None, None, Named, files::receive),
+    endpoint!(DELETE "/messages/serviceBound/filenotifications/{lock}", SERVICE, None, None, Named, files::complete),
+    endpoint!(POST   "/messages/serviceBound/filenotifications/{lock}/abandon", SERVICE, None, None, Named, files::abandon),
+
     // Azure has these at its Resource Manager.
     endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups", SERVICE, None, None, Named, consumer_groups::list),
     endpoint!(GET    "/eventHubEndpoints/events/ConsumerGroups/{name}", SERVICE, None, None, Named, consumer_groups::show),
     endpoint!(PUT    "/eventHubEndpoints/events/ConsumerGroups/{name}", REGISTRY_WRITE, None, GROUP_WRITE, Named, consumer_groups::add),
     endpoint!(DELETE "/eventHubEndpoints/events/ConsumerGroups/{name}", REGISTRY_WRITE, None, GROUP_DELETE, Named, consumer_groups::remove),
 
+    endpoint!(GET    "/routing",                        REGISTRY_READ,  None, None, Named, routing::show),
+    endpoint!(PUT    "/routing",                        REGISTRY_WRITE, None, ROUTING_WRITE, Named, routing::put),
+    endpoint!(GET    "/routingEndpointsHealth",         REGISTRY_READ,  None, None, Named, routing::health),
+
     endpoint!(POST   "/devices/{id}/messages/events",   Right::Device, None, None, Named, device_http::send),
     endpoint!(GET    "/devices/{id}/messages/deviceBound", Right::Device, None, None, Named, device_http::receive),
     endpoint!(DELETE "/devices/{id}/messages/deviceBound/{lock}", Right::Device, None, None, Named, device_http::complete),
     endpoint!(POST   "/devices/{id}/messages/deviceBound/{lock}/abandon", Right::Device, None, None, Named, device_http::abandon),
 
+    endpoint!(POST   "/devices/{id}/files",             Right::Device, None, UPLOAD, Named, files::begin),
+    endpoint!(POST   "/devices/{id}/files/notifications", Right::Device, None, UPLOAD, Named, files::end),
+    endpoint!(POST   "/devices/{id}/files/notifications/{correlation}", Right::Device, None, UPLOAD, Named, files::end),
+
+    // Azure Storage has these.
+    endpoint!(PUT    "/devicebound/uploads/{*blob}",    Right::BlobSignature, None, None, Unnamed, blobs::put),
+    endpoint!(GET    "/devicebound/uploads/{*blob}",    Right::BlobSignature, None, None, Unnamed, blobs::get),
+    endpoint!(HEAD   "/devicebound/uploads/{*blob}",    Right::BlobSignature, None, None, Unnamed, blobs::head),
+
     // Not Azure's.
     endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
     endpoint!(GET    "/timeline",                       SERVICE, None, None, Unnamed, streams::timeline),
     endpoint!(GET    "/rules",                          SERVICE, None, None, Unnamed, rules::list),
+    endpoint!(GET    "/certificates",                   SERVICE, None, None, Unnamed, certificates::list),
+    endpoint!(GET    "/connections/{id}",               SERVICE, None, None, Unnamed, connections::show),
+    endpoint!(GET    "/connections/{id}/modules/{module}", SERVICE, None, None, Unnamed, connections::show),
+    endpoint!(GET    "/queues/{id}",                    SERVICE, None, None, Unnamed, connections::queue),
     endpoint!(GET    "/operations",                     SERVICE, None, None, Unnamed, streams::operations),
     endpoint!(GET    "/messages/operationsMonitoringEvents", SERVICE, None, None, Unnamed, streams::operations),
+    endpoint!(GET    "/streams",                        SERVICE, None, None, Unnamed, streams::joined),
     endpoint!(POST   "/faults/{id}",                    SERVICE, None, None, Unnamed, faults::inject),
     endpoint!(POST   "/faults/{id}/modules/{module}",   SERVICE, None, None, Unnamed, faults::inject),
+    endpoint!(GET    "/health/live",                    Right::Anybody, None, None, Unnamed, health::live),
+    endpoint!(GET    "/health/ready",                   Right::Anybody, None, None, Unnamed, health::ready),
     endpoint!(GET    "/metrics",                        Right::LocalOr(Rights::SERVICE_CONNECT), None, None, Unnamed, metrics::metrics),
 ];
 
@@ -124,21 +166,6 @@ pub(super) fn instead(segments: &[&str]) -> Option<&'static str> {
     let advice = match lower.as_slice() {
         ["jobs", ..] => {
             "this hub has no import and export; register many devices with POST /devices. Other jobs are under /jobs/v2"
-        }
-        ["configurations", ..] => {
-            "this hub has no automatic configurations; set desired properties with PATCH /twins/{id}"
-        }
-        ["digitaltwins", _, "commands" | "components", ..] => {
-            "this hub has no digital twins; call the command as a method, component*command: POST /twins/{id}/methods"
-        }
-        ["digitaltwins", ..] => {
-            "this hub has no digital twins; the same properties, and the modelId, are in GET /twins/{id}"
-        }
-        ["devices", _, "files", ..] | ["messages", "servicebound", "filenotifications", ..] => {
-            "this hub has no file upload; send the data as telemetry, or to a storage of your own"
-        }
-        ["devices", _, "applyconfigurationcontent"] => {
-            "this hub has no IoT Edge devices, nor their deployments"
         }
         ["devices", _, "modules", _, "messages" | "commands", ..] => {
             "modules have no cloud-to-device messages; call a method, or set desired properties"
@@ -170,6 +197,9 @@ mod tests {
                 Right::Policy(rights) => name(rights).to_owned(),
                 Right::LocalOr(rights) => format!("{}; from this machine anybody", name(rights)),
                 Right::Device => "the device, or DeviceConnect".to_owned(),
+                Right::BlobSignature => {
+                    "who has the signature of the blob; to read, ServiceConnect".to_owned()
+                }
                 Right::Anybody => "anybody".to_owned(),
             };
             let operation = endpoint.operation.map_or_else(String::new, |operation| format!("{operation:?}"));

@@ -8,15 +8,15 @@ use super::{ApiError, Call, Shared};
 
 pub(super) async fn schedule(backend: Shared, mut call: Call) -> Result<Response, ApiError> {
     let request = call.json_object().await?;
-    Ok(Json(backend.schedule_job(call.parameter("id"), request).await?).into_response())
+    Ok(Json(backend.schedule_job(call.parameter("job"), request).await?).into_response())
 }
 
 pub(super) async fn show(backend: Shared, call: Call) -> Result<Response, ApiError> {
-    Ok(Json(backend.job(call.parameter("id"))?).into_response())
+    Ok(Json(backend.job(call.parameter("job"))?).into_response())
 }
 
 pub(super) async fn cancel(backend: Shared, call: Call) -> Result<Response, ApiError> {
-    Ok(Json(backend.cancel_job(call.parameter("id")).await?).into_response())
+    Ok(Json(backend.cancel_job(call.parameter("job")).await?).into_response())
 }
 
 /// Old clients send the size of a page and the token in the query.

@@ -10,7 +10,11 @@ use super::{ApiError, Call, Shared};
 use crate::observe::metrics;
 
 pub(super) async fn metrics(backend: Shared, _call: Call) -> Result<Response, ApiError> {
-    let gauges = backend.engine.gauges().await;
+    let mut gauges = backend.engine.gauges().await;
+    if let Ok(files) = backend.files() {
+        gauges.files = files.gauges();
+    }
+    gauges.endpoints = backend.endpoint_gauges();
     let text = backend.engine.metrics.text(gauges);
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

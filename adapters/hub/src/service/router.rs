@@ -17,8 +17,9 @@ use hyper_util::service::TowerToHyperService;
 use percent_encoding::percent_decode_str;
 
 use super::call::{Call, Peer, header};
-use super::endpoint::{Answer, Parameters, Right, Route};
+use super::endpoint::{Answer, Right, Route};
 use super::endpoints::instead;
+use super::parameters::Parameters;
 use super::{ApiError, Shared};
 use crate::backend::access::{Caller, Refused};
 use crate::backend::audit::{Outcome, Protocol, Subject};
@@ -117,10 +118,6 @@ impl Api {
         let path = percent_decode_str(raw)
             .decode_utf8()
             .map_err(|_| Error::invalid(format!("the path {raw} is not UTF-8 once it is decoded")))?;
-        if method == Method::HEAD {
-            // GET may lock a message; HEAD changes nothing (RFC 9110 §9.2.1).
-            return Err(Error::new(Code::MethodNotAllowed, format!("HEAD {path}: send GET")).into());
-        }
         let segments: Vec<&str> = segments(&path);
         let (mut best, mut others) = (None, Vec::new());
         for (index, route) in self.routes.iter().enumerate() {
@@ -134,6 +131,10 @@ impl Api {
         }
         if let Some((_, found)) = best {
             return Ok(Some(found));
+        }
+        if method == Method::HEAD {
+            // GET may lock a message; HEAD changes nothing (RFC 9110 §9.2.1).
+            return Err(Error::new(Code::MethodNotAllowed, format!("HEAD {path}: send GET")).into());
         }
         if others.is_empty() { Ok(None) } else { Err(not_taken(method, &path, others)) }
     }
@@ -158,7 +159,7 @@ impl Api {
         let token = one_token(parts)?;
         let access = &self.backend.access;
         match right {
-            Right::Anybody => Ok(Caller::default()),
+            Right::Anybody | Right::BlobSignature => Ok(Caller::default()),
             Right::Policy(rights) => access.check(token, &found.path, rights),
             // An address of IPv4 may come in the form of IPv6.
             Right::LocalOr(_) if peer.is_some_and(|peer| peer.address.ip().to_canonical().is_loopback()) => {

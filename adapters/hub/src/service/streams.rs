@@ -1,4 +1,4 @@
-//! `GET /messages/events` and `GET /operations`: lines as they come.
+//! `GET /messages/events`, `GET /timeline` and `GET /operations`: lines as they come.
 //!
 //! Query: `from` begins with a cursor, `after` after one (`newest`: with the next line; default: the oldest that is kept),
 //! `deviceId` leaves out other devices, `follow=false` ends when all that is kept was sent. Lines are NDJSON, or server-sent events
@@ -6,17 +6,22 @@
 //!
 //! A gap is told with a line `{"gap":{"from":…,"to":…,"why":…}}`, among server-sent events with an event `gap`. A stream is
 //! good for as long as the token that opened it, and ends with a line `{"expired":{"cursor":…,"why":…}}`.
+//!
+//! `GET /streams?of=/timeline?deviceId=demo&of=/operations` joins several as server-sent events; each `of` has its queries as
+//! above, percent-encoded. An event `of` says by its number, from 0, whose events follow. A stream whose cursor has not come
+//! yet, as it is of the hub before it was started again, begins with the oldest after an event `restarted`.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use devicebound::time::UnixTime;
-use futures_util::stream;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use serde_json::{Value, json};
 
+use super::call::values;
 use super::{ApiError, Backend, Call, Shared};
 use crate::backend::Error;
 use crate::backend::events::{Begin, EventReader, Item, Wanted};
@@ -28,22 +33,66 @@ use crate::telemetry::message::Message;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// So often a stream looks whether its token has expired: the wall clock may be set meanwhile.
 const EXPIRY_CHECK: Duration = Duration::from_secs(1);
+/// Streams that one response may join (own limit): a browser opens six connections to a host, and all tabs share them.
+const JOINED_MAX: usize = 8;
 /// A chunk of this size waits for no further line.
 const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn telemetry(backend: Shared, call: Call) -> Result<Response, ApiError> {
-    let reader = backend.read_telemetry(wanted(&call)?, line).await?;
+    let reader = backend.read_telemetry(wanted_of(&call)?, line).await?;
     Ok(Encoder::new(reader, &call).into_response())
 }
 
 pub(super) async fn operations(backend: Shared, call: Call) -> Result<Response, ApiError> {
-    let reader = Backend::read_operations(&backend, wanted(&call)?)?;
+    let reader = Backend::read_operations(&backend, wanted_of(&call)?)?;
     Ok(Encoder::new(reader, &call).into_response())
 }
 
 pub(super) async fn timeline(backend: Shared, call: Call) -> Result<Response, ApiError> {
-    let reader = Backend::read_timeline(&backend, wanted(&call)?)?;
+    let reader = Backend::read_timeline(&backend, wanted_of(&call)?)?;
     Ok(Encoder::new(reader, &call).into_response())
+}
+
+pub(super) async fn joined(backend: Shared, call: Call) -> Result<Response, ApiError> {
+    let paths: Vec<String> = values(call.raw_query(), "of").take(JOINED_MAX.saturating_add(1)).collect();
+    if paths.is_empty() || paths.len() > JOINED_MAX {
+        let what =
+            format!("the query has 1 to {JOINED_MAX} streams: of=/timeline%3FdeviceId%3Ddemo&of=/operations");
+        return Err(Error::invalid(what).into());
+    }
+    let mut streams = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let (reader, note) = open(&backend, path).await?;
+        let expiry = call.caller.expiry;
+        let encoder = Encoder { reader, format: Format::ServerSentEvents, expiry, is_over: false };
+        let chunks = stream::iter(note).chain(encoder.into_chunks());
+        streams.push(chunks.map(move |chunk| format!("event: of\ndata: {index}\n\n{chunk}")).boxed());
+    }
+    Ok(respond(Format::ServerSentEvents, stream::select_all(streams)))
+}
+
+/// The reader of one of the streams that are joined, and what is said before its first event. One position that is of
+/// another store, or of the hub before it was started again, ends no other stream: its own begins with the oldest.
+async fn open(backend: &Shared, path: &str) -> Result<(EventReader, Option<String>), Error> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let wanted = wanted(query, None)?;
+    match read(backend, path, wanted.clone()).await {
+        Ok(reader) => Ok((reader, None)),
+        Err(error) if matches!(wanted.begin, Begin::After(_)) => {
+            let note = format!("event: restarted\ndata: {}\n\n", json!({"restarted": error.to_string()}));
+            Ok((read(backend, path, Wanted { begin: Begin::Oldest, ..wanted }).await?, Some(note)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn read(backend: &Shared, path: &str, wanted: Wanted) -> Result<EventReader, Error> {
+    match path {
+        "/messages/events" => backend.read_telemetry(wanted, line).await,
+        "/timeline" => Backend::read_timeline(backend, wanted),
+        "/operations" => Backend::read_operations(backend, wanted),
+        _ => Err(Error::invalid("of is /messages/events, /timeline or /operations, each with its query")),
+    }
 }
 
 /// A message as JSON, with the names of Event Hubs.
@@ -52,23 +101,37 @@ fn line(cursor: u64, message: &Message<'_>, out: &mut String) {
 }
 
 /// What query and headers ask for.
-fn wanted(call: &Call) -> Result<Wanted, Error> {
+fn wanted_of(call: &Call) -> Result<Wanted, Error> {
+    wanted(call.raw_query(), call.header("last-event-id"))
+}
+
+fn wanted(query: &str, last_event_id: Option<&str>) -> Result<Wanted, Error> {
     let wrong = |_| Error::invalid("from and after are the cursor of a line, or newest");
-    let (from, after) = (call.query("from"), call.header("last-event-id").map(str::to_owned));
-    let begin = match (after.or_else(|| call.query("after")).as_deref(), from.as_deref()) {
+    let first = |name| values(query, name).next();
+    let (from, after) = (first("from"), last_event_id.map(str::to_owned));
+    let begin = match (after.or_else(|| first("after")).as_deref(), from.as_deref()) {
         (None, None) => Begin::Oldest,
         (Some("newest"), _) | (None, Some("newest")) => Begin::Newest,
         (Some(after), _) => Begin::After(Position::after(after.parse().map_err(wrong)?)),
         (None, Some(from)) => Begin::After(Position::before(from.parse().map_err(wrong)?)),
     };
-    let ends = call.query("follow").is_some_and(|follow| follow == "false");
-    Ok(Wanted { begin, device_id: call.query("deviceId"), ends })
+    let ends = first("follow").is_some_and(|follow| follow == "false");
+    Ok(Wanted { begin, device_id: first("deviceId"), ends })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Lines,
     ServerSentEvents,
+}
+
+fn respond(format: Format, chunks: impl Stream<Item = String> + Send + 'static) -> Response {
+    let content_type = match format {
+        Format::Lines => "application/x-ndjson",
+        Format::ServerSentEvents => "text/event-stream",
+    };
+    let body = Body::from_stream(chunks.map(Ok::<_, Infallible>));
+    ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 /// Turns what a reader is given into the chunks of one response.
@@ -89,20 +152,15 @@ impl Encoder {
     }
 
     fn into_response(self) -> Response {
-        let content_type = match self.format {
-            Format::Lines => "application/x-ndjson",
-            Format::ServerSentEvents => "text/event-stream",
-        };
-        let chunks = stream::unfold(self, |mut encoder| async move {
-            let chunk = encoder.chunk().await?;
-            Some((Ok::<_, Infallible>(chunk), encoder))
-        });
-        ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], Body::from_stream(chunks))
-            .into_response()
+        respond(self.format, self.into_chunks())
+    }
+
+    fn into_chunks(self) -> impl Stream<Item = String> + Send {
+        stream::unfold(self, |mut encoder| async move { Some((encoder.chunk().await?, encoder)) })
     }
 
     /// The next lines, or a sign of life; `None` at the end.
-    async fn chunk(&mut self) -> Option<Bytes> {
+    async fn chunk(&mut self) -> Option<String> {
         let mut chunk = String::new();
         let mut quiet = Duration::ZERO;
         while chunk.is_empty() && !self.is_over {
@@ -131,7 +189,7 @@ impl Encoder {
                 }
             }
         }
-        (!chunk.is_empty()).then(|| chunk.into())
+        (!chunk.is_empty()).then_some(chunk)
     }
 
     fn append(&self, item: &Item, chunk: &mut String) {
@@ -188,7 +246,7 @@ mod tests {
     async fn all(mut encoder: Encoder) -> String {
         let mut text = String::new();
         while let Some(chunk) = encoder.chunk().await {
-            text.push_str(std::str::from_utf8(&chunk).unwrap());
+            text.push_str(&chunk);
         }
         text
     }

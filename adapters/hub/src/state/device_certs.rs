@@ -143,6 +143,29 @@ fn thumbprints(certificate: &CertificateDer<'_>) -> (String, String) {
     (hex(&Sha1::digest(certificate)), hex(&Sha256::digest(certificate)))
 }
 
+/// What people are shown of a certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct Described {
+    pub(crate) subject: String,
+    pub(crate) issuer: String,
+    /// SHA-256, in upper-case hex.
+    pub(crate) thumbprint: String,
+    pub(crate) validity: Validity,
+}
+
+impl Described {
+    /// `None` where the certificate cannot be read.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        Some(Self {
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            thumbprint: thumbprints(certificate).1,
+            validity: Validity::of(certificate)?,
+        })
+    }
+}
+
 /// The most certificates that a client may show (own limit: webpki follows six between a device's and its authority).
 pub const CHAIN_MAX: usize = 8;
 
@@ -182,6 +205,11 @@ impl DeviceAuthorities {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).warnings.clone()
+    }
+
+    /// Their certificates.
+    pub(crate) fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).authorities.clone()
     }
 
     /// What the machine wants to know of the chain that a client has shown, its own certificate first; that the client

@@ -8,6 +8,9 @@
 //! policies.json            access policies and their keys
 //! hub.redb                 the store: identities, sessions, queues, twins, and telemetry for as long as it is kept
 //! store                    says that there is such a store, so that a lost one is missed
+//! uploads/                 files that devices upload, for as long as they are kept
+//! routed/                  files of the containers that routes lead to
+//! storage.key              what the signatures of uploads are made with
 //! quota.json               what was used of the daily quota, where the hub has a tier
 //! service.json             while a hub runs: where its service API is
 //! lock                     held by the hub that runs

@@ -10,7 +10,7 @@ use devicebound::time::Instant;
 use super::*;
 use crate::clock::{AgeClock, unix_time};
 use crate::state::StateDir;
-use crate::telemetry::message::Sender;
+use crate::telemetry::sender::Sender;
 
 const NOW: Instant = Instant::from_secs(1);
 

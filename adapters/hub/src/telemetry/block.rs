@@ -13,7 +13,9 @@ use devicebound::hub::Telemetry;
 use devicebound::iothub::PropertyBag;
 use devicebound::time::UnixTime;
 
-use crate::telemetry::message::{Content, Message, Sender, SenderFields};
+use crate::telemetry::bytes::{Reader, put_bytes, put_text};
+use crate::telemetry::message::{Content, Message};
+use crate::telemetry::sender::{Sender, SenderFields};
 
 /// A block begins with room for so many bytes at most.
 const ROOM_MAX: usize = 1024 * 1024;
@@ -193,54 +195,6 @@ impl<'b> Iterator for Messages<'b> {
                 return Some(message);
             }
         }
-    }
-}
-
-pub(crate) fn put_text(text: &str, out: &mut Vec<u8>) {
-    put_bytes(text.as_bytes(), out);
-}
-
-fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    // A packet has less than 2^28 bytes, so all that comes out of one has.
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-/// Takes a block apart.
-#[derive(Debug)]
-pub(crate) struct Reader<'b> {
-    rest: &'b [u8],
-}
-
-impl<'b> Reader<'b> {
-    pub(crate) const fn new(rest: &'b [u8]) -> Self {
-        Self { rest }
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*array)
-    }
-
-    fn bytes(&mut self) -> Option<&'b [u8]> {
-        let length = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some(bytes)
-    }
-
-    pub(crate) fn text(&mut self) -> Option<&'b str> {
-        std::str::from_utf8(self.bytes()?).ok()
     }
 }
 

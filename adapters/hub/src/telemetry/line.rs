@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use devicebound::iothub::SystemProperty;
 use serde_json::Value;
 
-use crate::telemetry::message::{Message, SenderFields};
+use crate::telemetry::message::Message;
+use crate::telemetry::sender::SenderFields;
 
 /// A property, decoded; without a value where it had no `=`.
 struct Property<'b> {

@@ -12,6 +12,7 @@ mod any_certificate;
 pub(crate) mod body;
 pub(crate) mod buffers;
 pub(crate) mod guarded;
+pub(crate) mod head;
 pub mod key_log;
 pub mod offer;
 pub mod tls;
@@ -27,6 +28,9 @@ pub(crate) const EMPTY_READS_PER_TURN: usize = 8;
 /// What carries MQTT's bytes. All memory that is not owed to the other side is lent from `buffers`, so that an idle
 /// connection has none.
 pub(crate) trait Transport: Sized + 'static {
+    /// What is spoken over it, as people are told.
+    const PROTOCOL: &'static str;
+
     /// The same on its way to another thread.
     type Parked: Send + 'static;
 
@@ -80,6 +84,9 @@ impl<S> Stream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Stream<S> {
+    // A socket without WebSocket frames is a `TlsSocket`.
+    const PROTOCOL: &'static str = "MQTT over WebSocket";
+
     type Parked = Self;
 
     fn park(self) -> io::Result<Self> {

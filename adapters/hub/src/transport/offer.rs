@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::CipherSuite;
 use rustls::SignatureAlgorithm;
 use rustls::client::verify_server_name;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -34,6 +34,13 @@ impl Offer {
     pub fn new(own: Vec<ServerCertificate>, issued: Vec<ServerCertificate>) -> Result<Arc<Self>, Failure> {
         let certificates = Certificates { own: certify_all(own)?, issued: certify_all(issued)? };
         Ok(Arc::new(Self(RwLock::new(certificates))))
+    }
+
+    /// The certificates without their chains, in the order in which they are offered.
+    pub(crate) fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        let certificates = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = certificates.own.iter().chain(&certificates.issued);
+        all.filter_map(|key| key.cert.first().cloned()).collect()
     }
 
     /// From now on these are the owner's.

@@ -220,6 +220,8 @@ impl TlsSocket {
 }
 
 impl Transport for TlsSocket {
+    const PROTOCOL: &'static str = "MQTT";
+
     type Parked = Parked;
 
     fn park(self) -> io::Result<Parked> {

@@ -37,6 +37,8 @@ files! {
     "devices.js": SCRIPT,
     "device.js": SCRIPT,
     "panels.js": SCRIPT,
+    "snippets.js": SCRIPT,
+    "look.js": SCRIPT,
     "chart.js": SCRIPT,
     "hub.js": SCRIPT,
     "rules.js": SCRIPT,

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use devicebound::iothub::sas::{self, Policy, SymmetricKey};
 
@@ -39,15 +39,23 @@ pub struct Page {
     pub policy: Policy,
     /// Names of the hub besides `localhost` and addresses.
     pub host_names: Vec<String>,
+    /// The certificate of the hub's authority, as PEM.
+    pub ca: String,
 }
 
 /// The files of the page, and its sessions.
 pub fn router(page: &Arc<Page>) -> Router {
     Router::new()
         .route("/", get(assets::index))
+        .route("/page/ca.pem", get(authority))
         .route("/page/{file}", get(assets::file))
         .route("/page/session", post(sessions::begin).delete(sessions::end))
         .with_state(Arc::clone(page))
+}
+
+/// The authority that clients have to trust. Every client is shown it in the handshake, so it is no secret.
+async fn authority(State(page): State<Arc<Page>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/x-pem-file")], page.ca.clone())
 }
 
 /// For all of `router` the way from a session to a token.
@@ -120,7 +128,12 @@ mod tests {
 
     fn page() -> Page {
         let policy = Policy { name: "iothubowner".to_owned(), keys: Vec::new(), rights: Rights::NONE };
-        Page { sessions: Sessions::default(), policy, host_names: vec!["hub.example".to_owned()] }
+        Page {
+            sessions: Sessions::default(),
+            policy,
+            host_names: vec!["hub.example".to_owned()],
+            ca: String::new(),
+        }
     }
 
     fn is_own(method: Method, fields: &[(&'static str, &str)]) -> bool {

@@ -33,11 +33,18 @@ impl Client {
 
     /// The same beside what other rooms serve.
     pub(crate) fn with_others(hub: Hub, others: Router) -> Self {
+        Self::with(hub, others, |backend| backend)
+    }
+
+    /// The same with a backend that has more.
+    pub(crate) fn with(hub: Hub, others: Router, more: impl FnOnce(Backend) -> Backend) -> Self {
         let policies = Rights::DEFAULT_POLICIES
             .map(|(name, rights)| Policy { name: name.to_owned(), keys: vec![key()], rights })
             .to_vec();
         let telemetry = TelemetryReader::of(hub.store.telemetry()).unwrap();
-        let backend = Arc::new(Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new()));
+        let backend = Backend::new(Arc::clone(&hub.engine), telemetry, policies, Vec::new());
+        let backend = Arc::new(more(backend));
+        backend.resume();
         Self { router: router(backend, Vec::new(), others), hub }
     }
 
@@ -85,7 +92,13 @@ impl Client {
         let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
+        let text = || String::from_utf8_lossy(&body).into_owned().into();
+        let body = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&body).unwrap_or_else(|_| text())
+        };
+        (parts.status, parts.headers, body)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A hub in memory and a device that speaks in bytes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +16,7 @@ use devicebound_hub::clock::unix_time;
 use devicebound_hub::engine::Engine;
 use devicebound_hub::observe::view::View;
 use devicebound_hub::server::connection;
-use devicebound_hub::store::{Batch, Committed, Ledger, MemoryStore, Store, Stored, TelemetryLog};
+use devicebound_hub::store::{Batch, Committed, Document, Ledger, MemoryStore, Store, Stored, TelemetryLog};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
@@ -29,6 +30,7 @@ pub(crate) fn key() -> SymmetricKey {
 pub(crate) struct TestStore {
     records: Arc<Mutex<Vec<DeviceRecord>>>,
     inner: Arc<Mutex<MemoryStore>>,
+    documents: Arc<Mutex<BTreeMap<String, String>>>,
     closed: Arc<(Mutex<bool>, Condvar)>,
     failing: Arc<AtomicBool>,
     unreadable: Arc<AtomicBool>,
@@ -94,7 +96,7 @@ impl Store for TestStore {
     }
 
     fn documents(&mut self) -> Result<Vec<(String, String)>, Failure> {
-        self.inner.lock().unwrap().documents()
+        Ok(self.documents.lock().unwrap().clone().into_iter().collect())
     }
 
     fn commit(&mut self, batch: Batch) -> io::Result<Committed> {
@@ -102,6 +104,13 @@ impl Store for TestStore {
         drop(opened.wait_while(closed.lock().unwrap(), |closed| *closed).unwrap());
         if self.failing.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut documents = self.documents.lock().unwrap();
+        for Document { key, text } in &batch.documents {
+            match text {
+                Some(text) => drop(documents.insert(key.clone(), text.clone())),
+                None => drop(documents.remove(key)),
+            }
         }
         self.inner.lock().unwrap().commit(batch)
     }
@@ -146,6 +155,17 @@ impl Hub {
         let store = TestStore::default();
         prepare(&store);
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
+        Self::on(store, config, view, workers)
+    }
+
+    /// A hub with the documents of one that was there before; its records begin anew.
+    pub(crate) fn start_on(before: &TestStore) -> Self {
+        let store = TestStore { documents: Arc::clone(&before.documents), ..TestStore::default() };
+        store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
+        Self::on(store, HubConfig::default(), View::default(), 2)
+    }
+
+    fn on(store: TestStore, config: HubConfig, view: View, workers: usize) -> Self {
         let (engine, parts) = Engine::start(config, Box::new(store.clone()), view, workers).unwrap();
         let writer = parts.writer.unwrap();
         thread::spawn(move || writer.run());
@@ -157,7 +177,7 @@ impl Hub {
     /// A transport to the hub whose buffer holds `capacity` bytes.
     pub(crate) fn transport(&self, capacity: usize) -> DuplexStream {
         let (near, far) = tokio::io::duplex(capacity);
-        connection::adopt(&self.engine, far, ([127, 0, 0, 1], 1).into(), None);
+        connection::adopt(&self.engine, far, ([127, 0, 0, 1], 1).into(), None, None);
         near
     }
 

@@ -351,3 +351,80 @@ fn a_tier_holds_for_the_hub_as_a_whole() {
     assert!(several.contains("cannot be used with"), "{several}");
     assert!(complaint_of(&["--units", "2"]).contains("--tier"));
 }
+
+#[test]
+fn a_route_is_tested_without_a_hub_and_says_why_a_message_does_not_take_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routing.json");
+    let test = |arguments: &[&str]| {
+        devicebound().args(["route", "test", "--routing"]).arg(&file).args(arguments).output().unwrap()
+    };
+    std::fs::write(
+        &file,
+        r#"{"endpoints":{"eventHubs":[{"name":"hot"}]},
+            "routes":[{"name":"warm","source":"DeviceMessages","condition":"$body.t > 30","endpointNames":["hot"],"isEnabled":true}],
+            "fallbackRoute":{"condition":"true","endpointNames":["events"],"isEnabled":true},
+            "enrichments":[{"key":"hub","value":"$iothubname","endpointNames":["hot"]}]}"#,
+    )
+    .unwrap();
+    let json = ["--system", "contentType=application/json", "--system", "contentEncoding=utf-8"];
+    let told = printed(&test(&[&["--body", r#"{"t":31}"#], &json[..]].concat()));
+    assert!(
+        told.starts_with("warm: matches, to hot\n  $body.t = 31\n$fallback: not needed\ndelivered to hot, by warm\n  with hub = devicebound\nwarning: "),
+        "{told}"
+    );
+    let told = printed(&test(&["--body", r#"{"t":31}"#]));
+    assert!(told.contains("$body.t is undefined: contentType is not there; send application/json"), "{told}");
+    assert!(told.contains("delivered to events, by $fallback"), "{told}");
+    let told: Value =
+        serde_json::from_str(&printed(&test(&["--json", "--source", "twinchangeevents"]))).unwrap();
+    assert_eq!(
+        (&told["routes"][0]["result"], &told["deliveries"]),
+        (&"of another source".into(), &serde_json::json!([]))
+    );
+
+    let condition = |text: &str| {
+        devicebound().args(["route", "test", "-p", "a=1", "--condition", text]).output().unwrap()
+    };
+    assert!(printed(&condition("a = '1'")).starts_with("condition: matches"));
+    let error = complaint(&condition("a = "));
+    assert!(error.contains("wrong at character 5: expected a property, found the end"), "{error}");
+    std::fs::write(&file, "{").unwrap();
+    assert!(complaint(&test(&[])).contains("it is no JSON"));
+}
+
+#[test]
+fn routes_are_added_listed_removed_and_applied_at_a_hub() {
+    let state = tempfile::tempdir().unwrap();
+    let _hub = RunningHub::start(state.path());
+    let route = |arguments: &[&str]| tool(state.path(), &[&["route"], arguments].concat());
+    assert_eq!(printed(&route(&["list"])), "");
+    assert_eq!(printed(&route(&["add", "all", "events"])), "the hub has 1 route\n");
+    printed(&route(&["add", "hot", "events", "--condition", "level = 'storm'"]));
+    assert_eq!(
+        printed(&route(&["list"])),
+        "all: DeviceMessages where true, to events\nhot: DeviceMessages where level = 'storm', to events\n"
+    );
+    let told = printed(&route(&["test", "-p", "level=calm"]));
+    assert!(told.starts_with("all: matches, to events\nhot: false\n  level = \"calm\"\n"), "{told}");
+    assert!(complaint(&route(&["add", "hot", "events"])).contains("two routes have the name hot"));
+    assert!(complaint(&route(&["add", "lost", "nowhere"])).contains("no endpoint"));
+    assert_eq!(printed(&route(&["remove", "ALL"])), "the hub has 1 route\n");
+    assert!(complaint(&route(&["remove", "all"])).contains("no route all"));
+    let file = state.path().join("routing.json");
+    let webhooks = r#"{"endpoints":{"webhooks":[{"name":"w","url":"http://127.0.0.1:9/"}]},"routes":[{"name":"w","source":"DeviceMessages","endpointNames":["w"],"isEnabled":true}]}"#;
+    std::fs::write(&file, webhooks).unwrap();
+    let applied = printed(&route(&["apply", file.to_str().unwrap()]));
+    assert!(
+        applied.contains("warning: at Azure, no device message reaches") && applied.ends_with("1 route\n"),
+        "{applied}"
+    );
+    let health: Value = serde_json::from_str(&printed(&route(&["health"]))).unwrap();
+    assert_eq!(
+        (&health["value"][0]["endpointId"], &health["value"][0]["healthStatus"]),
+        (&"w".into(), &"unknown".into())
+    );
+    let shown: Value = serde_json::from_str(&printed(&route(&["show"]))).unwrap();
+    assert_eq!(shown["routes"][0]["name"], "w");
+    assert_eq!(printed(&route(&["clear"])), "the hub has 0 routes\n");
+}

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use devicebound::hub::{Authentication, HubConfig};
 use devicebound::packet::{Connect, Credentials, Packet, Text};
 use devicebound_hub::observe::view::{Format, View};
-use devicebound_hub::server::Server;
 use devicebound_hub::server::listen::{self, Ports};
+use devicebound_hub::server::{Server, ServerConfig};
 use devicebound_hub::state::StateDir;
 use devicebound_hub::state::certs;
 use devicebound_hub::state::device_certs::{self, DeviceAuthorities};
@@ -55,16 +55,10 @@ impl Sockets {
         let store = TestStore::default();
         store.register("demo", Authentication::Sas { primary: key(), secondary: key() });
         prepare(&store);
-        let server = Server::start(
-            HubConfig::default(),
-            Vec::new(),
-            Box::new(store.clone()),
-            tls::server_config(certificates).unwrap(),
-            view,
-            2,
-        )
-        .unwrap()
-        .trusting(DeviceAuthorities::load(&state, &[]).unwrap());
+        let tls = tls::server_config(certificates).unwrap();
+        let config = ServerConfig::new(HubConfig::default(), Vec::new(), Box::new(store.clone()), tls);
+        let authorities = DeviceAuthorities::load(&state, &[]).unwrap();
+        let server = Server::start(ServerConfig { authorities, view, workers: 2, ..config }).unwrap();
         let ports = Ports {
             addresses: vec![[127, 0, 0, 1].into()],
             mqtt: 0,

@@ -100,6 +100,36 @@ async fn what_a_device_is_to_iot_edge_is_kept_and_shown() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_scope_that_no_edge_device_has_is_refused_and_that_of_an_edge_device_stays() {
+    let client = Client::start();
+    let (_, edge) = client.ask("PUT", "/devices/edge", &[], json!({"capabilities": {"iotEdge": true}})).await;
+    let scope = edge["deviceScope"].as_str().unwrap().to_owned();
+    let (_, leaf) = client.ask("PUT", "/devices/leaf", &[], json!({"deviceScope": scope})).await;
+    assert_eq!(
+        client.ask("PUT", "/devices/leaf", &[("if-match", "*")], leaf.clone()).await.0,
+        StatusCode::OK
+    );
+    for wrong in
+        ["ms-azure-iot-edge://edge-1", "ms-azure-iot-edge://none-1", "ms-azure-iot-edge://demo-1", "x"]
+    {
+        for body in [json!({"deviceScope": wrong}), json!({"parentScopes": [wrong]})] {
+            for (path, etag) in [("/devices/leaf", Some("*")), ("/devices/new", None)] {
+                let headers: Vec<(&str, &str)> = etag.into_iter().map(|etag| ("if-match", etag)).collect();
+                let (status, refused) = client.ask("PUT", path, &headers, body.clone()).await;
+                assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+                assert!(message(&refused).contains("no Edge device has the scope"), "{refused}");
+            }
+        }
+    }
+    let (_, same) = client.ask("GET", "/devices/leaf", &[], Value::Null).await;
+    assert_eq!(same["deviceScope"], scope);
+    let mut other = edge;
+    other["deviceScope"] = "ms-azure-iot-edge://edge-7".into();
+    let (status, kept) = client.ask("PUT", "/devices/edge", &[("if-match", "*")], other).await;
+    assert_eq!((status, &kept["deviceScope"]), (StatusCode::OK, &json!(scope)), "{kept}");
+}
+
+#[tokio::test(flavor = "local")]
 async fn every_400_of_a_twin_names_the_property_and_a_null_section_empties_it() {
     let client = Client::start();
     client.ask("PUT", "/devices/demo/modules/m", &[], json!({})).await;

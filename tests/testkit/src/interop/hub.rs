@@ -59,6 +59,7 @@ impl Drop for Supervised {
 pub(crate) struct Ready {
     pub(crate) mqtt: SocketAddr,
     pub(crate) https: SocketAddr,
+    pub(crate) amqp: SocketAddr,
     pub(crate) ca: PathBuf,
 }
 
@@ -358,9 +359,9 @@ impl Ready {
     /// Reads the line, and makes a connection to the service API out of it.
     pub(crate) fn read(told: &Value) -> (Self, Service) {
         let address = |name: &str| told[name].as_str().and_then(|address| address.parse().ok());
-        let ready = match (address("mqtt"), address("https"), told["ca"].as_str()) {
-            (Some(mqtt), Some(https), Some(ca)) => Self { mqtt, https, ca: ca.into() },
-            _ => panic!("the hub's first line lacks mqtt, https or ca: {told}"),
+        let ready = match (address("mqtt"), address("https"), address("amqp"), told["ca"].as_str()) {
+            (Some(mqtt), Some(https), Some(amqp), Some(ca)) => Self { mqtt, https, amqp, ca: ca.into() },
+            _ => panic!("the hub's first line lacks mqtt, https, amqp or ca: {told}"),
         };
         let connection_string = told["serviceConnectionString"].as_str().unwrap_or_default();
         let service = Service::new(ready.https, &ready.ca, connection_string);

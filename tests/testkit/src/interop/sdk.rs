@@ -71,6 +71,14 @@ impl Sdk {
         Self { program: node.start("azure_node.js", hub.ca(), &[&config.to_string()]) }
     }
 
+    /// The service SDK for Node over HTTPS, which knows no port but 443.
+    #[must_use]
+    pub fn node_service(site: Site, hub: &Hub) -> Self {
+        let node = Node::with_azure(site);
+        let connection_string = hub.service().connection_string();
+        Self { program: node.start("azure_registry.js", hub.ca(), &[connection_string]) }
+    }
+
     /// Waits for something that the SDK tells by itself, and that is `wanted`; other lines pass by.
     ///
     /// # Panics

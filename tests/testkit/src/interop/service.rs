@@ -167,6 +167,14 @@ impl Service {
         BufReader::new(self.exchange(Method::GET, path, &[], b"").into_body().into_reader())
     }
 
+    /// Sends telemetry as this device, over HTTP.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub fn send_telemetry(&self, device_id: &str, headers: &[(&str, &str)], body: &[u8]) {
+        self.exchange(Method::POST, &format!("/devices/{device_id}/messages/events"), headers, body);
+    }
+
     /// `POST`, and the status and text of the answer, for what the hub may refuse.
     ///
     /// # Errors
@@ -207,6 +215,18 @@ impl Service {
             panic!("{what}: {} {text}", response.status());
         }
         response
+    }
+
+    /// User and password for AMQP's SASL PLAIN.
+    ///
+    /// # Panics
+    /// When the connection string is not one of a policy.
+    #[must_use]
+    pub fn plain(&self) -> (String, String) {
+        let connection_string = ConnectionString::parse(&self.connection_string)
+            .unwrap_or_else(|error| panic!("the hub's service connection string: {error}"));
+        let policy = connection_string.key_name().unwrap_or_default();
+        (format!("{policy}@sas.root.{}", connection_string.host_name()), self.token())
     }
 
     fn token(&self) -> String {

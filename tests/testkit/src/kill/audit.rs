@@ -9,9 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::device;
+use super::events::{Digest, Partitions};
 use super::ledger::{Violation, violation};
 use super::shared::Account;
 use crate::interop::Service;
+use crate::interop::hub::Ready;
 use crate::interop::service::Method;
 
 /// Reads telemetry on from where it was, as a back end would, and looks at every twin.
@@ -24,6 +26,9 @@ pub(super) struct Audit {
     line: u64,
     /// What all lines together were.
     lines: DefaultHasher,
+    /// What all messages together were, and the same as partitions show them.
+    digest: Digest,
+    partitions: Partitions,
     /// Messages that were read back more than once.
     repeated: u64,
 }
@@ -46,8 +51,9 @@ impl Audit {
     ///
     /// # Errors
     /// When something is not as it was acknowledged.
-    pub(super) fn check(&mut self, service: &Service) -> Result<(), Violation> {
+    pub(super) fn check(&mut self, ready: &Ready, service: &Service) -> Result<(), Violation> {
         self.read_on(service)?;
+        self.partitions.check(ready, service, (self.digest, self.cursor))?;
         for account in self.accounts.values() {
             let path = format!("/twins/{}", account.lock().device_id);
             let twin = get(service, &path)?;
@@ -116,6 +122,7 @@ impl Audit {
         self.lines.write(line.as_bytes());
         let device_id = event["deviceId"].as_str().unwrap_or_default();
         let body = STANDARD.decode(event["body"].as_str().unwrap_or_default()).unwrap_or_default();
+        self.digest.add(cursor, device_id, &body);
         let number = device::number(device_id, &String::from_utf8_lossy(&body));
         let (Some(account), Some(number)) = (self.accounts.get(device_id), number) else {
             return violation(format!("nobody has sent this: {line}"));

@@ -20,6 +20,7 @@
 mod audit;
 mod back_end;
 mod device;
+mod events;
 mod process;
 mod rounds;
 mod shared;

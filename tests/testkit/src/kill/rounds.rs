@@ -238,7 +238,7 @@ impl<'r, S: FnMut(&str)> Rounds<'r, S> {
             return violation(format!("the hub was ready after {took:.1?}, not within {most:?}"));
         }
         let (ready, service) = Ready::read(&ready);
-        self.audit.check(&service)?;
+        self.audit.check(&ready, &service)?;
         **hub = Some(RunningHub { mqtt_port: ready.mqtt.port(), service });
         Ok((process, took))
     }

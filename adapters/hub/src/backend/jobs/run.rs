@@ -28,8 +28,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Backend {
-    /// Goes on with the jobs that the store had. To be called once, on the runtime of the service API.
-    pub(crate) fn resume_jobs(self: &Arc<Self>) {
+    /// Goes on with the jobs that the store had. To be called once.
+    pub(in crate::backend) fn resume_jobs(self: &Arc<Self>) {
         for job in self.jobs.all() {
             let is_over = job.progress().status.is_over();
             if !is_over {
@@ -74,9 +74,9 @@ impl Backend {
 
     /// Chooses the devices of a job that starts now; gives the time.
     async fn choose_devices(&self, job: &Job) -> UnixTime {
-        let target = job.target.clone();
+        let (target, applications) = (job.target.clone(), Arc::clone(&self.applications));
         let chosen = self.engine.look_through("", Vec::new(), move |chosen, seen| {
-            if target.wants(seen) {
+            if target.wants(seen, &applications) {
                 chosen.push(seen.record.identity.client_id().to_owned());
             }
             ControlFlow::Continue(())

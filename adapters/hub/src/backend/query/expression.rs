@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ pub(super) enum Expression {
     /// `undefined`.
     Undefined,
     Property(Path),
+    /// Elements of lists below a property, each with what is asked of it: `$body.a[0].b[1]`.
+    Element(Path, Vec<(usize, Path)>),
     /// All of them hold.
     And(Vec<Expression>),
     /// One of them holds.
@@ -68,9 +71,12 @@ impl Expression {
                 let (value, list) = (sides.0.value(row)?, sides.1.value(row)?);
                 Some(list.as_array()?.iter().any(|one| equal(&value, one) == Some(true)))
             }
-            Self::Constant(_) | Self::Undefined | Self::Property(_) | Self::Chain(..) | Self::Call(..) => {
-                self.value(row)?.as_bool()
-            }
+            Self::Constant(_)
+            | Self::Undefined
+            | Self::Property(_)
+            | Self::Element(..)
+            | Self::Chain(..)
+            | Self::Call(..) => self.value(row)?.as_bool(),
         }
     }
 
@@ -80,6 +86,10 @@ impl Expression {
             Self::Constant(value) => Some(Cow::Borrowed(value)),
             Self::Undefined => None,
             Self::Property(path) => row.value(path),
+            Self::Element(path, steps) => match row.value(path)? {
+                Cow::Borrowed(value) => element(value, steps).map(Cow::Borrowed),
+                Cow::Owned(value) => element(&value, steps).cloned().map(Cow::Owned),
+            },
             Self::Chain(first, rest) => {
                 let mut value = first.value(row)?;
                 for (operator, operand) in rest {
@@ -97,6 +107,81 @@ impl Expression {
             }
         }
     }
+}
+
+impl Expression {
+    /// The properties that it reads, as they are written, each with its value for `row`; in the order of their first mention.
+    pub(super) fn readings(&self, row: &dyn Row, readings: &mut Vec<(String, Option<Value>)>) {
+        match self {
+            Self::Constant(_) | Self::Undefined => {}
+            Self::Property(_) | Self::Element(..) => {
+                let text = self.property_text();
+                if readings.iter().all(|(known, _)| *known != text) {
+                    readings.push((text, self.value(row).map(Cow::into_owned)));
+                }
+            }
+            Self::Not(term) => term.readings(row, readings),
+            Self::Compare(sides, _) | Self::In(sides) => {
+                sides.0.readings(row, readings);
+                sides.1.readings(row, readings);
+            }
+            Self::Chain(first, rest) => {
+                first.readings(row, readings);
+                rest.iter().for_each(|(_, operand)| operand.readings(row, readings));
+            }
+            Self::And(terms) | Self::Or(terms) | Self::Call(_, terms) => {
+                terms.iter().for_each(|term| term.readings(row, readings));
+            }
+        }
+    }
+
+    /// A property as it is written; nothing for other expressions.
+    fn property_text(&self) -> String {
+        match self {
+            Self::Property(path) => path.join("."),
+            Self::Element(path, steps) => {
+                let step = |(index, path): &(usize, Path)| {
+                    let names: String = path.iter().map(|name| format!(".{name}")).collect();
+                    format!("[{index}]{names}")
+                };
+                path.join(".") + &steps.iter().map(step).collect::<String>()
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// The device ids that a row must have one of, where the expression says so: no other row needs to be looked at.
+    pub(super) fn device_ids(&self) -> Option<BTreeSet<String>> {
+        let is_id = |side: &Self| matches!(side, Self::Property(path) if matches!(path.as_slice(), [name] if name.eq_ignore_ascii_case("deviceId")));
+        match self {
+            Self::And(terms) => terms.iter().find_map(Self::device_ids),
+            Self::Compare(sides, Comparison::Equal) => {
+                let (left, right) = &**sides;
+                let value = if is_id(left) { right } else { Some(left).filter(|_| is_id(right))? };
+                let Self::Constant(value) = value else { return None };
+                Some(BTreeSet::from([plain_text(value)?]))
+            }
+            Self::In(sides) if is_id(&sides.0) => {
+                let Self::Constant(Value::Array(values)) = &sides.1 else { return None };
+                values.iter().map(plain_text).collect()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What is below a value.
+pub(super) fn below<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |value, name| value.get(name))
+}
+
+fn element<'v>(value: &'v Value, steps: &[(usize, Path)]) -> Option<&'v Value> {
+    steps.iter().try_fold(value, |value, (index, path)| below(value.get(index)?, path))
+}
+
+/// A text that equals no other one, as two that name the same moment do.
+fn plain_text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| text.as_bytes().get(10) != Some(&b'T')).map(str::to_owned)
 }
 
 /// The first term that is not `neutral` decides; else an undefined term leaves all undefined.

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::aggregate::{GROUPS_MAX, Groups};
+pub(crate) use self::condition::Condition;
 pub(crate) use self::cursor::Cursor;
 use self::expression::Expression;
 pub(crate) use self::expression::Row;
@@ -22,8 +23,10 @@ pub(crate) use self::statement::Query as TwinQuery;
 use self::statement::{Collection, Select};
 pub(crate) use self::target::Target;
 use super::{Backend, Error};
+use crate::engine::record_scan::Seen;
 
 mod aggregate;
+mod condition;
 mod cursor;
 mod expression;
 mod functions;
@@ -54,6 +57,16 @@ pub(crate) struct QueryError {
 impl QueryError {
     fn new(at: usize, message: impl Into<String>) -> Self {
         Self { at, message: message.into() }
+    }
+
+    /// The character that it is about, from 1.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What is wrong there.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 }
 
@@ -193,6 +206,23 @@ impl Backend {
         Ok((rows, item_type, next))
     }
 
+    /// How many rows the answer to a query has, on all its pages.
+    ///
+    /// # Errors
+    /// 400004 for too many groups.
+    pub(crate) async fn count_rows(&self, query: TwinQuery) -> Result<u64, Error> {
+        let query = Arc::new(query);
+        if query.is_aggregate() {
+            return Ok(self.groups(query).await?.len() as u64);
+        }
+        let (applications, top) = (Arc::clone(&self.applications), query.top.unwrap_or(u64::MAX));
+        let counts = self.engine.look_through("", 0_u64, move |count, seen| {
+            *count = count.saturating_add(u64::from(wants(&query, &TwinRow::new(seen, &applications))));
+            ControlFlow::Continue(())
+        });
+        Ok(counts.await.into_iter().sum::<u64>().min(top))
+    }
+
     /// One page of rows, and where the next begins if there is one.
     async fn page(
         &self,
@@ -202,14 +232,7 @@ impl Backend {
     ) -> (Vec<String>, Option<Cursor>) {
         let left = query.top.map_or(u64::MAX, |top| top.saturating_sub(cursor.sent));
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(size);
-        let found = self.engine.look_through(&cursor.after, Found::default(), move |found, seen| {
-            let row = TwinRow::new(seen);
-            if wants(&query, &row) {
-                found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
-            }
-            if found.is_full(most) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        let found = found.await;
+        let found = self.found(query, &cursor.after, most).await;
         let mut more = found.iter().any(|found| found.is_full(most));
         let mut rows: Vec<(String, String)> = found.into_iter().flat_map(|found| found.rows).collect();
         rows.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -223,11 +246,45 @@ impl Backend {
         (rows.into_iter().map(|(_, row)| row).collect(), next)
     }
 
+    /// The rows behind this client id, from each place where records live, one more than `most` at least where there are more.
+    async fn found(&self, query: Arc<TwinQuery>, after: &str, most: usize) -> Vec<Found> {
+        let applications = Arc::clone(&self.applications);
+        let ids = query.filter.as_ref().and_then(Expression::device_ids);
+        let ids = ids.filter(|_| query.from == Collection::Devices);
+        let look = move |found: &mut Found, seen: Seen<'_>| {
+            let row = TwinRow::new(seen, &applications);
+            if wants(&query, &row) {
+                found.push(seen.record.identity.client_id().to_owned(), row.selected(&query.select));
+            }
+            if found.is_full(most) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let Some(ids) = ids else { return self.engine.look_through(after, Found::default(), look).await };
+        let mut found = Found::default();
+        for id in ids.into_iter().filter(|id| id.as_str() > after) {
+            if found.is_full(most) {
+                break;
+            }
+            let (look, own) = (look.clone(), id.clone());
+            let looked = self.engine.at(&id, move |core, now| {
+                if let Some(key) = core.hub.find(&own)
+                    && let Some(record) = core.hub.record(key)
+                {
+                    // Whether more fits on the page is asked above.
+                    let _ = look(&mut found, Seen { hub: &core.hub, now, key, record });
+                }
+                found
+            });
+            found = looked.await;
+        }
+        vec![found]
+    }
+
     /// The rows of a query that aggregates.
     async fn groups(&self, query: Arc<TwinQuery>) -> Result<Vec<String>, Error> {
         let asked = Arc::clone(&query);
+        let applications = Arc::clone(&self.applications);
         let gathered = self.engine.look_through("", Groups::default(), move |groups, seen| {
-            let row = TwinRow::new(seen);
+            let row = TwinRow::new(seen, &applications);
             if wants(&asked, &row) {
                 groups.add(&asked, &row);
             }

@@ -213,14 +213,14 @@ mod tests {
             ("SELECT deviceId FROM devices.jobs", 8, "expected `*`"),
             ("SELECT * FROM devices WHERE", 28, "expected a property, found the end"),
             ("SELECT * FROM devices WHERE tags.x = ", 38, "found the end"),
-            ("SELECT * FROM devices WHERE tags.x = 1 1", 40, "expected the end of the query, found `1`"),
+            ("SELECT * FROM devices WHERE tags.x = 1 1", 40, "expected the end, found `1`"),
             ("SELECT * FROM devices WHERE f(1)", 29, "no function f; there are IS_DEFINED, "),
             ("SELECT * FROM devices WHERE IS_DEFINED(a, b)", 29, "1 arguments, not 2"),
             ("SELECT AVG() FROM devices", 12, "expected a property, found `)`"),
             ("SELECT MEDIAN(tags.x) FROM devices", 8, "COUNT(), SUM(), AVG(), MIN(), MAX(), found `MEDIAN`"),
             ("SELECT COUNT(), deviceId FROM devices", 17, "GROUP BY"),
             ("SELECT * FROM devices GROUP BY status", 32, "not *"),
-            ("SELECT * FROM devices WHERE a = b = c", 35, "expected the end of the query, found `=`"),
+            ("SELECT * FROM devices WHERE a = b = c", 35, "expected the end, found `=`"),
             ("SELECT * FROM devices WHERE a +", 32, "expected a property, found the end"),
             ("SELECT * FROM devices WHERE a IN [-'x']", 36, "a number behind the sign"),
             ("SELECT * FROM devices WHERE a IN [b]", 35, "a text in quotes"),
@@ -237,6 +237,28 @@ mod tests {
             error.to_string(),
             "the query is wrong at character 8193: expected at most 8192 characters, found 8193"
         );
+    }
+
+    #[test]
+    fn a_query_for_some_ids_looks_at_those_alone() {
+        let ids = |condition: &str| {
+            let query = parse(&format!("SELECT * FROM devices WHERE {condition}")).unwrap();
+            query.filter.unwrap().device_ids().map(|ids| ids.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        for (condition, expected) in [
+            ("deviceId = 'a'", Some("a")),
+            ("'a' = devices.deviceid", Some("a")),
+            ("tags.x = 1 AND deviceId IN ['b', 'a', 'b']", Some("a b")),
+            ("deviceId = 'a' OR tags.x = 1", None),
+            ("NOT deviceId = 'a'", None),
+            ("deviceId != 'a'", None),
+            ("deviceId = tags.x", None),
+            ("tags.deviceId = 'a'", None),
+            ("deviceId IN [1, 'a']", None),
+            ("deviceId = '2030-01-01T00:00:00Z'", None),
+        ] {
+            assert_eq!(ids(condition).as_deref(), expected, "{condition}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Parser {
     lexemes: std::iter::Peekable<std::vec::IntoIter<Lexeme>>,
     /// The place behind the last character.
     end: usize,
+    /// Conditions of routes name elements of lists: `$body.readings[0].value`.
+    pub(super) has_elements: bool,
 }
 
 impl Parser {
@@ -27,7 +29,8 @@ impl Parser {
             let message = format!("expected at most {TEXT_MAX} characters, found {length}");
             return Err(QueryError::new(TEXT_MAX.saturating_add(1), message));
         }
-        Ok(Self { lexemes: tokens(text)?.into_iter().peekable(), end: length.saturating_add(1) })
+        let lexemes = tokens(text)?.into_iter().peekable();
+        Ok(Self { lexemes, end: length.saturating_add(1), has_elements: false })
     }
 
     pub(super) fn peek(&mut self) -> &Token {
@@ -63,7 +66,7 @@ impl Parser {
     }
 
     pub(super) fn expect_end(&mut self) -> Result<(), QueryError> {
-        if *self.peek() == Token::End { Ok(()) } else { Err(self.wrong("the end of the query")) }
+        if *self.peek() == Token::End { Ok(()) } else { Err(self.wrong("the end")) }
     }
 
     /// One or more, with commas between them.

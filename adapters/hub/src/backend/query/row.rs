@@ -5,8 +5,9 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
-use super::expression::Row;
+use super::expression::{Row, below};
 use super::statement::{Item, Select, What};
+use crate::backend::applications::Applications;
 use crate::backend::identity::{connection_state, kind_of, last_activity, status};
 use crate::backend::twins;
 use crate::engine::record_scan::Seen;
@@ -14,12 +15,13 @@ use crate::engine::record_scan::Seen;
 /// One record. What most conditions ask for is borrowed from it; for the rest the whole twin is written out once.
 pub(super) struct TwinRow<'c> {
     seen: Seen<'c>,
+    applications: &'c Applications,
     whole: OnceCell<Value>,
 }
 
 impl<'c> TwinRow<'c> {
-    pub(super) const fn new(seen: Seen<'c>) -> Self {
-        Self { seen, whole: OnceCell::new() }
+    pub(super) const fn new(seen: Seen<'c>, applications: &'c Applications) -> Self {
+        Self { seen, applications, whole: OnceCell::new() }
     }
 
     pub(super) fn is_module(&self) -> bool {
@@ -27,7 +29,7 @@ impl<'c> TwinRow<'c> {
     }
 
     fn whole(&self) -> &Value {
-        self.whole.get_or_init(|| twins::to_json(self.seen))
+        self.whole.get_or_init(|| twins::to_json(self.seen, self.applications))
     }
 
     /// What a row of the answer holds of this twin, as JSON.
@@ -89,10 +91,6 @@ impl Row for TwinRow<'_> {
 
 fn member<'v>(section: &'v Map<String, Value>, name: &str, rest: &[String]) -> Option<Cow<'v, Value>> {
     below(section.get(name)?, rest).map(Cow::Borrowed)
-}
-
-fn below<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
-    path.iter().try_fold(value, |value, name| value.get(name))
 }
 
 /// A JSON object as a row. The first name is found in any case of letters, the others are exact.

@@ -4,6 +4,7 @@ use super::QueryError;
 use super::expression::Expression;
 use super::parser::Parser;
 use super::row::TwinRow;
+use crate::backend::applications::Applications;
 use crate::engine::record_scan::Seen;
 
 /// A condition over the twins of devices or of modules.
@@ -39,10 +40,15 @@ impl Target {
     }
 
     /// Whether this twin is one of those that are meant.
-    pub(crate) fn wants(&self, seen: Seen<'_>) -> bool {
-        let row = TwinRow::new(seen);
+    pub(crate) fn wants(&self, seen: Seen<'_>, applications: &Applications) -> bool {
+        let row = TwinRow::new(seen, applications);
         row.is_module() == self.is_for_modules
             && self.condition.as_ref().is_none_or(|condition| condition.holds(&row) == Some(true))
+    }
+
+    /// Whether it is about the twins of modules.
+    pub(crate) const fn is_for_modules(&self) -> bool {
+        self.is_for_modules
     }
 }
 
@@ -69,7 +75,7 @@ mod tests {
         for (text, said) in [
             ("", "expected a property, found the end"),
             ("tags.a = ", "character 10: expected a property, found the end"),
-            ("* AND a = 1", "character 3: expected the end of the query, found `AND`"),
+            ("* AND a = 1", "character 3: expected the end, found `AND`"),
             ("from devices.jobs", "character 14: expected modules, found `jobs`"),
             ("SELECT * FROM devices", "expected a property, found `SELECT`"),
         ] {

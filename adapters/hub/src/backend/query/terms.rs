@@ -4,7 +4,8 @@
 //! or         = and {OR and}                 and = not {AND not}              not = NOT not | comparison
 //! comparison = sum [("=" | "!=" | "<>" | "<" | "<=" | ">" | ">=") sum | [NOT] IN list | NIN list]
 //! sum        = product {("+" | "-") product}         product = signed {("*" | "/" | "%") signed}
-//! signed     = "-" signed | "(" or ")" | constant | list | function "(" or {, or} ")" | path
+//! signed     = "-" signed | "(" or ")" | constant | list | function "(" or {, or} ")" | path elements
+//! elements   = {"[" number "]" {"." name}}, in conditions of routes
 //! list       = "[" constants "]", behind IN also "(" constants ")", or a path
 //! path       = [devices "." [(modules | jobs) "."]] name {"." name}       name = word | "[[" characters "]]"
 //! constant   = 'text' | "text" | number | 0xhex | true | false | null | undefined
@@ -13,7 +14,7 @@
 use serde_json::Value;
 
 use super::QueryError;
-use super::expression::{Comparison, Expression};
+use super::expression::{Comparison, Expression, Path};
 use super::functions::Function;
 use super::lexer::Token;
 use super::parser::{DEPTH_MAX, Parser};
@@ -131,10 +132,30 @@ impl Parser {
         let at = self.at();
         let path = self.path()?;
         if self.take_symbol("(") {
-            self.call(at, &path.join("."), depth)
-        } else {
-            Ok(Expression::Property(path))
+            return self.call(at, &path.join("."), depth);
         }
+        let steps = self.elements()?;
+        Ok(if steps.is_empty() { Expression::Property(path) } else { Expression::Element(path, steps) })
+    }
+
+    /// `[0].name[1]`, where the language has elements.
+    fn elements(&mut self) -> Result<Vec<(usize, Path)>, QueryError> {
+        let mut steps = Vec::new();
+        while self.has_elements && self.take_symbol("[") {
+            let index = match self.peek() {
+                Token::Number(number) => number.as_u64().and_then(|index| usize::try_from(index).ok()),
+                _ => None,
+            };
+            let index = index.ok_or_else(|| self.wrong("the number of an element, from 0"))?;
+            self.skip();
+            self.expect_symbol("]")?;
+            let mut below = Path::new();
+            while self.take_symbol(".") {
+                below.push(self.name(|_| true)?);
+            }
+            steps.push((index, below));
+        }
+        Ok(steps)
     }
 
     fn call(&mut self, at: usize, name: &str, depth: usize) -> Result<Expression, QueryError> {

@@ -14,9 +14,11 @@ use devicebound::limits::{CLOUD_MESSAGE_TTL, CLOUD_MESSAGE_TTL_MAX, CLOUD_MESSAG
 
 use super::super::log::LogFormat;
 use super::super::parse_duration;
+use crate::backend::files::Uploads;
 use crate::provisioning::settings::CERTIFICATE_LIFE;
 use crate::server::listen::MQTT_PORT;
 use crate::state::policies;
+use crate::storage::Bounds;
 use crate::store::Retention;
 use crate::store::partitions::PARTITIONS_RANGE;
 
@@ -99,6 +101,15 @@ pub(in crate::cli) struct HubArgs {
     /// The oldest telemetry gives way when all of it is larger than so many MiB
     #[arg(long, value_name = "MIB", default_value_t = Retention::default().bytes / MIB)]
     pub(super) retain_mb: u64,
+    /// How long the signature of a file upload is good: 1m to 1d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_upload_ttl)]
+    pub(super) upload_ttl: Duration,
+    /// Files that devices have uploaded are refused when all of them would be larger than so many MiB
+    #[arg(long, value_name = "MIB", default_value_t = Bounds::default().bytes / MIB)]
+    pub(super) upload_mb: u64,
+    /// Uploaded files that are older than so many hours are removed
+    #[arg(long, value_name = "HOURS", default_value_t = Bounds::default().age.as_secs() / 3600)]
+    pub(super) upload_hours: u64,
     /// No page at / of the HTTPS port
     #[arg(long)]
     pub(super) no_page: bool,
@@ -164,6 +175,9 @@ impl HubArgs {
             store: StoreKind::Disk,
             retain_hours: Retention::default().age.as_secs() / 3600,
             retain_mb: Retention::default().bytes / MIB,
+            upload_ttl: Uploads::default().sas_ttl,
+            upload_mb: Bounds::default().bytes / MIB,
+            upload_hours: Bounds::default().age.as_secs() / 3600,
             no_page: false,
             page_policy: policies::OWNER.to_owned(),
             json: false,
@@ -181,6 +195,19 @@ fn parse_default_ttl(text: &str) -> Result<Duration, String> {
     let ttl = parse_duration(text)?;
     let is_possible = (CLOUD_MESSAGE_TTL_MIN..=CLOUD_MESSAGE_TTL_MAX).contains(&ttl);
     if is_possible { Ok(ttl) } else { Err("a hub's messages are good for 1m to 2d".to_owned()) }
+}
+
+/// As long as a hub can be told there (`fileUpload`: `sasTtlAsIso8601`).
+fn parse_upload_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text)?;
+    let is_possible = (Duration::from_secs(60)..=Duration::from_secs(24 * 3600)).contains(&ttl);
+    if is_possible { Ok(ttl) } else { Err("the signature of an upload is good for 1m to 1d".to_owned()) }
+}
+
+/// How files are uploaded.
+pub(super) fn uploads(args: &HubArgs) -> Uploads {
+    let age = Duration::from_secs(args.upload_hours.saturating_mul(3600));
+    Uploads { bounds: Bounds { bytes: args.upload_mb.saturating_mul(MIB), age }, sas_ttl: args.upload_ttl }
 }
 
 fn tier(name: String) -> Result<Tier, &'static str> {

@@ -13,13 +13,14 @@ use super::log;
 use super::page;
 use super::quota::Quota;
 use crate::Failure;
+use crate::amqp::AMQP_PORT;
 use crate::backend::identity::new_identity;
 use crate::observe::view::{Format, View};
 use crate::provisioning::{LinkedHubs, Settings};
-use crate::server::Server;
 use crate::server::certificate_watch::{CertificateWatch, Watched};
 use crate::server::isolated;
-use crate::server::listen::{self, AMQP_PORT, Listeners, Ports};
+use crate::server::listen::{self, Listeners, Ports};
+use crate::server::{FileStorage, Server, ServerConfig};
 use crate::state::certs::CA_FILE;
 use crate::state::own_certificate::OwnCertificate;
 use crate::state::policies;
@@ -29,8 +30,8 @@ use crate::store::{DiskStore, MemoryStore, Retention, Store};
 use crate::transport::key_log::KeyLogFile;
 use crate::transport::tls;
 
-use self::arguments::{MIB, StoreKind, config, workers};
-use self::ready::{DEMO, host};
+use self::arguments::{MIB, StoreKind, config, uploads, workers};
+use self::ready::{DEMO, authority, host};
 use self::signal::stop_signal;
 
 pub(super) use self::arguments::HubArgs;
@@ -121,25 +122,28 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
     if let Some(key_log) = key_log {
         tls = key_log.attach(&tls);
     }
-    let server = Server::start(
-        config(args, &certificate_names, &policies),
-        policies.clone(),
-        store,
-        tls,
-        view,
-        workers(args),
-    )?
-    .trusting(watch.authorities().clone());
     let hubs = LinkedHubs { own: host(args, &listeners), others: args.linked_hubs.clone() };
     let settings = Settings::load_or_make(&state, hubs, args.certificate_life, &args.device_authorities)?;
     let provisioning = (settings.id_scope.clone(), settings.connection_string());
-    let server = server.with_provisioning(settings)?;
-    let server = if args.no_page {
-        server
+    let page = if args.no_page {
+        None
     } else {
-        server.with_page(&page::page(&policies, &args.page_policy, &certificate_names)?)
+        let ca = state.read(CA_FILE)?.unwrap_or_default();
+        Some(page::page(&policies, &args.page_policy, &certificate_names, ca)?)
     };
-
+    let files =
+        FileStorage { state: state.clone(), uploads: uploads(args), authority: authority(args, &listeners)? };
+    let hub = config(args, &certificate_names, &policies);
+    let server = Server::start(ServerConfig {
+        certificates: Some(Arc::clone(watch.offer())),
+        authorities: watch.authorities().clone(),
+        view,
+        workers: workers(args),
+        provisioning: Some(settings),
+        files: Some(files),
+        page,
+        ..ServerConfig::new(hub, policies.clone(), store, tls)
+    })?;
     let demo_key = demo_key(&server).await?;
     let ready = Ready::new(args, &listeners, state.file(CA_FILE), demo_key, &policies, provisioning)?;
     Ok(Prepared { server, listeners, ready, key_log_warning, state, lock, scratch, watch })

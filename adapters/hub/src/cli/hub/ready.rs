@@ -15,9 +15,9 @@ use super::super::snippets::Facts;
 use super::super::state_flag;
 use super::arguments::HubArgs;
 use crate::Failure;
-use crate::amqp::EVENT_HUB;
+use crate::amqp::{AMQP_PORT, EVENT_HUB};
 use crate::clock::unix_time;
-use crate::server::listen::{AMQP_PORT, HTTPS_PORT, Listeners, MQTT_PORT};
+use crate::server::listen::{HTTPS_PORT, Listeners, MQTT_PORT};
 use crate::state::policies;
 
 /// The device that every hub starts with.
@@ -266,6 +266,18 @@ impl Ready {
 /// The name that stands in connection strings, and that provisioned devices are told.
 pub(super) fn host(args: &HubArgs, listeners: &Listeners) -> String {
     args.names.first().cloned().unwrap_or_else(|| host_of(args, listeners))
+}
+
+/// The same with the port of HTTPS where that is not 443: where a back end finds uploaded files.
+pub(super) fn authority(args: &HubArgs, listeners: &Listeners) -> Result<String, Failure> {
+    let host = host(args, listeners);
+    let port =
+        listeners.https.first().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+    match port {
+        Some(HTTPS_PORT) => Ok(host),
+        Some(port) => Ok(format!("{host}:{port}")),
+        None => Err(Failure::new("a socket that was bound has no address", "start again")),
+    }
 }
 
 /// The host of connection strings where no name was given: an isolated hub is at its address alone.

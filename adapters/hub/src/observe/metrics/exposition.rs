@@ -16,7 +16,7 @@ use super::{AmqpMetrics, CLASSES, Message, Metrics, PACKETS, process};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is looked up at a scrape.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Connections of any phase.
     pub connections: u64,
@@ -24,6 +24,36 @@ pub struct Gauges {
     pub records: u64,
     /// Bytes of telemetry that wait for the store.
     pub backlog_bytes: u64,
+    /// What belongs to file uploads.
+    pub files: FileGauges,
+    /// What belongs to each endpoint of routes.
+    pub endpoints: Vec<EndpointGauges>,
+}
+
+/// What belongs to an endpoint of routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointGauges {
+    /// Its name.
+    pub name: String,
+    /// Messages that are stored and were not looked at for it.
+    pub lag: u64,
+    /// Events that it took.
+    pub delivered: u64,
+    /// Attempts that came to nothing.
+    pub failed: u64,
+    /// Events that it will not get.
+    pub dead_lettered: u64,
+}
+
+/// What belongs to file uploads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileGauges {
+    /// Uploads under way.
+    pub active: u64,
+    /// Bytes that the storage has.
+    pub bytes: u64,
+    /// Notifications that wait, or are held.
+    pub notifications: u64,
 }
 
 #[derive(Debug)]
@@ -56,81 +86,81 @@ impl Metrics {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self { metrics, gauges } = self;
-        let opened = metrics.opened.load(Ordering::Relaxed);
-        counter(&mut encoder, "connections_opened", "Transports that were there", opened)?;
-        let refused = by_rule(&metrics.refused);
-        family(
-            &mut encoder,
-            "connections_refused",
-            "Connections that were never accepted, by rule",
-            "rule",
-            &refused,
-        )?;
-        let closed = by_rule(&metrics.closed);
-        family(
-            &mut encoder,
-            "connections_closed",
-            "Accepted connections that ended, by rule",
-            "rule",
-            &closed,
-        )?;
-        let tls_failed = metrics.tls_failed.load(Ordering::Relaxed);
-        counter(&mut encoder, "tls_failed", "TLS handshakes that came to nothing", tls_failed)?;
-
-        let packets = PACKETS.map(|(packet, name)| {
-            let count =
-                |counters: &super::Counters| counters.packets.get(packet as usize).map_or(0, |own| own.get());
-            (name, metrics.sum(count))
-        });
-        family(&mut encoder, "packets", "Packets that devices sent", "type", &packets)?;
-        let messages = Message::ALL.map(|(message, name)| {
-            (name, metrics.sum(|counters| counters.messages.get(message as usize).map_or(0, |own| own.get())))
-        });
-        family(&mut encoder, "messages", "What the hub did for packets", "kind", &messages)?;
-        let bytes = [
-            ("received", metrics.sum(|counters| counters.received_bytes.get())),
-            ("sent", metrics.sum(|counters| counters.sent_bytes.get())),
-        ];
-        family(&mut encoder, "bytes", "MQTT bytes, without those of TLS", "direction", &bytes)?;
-        let throttled = throttled(metrics);
-        counter(
-            &mut encoder,
-            "throttled",
-            "Connections that ended or were refused by a rate or a quota",
-            throttled,
-        )?;
-
-        let classes: Vec<u64> = (0..=CLASSES.len())
-            .map(|class| {
-                metrics
-                    .sum(|counters| counters.acknowledgements.classes.get(class).map_or(0, |own| own.get()))
-            })
-            .collect();
-        let micros = metrics.sum(|counters| counters.acknowledgements.micros.get());
-        let help = "From the arrival of a QoS 1 message until it is safe";
-        histogram(&mut encoder, "acknowledgement_seconds", help, &classes, micros)?;
-        let classes: Vec<u64> =
-            metrics.writes.classes.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let micros = metrics.writes.micros.load(Ordering::Relaxed);
-        histogram(
-            &mut encoder,
-            "store_write_seconds",
-            "A batch of the store, its fsync included",
-            &classes,
-            micros,
-        )?;
-
+        connections(&mut encoder, metrics)?;
+        traffic(&mut encoder, metrics)?;
+        latencies(&mut encoder, metrics)?;
         metrics.amqp.encode(&mut encoder)?;
-        counter(&mut encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
-        let [done, failed] = &metrics.job_devices;
-        let devices =
-            [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
-        family(&mut encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)?;
-
-        gauge(&mut encoder, "connections", "Connections of any phase", gauges.connections)?;
-        gauge(&mut encoder, "records", "Identities in the registry", gauges.records)?;
-        gauge(&mut encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
+        jobs_and_configurations(&mut encoder, metrics)?;
+        routes(&mut encoder, &gauges.endpoints)?;
+        looked_up(&mut encoder, gauges)
     }
+}
+
+/// Connections, and what became of them.
+fn connections(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let opened = metrics.opened.load(Ordering::Relaxed);
+    counter(encoder, "connections_opened", "Transports that were there", opened)?;
+    let refused = by_rule(&metrics.refused);
+    family(
+        encoder,
+        "connections_refused",
+        "Connections that were never accepted, by rule",
+        "rule",
+        &refused,
+    )?;
+    let closed = by_rule(&metrics.closed);
+    family(encoder, "connections_closed", "Accepted connections that ended, by rule", "rule", &closed)?;
+    let tls_failed = metrics.tls_failed.load(Ordering::Relaxed);
+    counter(encoder, "tls_failed", "TLS handshakes that came to nothing", tls_failed)
+}
+
+/// What came and went over them.
+fn traffic(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let packets = PACKETS.map(|(packet, name)| {
+        let count =
+            |counters: &super::Counters| counters.packets.get(packet as usize).map_or(0, |own| own.get());
+        (name, metrics.sum(count))
+    });
+    family(encoder, "packets", "Packets that devices sent", "type", &packets)?;
+    let messages = Message::ALL.map(|(message, name)| {
+        (name, metrics.sum(|counters| counters.messages.get(message as usize).map_or(0, |own| own.get())))
+    });
+    family(encoder, "messages", "What the hub did for packets", "kind", &messages)?;
+    let bytes = [
+        ("received", metrics.sum(|counters| counters.received_bytes.get())),
+        ("sent", metrics.sum(|counters| counters.sent_bytes.get())),
+    ];
+    family(encoder, "bytes", "MQTT bytes, without those of TLS", "direction", &bytes)?;
+    let throttled = throttled(metrics);
+    counter(encoder, "throttled", "Connections that ended or were refused by a rate or a quota", throttled)
+}
+
+/// How long it took until something was safe.
+fn latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let classes: Vec<u64> = (0..=CLASSES.len())
+        .map(|class| {
+            metrics.sum(|counters| counters.acknowledgements.classes.get(class).map_or(0, |own| own.get()))
+        })
+        .collect();
+    let micros = metrics.sum(|counters| counters.acknowledgements.micros.get());
+    let help = "From the arrival of a QoS 1 message until it is safe";
+    histogram(encoder, "acknowledgement_seconds", help, &classes, micros)?;
+    let classes: Vec<u64> =
+        metrics.writes.classes.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    let micros = metrics.writes.micros.load(Ordering::Relaxed);
+    histogram(encoder, "store_write_seconds", "A batch of the store, its fsync included", &classes, micros)
+}
+
+/// What is looked up at a scrape.
+fn looked_up(encoder: &mut DescriptorEncoder<'_>, gauges: &Gauges) -> Result<(), fmt::Error> {
+    gauge(encoder, "connections", "Connections of any phase", gauges.connections)?;
+    gauge(encoder, "records", "Identities in the registry", gauges.records)?;
+    let files = gauges.files;
+    gauge(encoder, "file_uploads_active", "File uploads under way", files.active)?;
+    gauge(encoder, "file_storage_bytes", "Uploaded files and blocks", files.bytes)?;
+    let waiting = files.notifications;
+    gauge(encoder, "file_notifications", "File notifications that nobody has completed", waiting)?;
+    gauge(encoder, "backlog_bytes", "Telemetry that waits for the store", gauges.backlog_bytes)
 }
 
 impl AmqpMetrics {
@@ -142,6 +172,51 @@ impl AmqpMetrics {
         let help = "What AMQP clients were refused, and what of theirs ended, by rule or error condition";
         family(encoder, "amqp_failures", help, "rule", &self.failures())
     }
+}
+
+/// What the hub does by itself for back ends.
+fn jobs_and_configurations(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> Result<(), fmt::Error> {
+    let configured = metrics.configured.load(Ordering::Relaxed);
+    counter(
+        encoder,
+        "configured",
+        "Twins that automatic configurations were applied to, or withdrawn from",
+        configured,
+    )?;
+    counter(encoder, "jobs_ended", "Jobs that are over", metrics.jobs.load(Ordering::Relaxed))?;
+    let [done, failed] = &metrics.job_devices;
+    let devices = [("completed", done.load(Ordering::Relaxed)), ("failed", failed.load(Ordering::Relaxed))];
+    family(encoder, "job_devices", "Devices that jobs have dealt with", "outcome", &devices)
+}
+
+/// What goes to endpoints of routes.
+fn routes(encoder: &mut DescriptorEncoder<'_>, endpoints: &[EndpointGauges]) -> fmt::Result {
+    let by_name = |value: fn(&EndpointGauges) -> u64| -> Vec<(&str, u64)> {
+        endpoints.iter().map(|endpoint| (endpoint.name.as_str(), value(endpoint))).collect()
+    };
+    let help = "Stored messages that were not looked at for an endpoint of routes";
+    let mut lag = describe(encoder, "endpoint_lag", help, MetricType::Gauge)?;
+    for (name, count) in by_name(|endpoint| endpoint.lag) {
+        lag.encode_family(&[("endpoint", name)])?.encode_gauge(&count)?;
+    }
+    let delivered = by_name(|endpoint| endpoint.delivered);
+    family(encoder, "endpoint_delivered", "Events that endpoints of routes took", "endpoint", &delivered)?;
+    let failed = by_name(|endpoint| endpoint.failed);
+    family(
+        encoder,
+        "endpoint_failures",
+        "Deliveries that came to nothing, and are tried again",
+        "endpoint",
+        &failed,
+    )?;
+    let dead = by_name(|endpoint| endpoint.dead_lettered);
+    family(
+        encoder,
+        "endpoint_dead_letters",
+        "Events that endpoints of routes will not get",
+        "endpoint",
+        &dead,
+    )
 }
 
 /// The rules that have ended something, each with how often.

@@ -16,7 +16,7 @@ use devicebound::packet::PacketType;
 use devicebound::session::{Close, CloseReason};
 
 pub use amqp::AmqpMetrics;
-pub use exposition::{CONTENT_TYPE, Gauges};
+pub use exposition::{CONTENT_TYPE, EndpointGauges, FileGauges, Gauges};
 
 /// Upper ends of the classes that times are counted in, in microseconds; what takes longer is in one more.
 const CLASSES: [u64; 12] =
@@ -37,6 +37,8 @@ pub struct Metrics {
     pub amqp: AmqpMetrics,
     /// How long the store took for each batch.
     writes: Times,
+    /// Changes of what automatic configurations do with a twin.
+    configured: AtomicU64,
     /// Jobs that are over.
     jobs: AtomicU64,
     /// Devices that jobs have dealt with: well, and in vain.
@@ -161,6 +163,7 @@ impl Metrics {
             tls_failed: AtomicU64::default(),
             amqp: AmqpMetrics::default(),
             writes: Times::default(),
+            configured: AtomicU64::default(),
             jobs: AtomicU64::default(),
             job_devices: Default::default(),
         }
@@ -190,6 +193,11 @@ impl Metrics {
     /// A TLS handshake came to nothing.
     pub fn tls_failed(&self) {
         self.tls_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What automatic configurations do with a twin has changed.
+    pub fn configured(&self) {
+        self.configured.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A job is over.

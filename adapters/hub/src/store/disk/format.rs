@@ -1,110 +1,22 @@
 //! What the file holds: made, opened and checked, read as a whole.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use devicebound::hub::{DeviceRecord, SnapshotError};
 use devicebound::time::UnixTime;
-use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, StorageError,
-    TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, WriteTransaction};
 
 use super::Disk;
+use super::error::Error;
 use super::guard::unless_it_panics;
+use super::layout::{BLOCKS, DOCUMENTS, HEADS, LAYOUT, LAYOUT_WITHOUT_VERSIONS, MESSAGES, META};
 use super::sealed::Sealed;
-use crate::Failure;
 use crate::store::{Stored, Version};
 use crate::telemetry::block::Block;
 
-/// The layout that this version writes and reads.
-const LAYOUT: &[u8] = b"3";
-/// The one before had no versions: it kept the revision of the record where they are now.
-const LAYOUT_WITHOUT_VERSIONS: &[u8] = b"2";
 /// Pages that are kept in memory: the upper ones of the trees. The system's own cache has the rest.
 const CACHE: usize = 16 * 1024 * 1024;
-
-pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
-pub(super) const HEADS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("heads");
-pub(super) const MESSAGES: TableDefinition<'static, (&str, u64), &[u8]> = TableDefinition::new("messages");
-/// Files of earlier versions have none.
-pub(super) const DOCUMENTS: TableDefinition<'static, &str, &str> = TableDefinition::new("documents");
-pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
-pub(super) const PARTITIONS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("partitions");
-
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// The disk says no.
-    #[error("{0}")]
-    Io(io::Error),
-    /// Another hub has it open.
-    #[error("another hub uses it")]
-    InUse,
-    /// It is not what was written.
-    #[error("{0}")]
-    Damaged(String),
-    /// It has another layout.
-    #[error("its layout is `{0}`, and this version reads `{layout}`", layout = String::from_utf8_lossy(LAYOUT))]
-    Layout(String),
-    /// A record in it is damaged.
-    #[error("{client_id}: {error}")]
-    Record { client_id: String, error: SnapshotError },
-}
-
-impl Error {
-    pub(super) fn failure(&self, name: &str) -> Failure {
-        let next = match self {
-            Self::Io(_) => "check the permissions of the file and the space on its disk",
-            Self::InUse => "stop that hub, or give this one a folder of its own: --state DIR",
-            Self::Damaged(_) | Self::Record { .. } => {
-                "restore the file from a backup, or use an empty state folder, --state DIR, and register the devices again"
-            }
-            Self::Layout(_) => "use the version that wrote the file, or an empty state folder: --state DIR",
-        };
-        let verb = if matches!(self, Self::Io(_) | Self::InUse) { "cannot open" } else { "cannot use" };
-        Failure::new(format!("{verb} {name}: {self}"), next)
-    }
-
-    pub(super) fn into_io(self) -> io::Error {
-        match self {
-            Self::Io(error) => error,
-            error => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
-        }
-    }
-}
-
-impl From<redb::Error> for Error {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::Io(error) => Self::Io(error),
-            redb::Error::DatabaseAlreadyOpen => Self::InUse,
-            redb::Error::UpgradeRequired(layout) => Self::Layout(format!("redb {layout}")),
-            error => Self::Damaged(error.to_string()),
-        }
-    }
-}
-
-/// Only the disk can be at fault where the library lets an error through as one of its own.
-macro_rules! from_parts_of_redb {
-    ($($error:ty),*) => {$(
-        impl From<$error> for Error {
-            fn from(error: $error) -> Self {
-                redb::Error::from(error).into()
-            }
-        }
-    )*};
-}
-
-from_parts_of_redb!(
-    redb::TransactionError,
-    redb::TableError,
-    redb::CommitError,
-    redb::SetDurabilityError,
-    StorageError,
-    DatabaseError
-);
 
 /// Makes an empty store.
 pub(super) fn make(backend: Box<dyn StorageBackend>) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use super::format::Error;
+use super::error::Error;
 
 thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };

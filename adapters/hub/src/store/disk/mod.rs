@@ -25,9 +25,11 @@
 //! * *Damage is named.* Each start reads the whole file and compares all checksums: about a second for each GiB. redb has
 //!   one for each page and for each of the last two commits; which of these counts is [sealed](Sealed).
 
+mod error;
 mod file;
 mod format;
 mod guard;
+mod layout;
 mod partitions;
 mod sealed;
 
@@ -38,9 +40,11 @@ use devicebound::hub::DeviceRecord;
 use devicebound::time::UnixTime;
 use redb::{Database, Durability, StorageBackend, WriteTransaction};
 
+use error::Error;
 pub use file::FILE;
-use format::{BLOCKS, DOCUMENTS, HEADS, MESSAGES, META, PARTITIONS, Tally};
+use format::Tally;
 use guard::unless_it_panics;
+use layout::{BLOCKS, DOCUMENTS, HEADS, MESSAGES, META, PARTITIONS};
 pub use sealed::Sealed;
 
 use super::partitions::Partitions;
@@ -143,7 +147,7 @@ impl DiskStore {
     /// # Errors
     /// Whatever the disk says.
     pub fn format(backend: Box<dyn StorageBackend>) -> io::Result<()> {
-        format::make(backend).map_err(format::Error::into_io)
+        format::make(backend).map_err(Error::into_io)
     }
 
     /// Does something with the file, opening it anew after an error. An error closes it.
@@ -153,9 +157,9 @@ impl DiskStore {
     ) -> io::Result<R> {
         let mut guard = self.shared.0.write().unwrap_or_else(PoisonError::into_inner);
         if guard.is_none() {
-            let database = format::open(&*self.disk).map_err(format::Error::into_io)?;
-            self.tally = Tally::begin(&database).map_err(format::Error::into_io)?;
-            self.partitions = partitions::begin(&database).map_err(format::Error::into_io)?;
+            let database = format::open(&*self.disk).map_err(Error::into_io)?;
+            self.tally = Tally::begin(&database).map_err(Error::into_io)?;
+            self.partitions = partitions::begin(&database).map_err(Error::into_io)?;
             *guard = Some(database);
             // A commit whose error came late may be there after all, and is safe by now.
             self.telemetry.appended(self.tally.newest, &self.partitions);
@@ -190,14 +194,14 @@ impl Drop for DiskStore {
 impl Store for DiskStore {
     fn load(&mut self) -> Result<Vec<Stored>, Failure> {
         let guard = self.shared.0.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or(format::Error::Io(closed()));
+        let database = guard.as_ref().ok_or(Error::Io(closed()));
         let records = database.and_then(|database| unless_it_panics(|| format::load(database)));
         records.map_err(|error| error.failure(&self.disk.name()))
     }
 
     fn documents(&mut self) -> Result<Vec<(String, String)>, Failure> {
         let guard = self.shared.0.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or(format::Error::Io(closed()));
+        let database = guard.as_ref().ok_or(Error::Io(closed()));
         let documents = database.and_then(|database| unless_it_panics(|| format::documents(database)));
         documents.map_err(|error| error.failure(&self.disk.name()))
     }

@@ -3,7 +3,9 @@
 use devicebound::time::UnixTime;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
-use super::format::{BLOCKS, Error, META, PARTITIONS, split_block};
+use super::error::Error;
+use super::format::split_block;
+use super::layout::{BLOCKS, META, PARTITIONS};
 use crate::store::Head;
 use crate::store::partitions::{PARTITIONS as COUNT, Partitions};
 use crate::telemetry::block::Block;

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use redb::{BackendError, StorageBackend};
 use sha2::{Digest as _, Sha256};
 
-use super::format::Error;
+use super::error::Error;
 
 /// What a disk writes at once, or not at all.
 const SECTOR: usize = 512;

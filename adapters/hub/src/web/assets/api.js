@@ -64,34 +64,64 @@ export async function signIn() {
   await ask('POST', '/page/session', { body: { code } });
 }
 
+const followed = new Set();
+let source;
+let timer;
+
 /**
- * Follows a stream of JSON lines; goes on without a gap when the hub was away. Gives what ends it.
- * The browser reconnects by itself with the last cursor, but gives up when it is refused.
+ * Follows a stream of JSON lines; goes on without a gap when the hub, or whoever looks at this tab, was away. Gives what
+ * ends it. `onGap` hears of what is missing. All that a tab follows comes over one connection: a browser opens six to a host, and all tabs share them.
  */
-export function follow(path, query, onLine) {
-  let source;
-  let timer;
-  let last;
-  const open = () => {
-    const url = new URL(path, location.origin);
-    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
-    if (last !== undefined) url.searchParams.set('after', last);
-    source = new EventSource(url);
-    source.onopen = () => setState('connected');
-    source.onmessage = (event) => {
-      last = event.lastEventId;
-      onLine(JSON.parse(event.data));
-    };
-    source.addEventListener('gap', (event) => onLine({ event: 'gap', ...JSON.parse(event.data).gap }));
-    source.onerror = () => {
-      setState('away');
-      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, 1000);
-    };
-  };
-  open();
+export function follow(path, query, onLine, onGap = () => {}) {
+  const flow = { path, query, onLine, onGap, last: undefined };
+  followed.add(flow);
+  reopen(0);
   return () => {
-    clearTimeout(timer);
-    source.close();
+    followed.delete(flow);
+    reopen(0);
+  };
+}
+
+document.addEventListener('visibilitychange', () => reopen(0));
+
+/** Opens the connection anew, for all that is followed by then. */
+function reopen(milliseconds) {
+  clearTimeout(timer);
+  timer = setTimeout(open, milliseconds);
+}
+
+function open() {
+  source?.close();
+  source = undefined;
+  if (followed.size === 0 || document.hidden) return;
+  const flows = [...followed];
+  const url = new URL('/streams', location.origin);
+  for (const { path, query, last } of flows) {
+    url.searchParams.append('of', `${path}?${new URLSearchParams(last === undefined ? query : { ...query, after: last })}`);
+  }
+  const opened = new EventSource(url);
+  source = opened;
+  let flow;
+  opened.onopen = () => setState('connected');
+  opened.addEventListener('of', (event) => (flow = flows[event.data]));
+  opened.onmessage = (event) => {
+    flow.last = event.lastEventId;
+    flow.onLine(JSON.parse(event.data));
+  };
+  opened.addEventListener('gap', (event) => {
+    const { from, to } = JSON.parse(event.data).gap;
+    flow.onGap(`${to - from + 1} are missing here: they are not kept any more`);
+  });
+  opened.addEventListener('restarted', () => {
+    flow.last = undefined;
+    flow.onGap('the hub was started again');
+  });
+  // The browser would reconnect with the cursor of one stream for all.
+  opened.onerror = () => {
+    opened.close();
+    if (opened !== source) return;
+    setState('away');
+    reopen(1000);
   };
 }
 

@@ -44,7 +44,8 @@ export class Series {
     const line = document.createElementNS(SVG, 'polyline');
     line.setAttribute('points', points.map(([time, value]) =>
       `${((time - first) / (last - first || 1)) * 100},${95 - ((value - low) / (high - low || 1)) * 90}`).join(' '));
-    svg.append(line);
-    return { svg, label: points.length ? `${low} to ${high}` : '' };
+    if (points.length > 1) svg.append(line);
+    else svg.setAttribute('hidden', '');
+    return { svg, label: points.length > 1 ? `${low} to ${high}` : points.length === 1 ? `${low}; a line from the second value on` : 'A number in a JSON body is drawn here.' };
   }
 }

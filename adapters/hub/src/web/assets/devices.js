@@ -1,10 +1,18 @@
 // All devices: searched by the hub, a page at a time, and only the rows in sight are in the document.
 
-import { ask, get } from './api.js';
-import { action, field, fill, h, note, section } from './dom.js';
+import { ask, follow, get } from './api.js';
+import { action, field, fill, h, isChange, note, section } from './dom.js';
 
 const ROW = 34; // pixels, as the style sheet has it
 const PAGE = 200; // rows that are asked for at a time
+const REFRESH = 2000; // milliseconds
+/** Conditions that show what the query language can do; each is taken by a click, and can be changed. */
+const EXAMPLES = [
+  ['offline', "WHERE connectionState = 'Disconnected'"],
+  ['disabled', "WHERE status = 'disabled'"],
+  ['by a tag', "WHERE tags.site = 'Oslo'"],
+  ['by a reported property', "WHERE properties.reported.firmware = '1.1'"],
+];
 const COLUMNS = 'deviceId, status, connectionState, authenticationType, lastActivityTime';
 
 export const link = (id) => `#/device/${encodeURIComponent(id)}`;
@@ -74,15 +82,34 @@ export function devices(main) {
     typing = setTimeout(start, 200);
   });
   scroller.addEventListener('scroll', draw);
-  const refresh = setInterval(() => scroller.scrollTop === 0 && !document.hidden && list.found.length <= PAGE && start(), 5000);
+  // Asked anew when something changed, and at most so often; not under somebody who reads further down.
+  let isStale = false;
+  const stop = follow('/operations', { after: 'newest' }, (event) => (isStale ||= isChange(event)));
+  const refresh = setInterval(() => {
+    // What happened while nobody looked was not heard.
+    isStale ||= document.hidden;
+    if (!isStale || scroller.scrollTop > 0 || document.hidden || list.found.length > PAGE) return;
+    isStale = false;
+    start();
+  }, REFRESH);
 
   const welcome = h('div');
   fill(main,
     h('h2', null, 'Devices'), welcome,
-    h('div', { class: 'bar' }, field('Search', search, 'wide')), says.line, count, scroller, add(start));
+    h('div', { class: 'bar' }, field('Search: part of an id, or a condition of the query language', search, 'wide')),
+    h('div', { class: 'choices', role: 'group', 'aria-label': 'Examples' }, EXAMPLES.map(([name, text]) => h('button', {
+      type: 'button', title: text, click: () => {
+        search.value = text;
+        search.focus();
+        start();
+      },
+    }, name))), says.line, count, scroller, add(start));
   start();
   firstSteps(welcome);
-  return () => clearInterval(refresh);
+  return () => {
+    clearInterval(refresh);
+    stop();
+  };
 }
 
 /** Registers a device. */
@@ -118,6 +145,6 @@ async function firstSteps(welcome) {
   fill(welcome, section('Three steps to the first message',
     h('ol', { class: 'steps' },
       h('li', null, 'Open the device ', h('a', { href: link('demo') }, 'demo'), ', which is there already, or add one below.'),
-      h('li', null, 'Copy its connection string and one of the snippets on its page.'),
+      h('li', null, 'Copy one of the snippets under First message, and save ca.pem beside it.'),
       h('li', null, 'Run the snippet: the message is on the page of the device as it comes, and whatever goes wrong says why.'))));
 }

@@ -40,8 +40,22 @@ export function field(label, control, kind) {
 
 /** A list of names and values. */
 export function facts(pairs) {
-  return h('dl', null, pairs.filter(([, value]) => value !== undefined && value !== null && value !== '')
+  return h('dl', null, pairs.filter(([, value]) => value !== undefined && value !== null && value !== false && value !== '')
     .map(([name, value]) => [h('dt', null, name), h('dd', null, value)]));
+}
+
+/** Does something now and every so many milliseconds while the page is in sight; gives what ends it. */
+export function every(milliseconds, act, onError) {
+  const run = () => act().catch(onError);
+  run();
+  const timer = setInterval(() => !document.hidden && run(), milliseconds);
+  return () => clearInterval(timer);
+}
+
+/** Text that may be long: folded, with its beginning and its length in sight. */
+export function folded(text) {
+  const pre = h('pre', null, text);
+  return text.length <= 1500 ? pre : h('details', null, h('summary', null, `${text.slice(0, 120)} …, ${text.length} characters`), pre);
 }
 
 /** A section with a heading. */
@@ -80,4 +94,56 @@ export function timeOf(text) {
   return Number.isNaN(time.getTime()) ? text : time.toLocaleTimeString([], { hour12: false }) + `.${String(time.getMilliseconds()).padStart(3, '0')}`;
 }
 
+/** The same with the day, where that is another one. */
+export function momentOf(text) {
+  const time = new Date(text);
+  const isToday = time.toDateString() === new Date().toDateString();
+  return isToday || Number.isNaN(time.getTime()) ? timeOf(text) : `${time.toLocaleDateString()} ${timeOf(text)}`;
+}
+
 export const pretty = (value) => JSON.stringify(value, null, 2);
+
+/** Text for a body: JSON folded out, text as it is, bytes in hexadecimal. */
+export function decoded(base64) {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    try {
+      const json = JSON.parse(text);
+      return { text: text.length < 4096 ? JSON.stringify(json, null, 1) : cut(text), json };
+    } catch {
+      return { text: cut(text) };
+    }
+  } catch {
+    return { text: cut([...bytes.slice(0, 1400)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')) };
+  }
+}
+
+const cut = (text) => (text.length > 4096 ? `${text.slice(0, 4096)} … ${text.length} characters` : text);
+
+const PER_FRAME = 40; // lines that are drawn at a time; more are counted
+
+/** Gathers what comes and draws once a frame: the newest of them, and how many were left out. */
+export function batched(draw) {
+  let waiting = [];
+  let missed = 0;
+  let isScheduled = false;
+  return (line) => {
+    waiting.push(line);
+    if (waiting.length > PER_FRAME) {
+      waiting.shift();
+      missed += 1;
+    }
+    if (isScheduled) return;
+    isScheduled = true;
+    setTimeout(() => requestAnimationFrame(() => {
+      isScheduled = false;
+      const [lines, left] = [waiting, missed];
+      [waiting, missed] = [[], 0];
+      draw(lines, left);
+    }), 40);
+  };
+}
+
+/** Whether an event of operations monitoring says that connections or identities are other than before. */
+export const isChange = ({ category, operationName }) => category === 'Connections' || (category === 'DeviceIdentityOperations' && operationName !== 'get');

@@ -41,6 +41,7 @@ try {
   route();
   addEventListener('hashchange', () => {
     route();
+    scrollTo(0, 0);
     main.focus();
   });
 } catch (error) {

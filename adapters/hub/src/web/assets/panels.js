@@ -24,7 +24,8 @@ const plain = (part) => Object.fromEntries(Object.entries(part ?? {}).filter(([n
 
 export function twin(id) {
   const path = `/twins/${encoded(id)}`;
-  const [desired, tags] = [h('textarea', { spellcheck: 'false' }), h('textarea', { spellcheck: 'false' })];
+  // Nothing can be typed before the twin is there: its text would take the place of what was typed.
+  const [desired, tags] = ['desired', 'tags'].map(() => h('textarea', { spellcheck: 'false', disabled: true }));
   const reported = h('pre', null);
   const preview = h('pre', { class: 'quiet', role: 'status', 'aria-label': 'What will be sent' });
   const says = note();
@@ -34,6 +35,7 @@ export function twin(id) {
     read = await get(path);
     desired.value = pretty(plain(read.properties.desired));
     tags.value = pretty(read.tags ?? {});
+    desired.disabled = tags.disabled = false;
     fill(reported, pretty(plain(read.properties.reported)));
     fill(preview, '');
   };

@@ -25,7 +25,7 @@ const EXACTLY: Duration = Duration::from_secs(1);
 /// What is wrong ends within this.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// What a connection may take before it is accepted, besides TLS.
-const BEFORE_ACCEPTANCE: f64 = 4.0;
+pub(crate) const BEFORE_ACCEPTANCE: f64 = 4.0;
 /// A second before the deadline of what came first: all are there, and none is gone.
 const ALL_THERE: Duration = Duration::from_secs(1);
 
@@ -54,7 +54,7 @@ pub(crate) fn slow_connect(siege: &Siege, report: &mut Report) -> Outcome {
     };
     let count = siege.scale.pick(200, 5000, 5000);
     hold_until_closed(siege, &ground, report, count, TLS_IDLE + BEFORE_ACCEPTANCE, dribble)?;
-    Ok(())
+    told_late(&ground, report, count)
 }
 
 /// A2.
@@ -83,6 +83,7 @@ pub(crate) fn silence(siege: &Siege, report: &mut Report) -> Outcome {
     };
     let count = siege.scale.pick(200, 5000, 5000);
     let idle = hold_until_closed(siege, &ground, report, count, TLS_IDLE + BEFORE_ACCEPTANCE, silent)?;
+    told_late(&ground, report, count)?;
     let share = idle.cpu.as_secs_f64() * 100.0 / idle.time.as_secs_f64();
     // The probe's messages and calls are in it.
     report.check(
@@ -95,13 +96,13 @@ pub(crate) fn silence(siege: &Siege, report: &mut Report) -> Outcome {
 }
 
 /// What the hub took while all waited.
-struct Idle {
+pub(crate) struct Idle {
     cpu: Duration,
     time: Duration,
 }
 
 /// Opens so many connections, which tell how long they lasted, and checks that it was [`CONNECT_TIME`].
-fn hold_until_closed<F>(
+pub(crate) fn hold_until_closed<F>(
     siege: &Siege,
     ground: &Ground,
     report: &mut Report,
@@ -140,14 +141,19 @@ where
     });
     probe.unaffected(siege, report)?;
     report_closed(report, ended?, count, late.descriptors.saturating_sub(before.descriptors));
-    let rule = Rule::ConnectTime.id();
-    report.exactly(format!("told as {rule}"), ground.refused_by(rule)?, count);
     let bound = before.memory.plus((count as f64 * kib_each) as u64 + CACHE.0);
     let what = format!("memory with {count}, {kib_each} KiB each beyond {}", before.memory);
     report.memory(what, late.memory.max(full.memory), bound);
     report.note("all had come after", Millis(ramp));
     ground.settle(&before, report)?;
     Ok(idle)
+}
+
+/// The hub says of each connection that it was late.
+fn told_late(ground: &Ground, report: &mut Report, count: usize) -> Outcome {
+    let rule = Rule::ConnectTime.id();
+    report.exactly(format!("told as {rule}"), ground.refused_by(rule)?, count);
+    Ok(())
 }
 
 /// A thousand a second, so that the deadlines of the last stand apart from the handshakes of the first.

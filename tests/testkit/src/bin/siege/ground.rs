@@ -38,6 +38,10 @@ pub(crate) struct Ground {
     pub(crate) service: Service,
     /// The way in for devices.
     pub(crate) door: Arc<Door>,
+    /// The way in for HTTPS.
+    pub(crate) https: Arc<Door>,
+    /// The way in for AMQP.
+    pub(crate) amqp: Arc<Door>,
     /// The file with the hub's CA.
     pub(crate) ca: String,
     /// Where attackers run: on one thread, as there are two cores and the hub needs one.
@@ -67,7 +71,7 @@ impl Ground {
         let state = TempDir::with_prefix_in("siege-", folder)?;
         let mut command = Command::new(program);
         command
-            .args(["hub", "--json", "--port", "0", "--https-port", "0", "--state"])
+            .args(["hub", "--json", "--port", "0", "--https-port", "0", "--amqp-port", "0", "--state"])
             .arg(state.path())
             .args(options);
         let mut hub = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
@@ -83,9 +87,12 @@ impl Ground {
         let (mqtt, https): (SocketAddr, SocketAddr) = (word("mqtt")?.parse()?, word("https")?.parse()?);
         let ca = word("ca")?.to_owned();
         let service = Service::new(https, Path::new(&ca), word("serviceConnectionString")?);
-        let door = Arc::new(Door::new(mqtt, &ca)?);
+        let amqp: SocketAddr = word("amqp")?.parse()?;
+        let [door, https_door, amqp] =
+            [mqtt, https, amqp].map(|address| Door::new(address, &ca).map(Arc::new));
+        let (door, https_door, amqp) = (door?, https_door?, amqp?);
         let attackers = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        Ok(Self { hub, service, door, ca, attackers, _state: state })
+        Ok(Self { hub, service, door, https: https_door, amqp, ca, attackers, _state: state })
     }
 
     /// Registers devices named after `prefix`.

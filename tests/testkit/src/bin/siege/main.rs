@@ -1,4 +1,4 @@
-//! `devicebound hub` under attack: rows A, B, C and E of a fault matrix, each measured on the real program.
+//! `devicebound hub` under attack: rows A, B, C, E and F of a fault matrix, each measured on the real program.
 //!
 //! ```sh
 //! cargo run -p devicebound-testkit --release --bin siege              # all rows, about ten minutes
@@ -23,6 +23,7 @@ mod a;
 mod b;
 mod c;
 mod e;
+mod f;
 mod ground;
 mod probe;
 mod report;
@@ -78,6 +79,9 @@ const ROWS: &[Row] = &[
     row("C3", "malformed packets on fresh connections", c::malformed),
     row("C4", "each invalid packet beside 100 devices", c::beside_others),
     row("E9", "two machines with one identity", e::takeovers),
+    row("F1", "HTTPS: nothing, half a head, a head a byte every 5 s", f::slow_heads).waiting(),
+    row("F2", "AMQP: nothing, half a header, SASL a byte every 5 s", f::slow_sasl).waiting(),
+    row("F3", "AMQP: what is no AMQP, foreign tokens, wrong states", f::no_amqp),
     row("E10", "idle connections, some of which go silent", e::idle).waiting(),
 ];
 

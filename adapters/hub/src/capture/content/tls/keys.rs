@@ -3,7 +3,7 @@
 use ring::{aead, hkdf, hmac};
 use tls_parser::{TlsCipherEnc, TlsCipherEncMode, TlsCipherSuite, TlsPRF};
 
-use super::key_log::Random;
+use crate::capture::key_log::Random;
 
 /// The cipher suites of TLS 1.3 that are read (RFC 8446 §B.4).
 const AES_128_GCM_SHA256: u16 = 0x1301;

@@ -3,7 +3,6 @@
 //! Nothing is verified but what the AEAD verifies: a record opens, or it does not. What is missing is named: the secrets of
 //! a session, a cipher that is not read, a handshake that the capture does not have.
 
-mod key_log;
 mod keys;
 mod records;
 
@@ -14,14 +13,13 @@ use tls_parser::{
     parse_tls_client_hello_extensions, parse_tls_message_handshake, parse_tls_server_hello_extensions,
 };
 
-pub use key_log::KeyLog;
-use key_log::{Label, Random};
 use keys::{Suite, Version};
 use records::{Next, Record, Records};
 
-use super::content::{Content, Secrets};
-use super::conversation::{Conversation, Tell};
-use super::words;
+use super::{Content, Secrets};
+use crate::capture::conversation::{Conversation, Tell};
+use crate::capture::key_log::{Label, Random};
+use crate::capture::words;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;

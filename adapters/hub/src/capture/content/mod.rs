@@ -1,12 +1,15 @@
 //! What a connection carries, as its first bytes tell: MQTT, MQTT in WebSocket, either of them in TLS, or something else.
 
+mod tls;
+
 use std::rc::Rc;
 
 use devicebound::explain::Sender;
 use devicebound::time::UnixTime;
 
+use self::tls::Tls;
 use super::conversation::{Conversation, Tell};
-use super::tls::{KeyLog, Tls};
+use super::key_log::KeyLog;
 use super::websocket::WebSocket;
 use super::words;
 
