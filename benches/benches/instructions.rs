@@ -1,5 +1,5 @@
-//! Instructions per packet that decoding, both machines and reading back take, counted under callgrind and compared with what is
-//! recorded.
+//! Instructions per packet that decoding, both machines and reading back take, counted under callgrind and compared with
+//! what is recorded.
 //!
 //! `cargo bench -p devicebound-benches --bench instructions` fails where a count has risen by more than [`RISE_MAX`] per
 //! cent; `-- --record` writes the counts down. Unlike times they are the same on a loaded machine, so that a gate can
