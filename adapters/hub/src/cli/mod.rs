@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::Failure;
 use crate::cli::snippets::shell_quoted;
@@ -30,6 +30,7 @@ mod page;
 mod quota;
 mod route;
 mod sas;
+mod shell;
 pub mod snippets;
 mod telemetry;
 mod twin;
@@ -96,6 +97,10 @@ enum Command {
     Fault(fault::FaultArgs),
     /// Say what a rule means and how to fix a breach, or what a capture means and where it breaks a rule
     Explain(explain::ExplainArgs),
+    /// Print completions for a shell
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages
+    Man(shell::ManArgs),
 }
 
 /// Which hub a sub-command talks to: by default the one that runs on the default state folder.
@@ -156,6 +161,11 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cert(command) => cert::run(command),
         Command::Fault(args) => fault::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Completions(args) => {
+            shell::completions(&args, Cli::command());
+            Ok(())
+        }
+        Command::Man(args) => shell::man(&args, Cli::command()),
     }
 }
 

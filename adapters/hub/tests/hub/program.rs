@@ -428,3 +428,22 @@ fn routes_are_added_listed_removed_and_applied_at_a_hub() {
     assert_eq!(shown["routes"][0]["name"], "w");
     assert_eq!(printed(&route(&["clear"])), "the hub has 0 routes\n");
 }
+
+#[test]
+fn shells_get_completions_and_man_gets_a_page_for_each_command() {
+    let completions = |shell: &str| printed(&devicebound().args(["completions", shell]).output().unwrap());
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(completions(shell).contains("consumer-group"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    printed(&devicebound().arg("man").arg(&pages).output().unwrap());
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    assert!(page("devicebound.1").contains("live view"));
+    assert!(page("devicebound-hub.1").contains("\\-\\-isolated"));
+    let file = pages.join("devicebound.1");
+    assert!(
+        complaint(&devicebound().arg("man").arg(&file).output().unwrap())
+            .contains("cannot write manual pages")
+    );
+}
