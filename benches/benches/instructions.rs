@@ -1,5 +1,5 @@
-//! Instructions per packet that decoding and both machines take, counted under callgrind and compared with what is
-//! recorded.
+//! Instructions per packet that decoding, both machines and reading back take, counted under callgrind and compared with
+//! what is recorded.
 //!
 //! `cargo bench -p devicebound-benches --bench instructions` fails where a count has risen by more than [`RISE_MAX`] per
 //! cent; `-- --record` writes the counts down. Unlike times they are the same on a loaded machine, so that a gate can
@@ -10,10 +10,12 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
+use devicebound::device::PreparedProperties;
 use devicebound::limits::{IN_FLIGHT_MAX, REMAINING_LENGTH_MAX};
 use devicebound::packet::{Decoded, decode, puback};
 use devicebound_benches::workloads::{self, Workload};
-use devicebound_testkit::live::{LiveDevice, LiveHub};
+use devicebound_hub::telemetry::block::Block;
+use devicebound_testkit::live::{LiveDevice, LiveHub, telemetry};
 use devicebound_world::hub_host::StoreMode;
 
 /// A path that is counted.
@@ -26,15 +28,16 @@ struct Counted {
     run: fn() -> usize,
 }
 
-/// What is counted: the packets that there are most of, a stream of several kinds, and what the machines do with
-/// telemetry.
-const COUNTED: [Counted; 6] = [
+/// What is counted: the packets that there are most of, a stream of several kinds, and what becomes of telemetry.
+const COUNTED: [Counted; 8] = [
     Counted { name: "decode publish 128 B", function: "decode_all", run: || decoded("publish 128 B") },
     Counted { name: "decode puback", function: "decode_all", run: || decoded("puback") },
     Counted { name: "decode mixed", function: "decode_all", run: || decoded("mixed") },
     Counted { name: "hub publish in, puback out", function: "hub_receives", run: hub },
     Counted { name: "device publish out", function: "device_sends", run: device },
+    Counted { name: "device publish out, prepared", function: "device_repeats", run: repeating_device },
     Counted { name: "device puback in", function: "device_receives", run: device },
+    Counted { name: "hub read-back line", function: "read_back", run: lines },
 ];
 
 /// How often a machine's path is gone, so that what happens only once weighs nothing.
@@ -101,12 +104,23 @@ fn hub_receives(hub: &mut LiveHub, packets: &[u8]) {
     black_box(hub.receive(black_box(packets), StoreMode::Immediate));
 }
 
-/// A device that fills its window with telemetry of three properties, and gets the PUBACKs.
+/// A device that sends telemetry of three properties.
 fn device() -> usize {
+    windows(device_sends)
+}
+
+/// A device that has prepared the three properties.
+fn repeating_device() -> usize {
+    let properties = PreparedProperties::new(&telemetry(b"")).expect("they are good");
+    windows(|device, payload| device_repeats(device, &properties, payload))
+}
+
+/// Fills the window of a device and gives it the PUBACKs, again and again; says how many messages that were.
+fn windows(mut fill: impl FnMut(&mut LiveDevice, &[u8])) -> usize {
     let payload = workloads::payload(128);
     let mut device = LiveDevice::new();
     for _ in 0..ROUNDS {
-        device_sends(&mut device, &payload);
+        fill(&mut device, &payload);
         let mut pubacks = Vec::new();
         for id in workloads::packet_ids(device.acknowledged()).take(IN_FLIGHT_MAX) {
             puback(id, &mut pubacks);
@@ -125,8 +139,28 @@ fn device_sends(device: &mut LiveDevice, payload: &[u8]) {
 }
 
 #[inline(never)]
+fn device_repeats(device: &mut LiveDevice, properties: &PreparedProperties, payload: &[u8]) {
+    for _ in 0..IN_FLIGHT_MAX {
+        black_box(device.telemetry_with(properties, black_box(payload)).is_ok());
+    }
+}
+
+#[inline(never)]
 fn device_receives(device: &mut LiveDevice, pubacks: &[u8]) {
     device.receive(black_box(pubacks));
+}
+
+/// Stored telemetry, as lines of `GET /messages/events`.
+fn lines() -> usize {
+    let block = workloads::stored_telemetry(128, 300);
+    let mut text = String::new();
+    (0..ROUNDS).map(|_| read_back(&block, &mut text)).sum()
+}
+
+#[inline(never)]
+fn read_back(block: &Block, text: &mut String) -> usize {
+    text.clear();
+    (1..).zip(black_box(block).messages()).map(|(cursor, message)| message.write_line(cursor, text)).count()
 }
 
 /// Instructions per packet of each path that is counted.

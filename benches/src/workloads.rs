@@ -8,6 +8,7 @@ use devicebound::packet::{
     Connect, Credentials, Decoded, Packet, PacketId, Publish, PublishQoS, QoS, SubAck, SubAckCode, Subscribe,
     Text, TopicFilter, TopicName, Will, decode, pingreq, puback,
 };
+use devicebound_hub::telemetry::block::Block;
 use devicebound_testkit::live::{DEVICE_ID, TELEMETRY_TOPIC, publish};
 
 /// A batch of packets, one behind the other.
@@ -71,6 +72,31 @@ pub fn telemetry_of(name: &'static str, size: usize, packets: usize) -> Workload
     Workload::new(name, packets, |id, out| {
         out.extend(publish(TELEMETRY_TOPIC, id.get(), &payload));
     })
+}
+
+/// As many messages as the hub stores them, all of one sender, with payloads of `size` bytes and three properties.
+///
+/// # Panics
+/// Never: it is a block.
+#[must_use]
+pub fn stored_telemetry(size: usize, messages: usize) -> Block {
+    let bag = TELEMETRY_TOPIC.rsplit('/').next().unwrap_or_default();
+    let field = |bytes: &[u8], out: &mut Vec<u8>| {
+        out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    let mut block = vec![0]; // a sender
+    for text in [DEVICE_ID, "", "638000000000000000", "sas", ""] {
+        field(text.as_bytes(), &mut block);
+    }
+    for _ in 0..messages {
+        block.push(1); // a message
+        block.extend_from_slice(&0_u32.to_le_bytes());
+        block.extend_from_slice(&1_700_000_000_123_u64.to_le_bytes());
+        field(bag.as_bytes(), &mut block);
+        field(&payload(size), &mut block);
+    }
+    Block::from_bytes(block).expect("it is a block")
 }
 
 /// QoS 0 PUBLISHes of telemetry.

@@ -3,11 +3,11 @@
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
-use devicebound::device::Message;
+use devicebound::device::{Message, PreparedProperties};
 use devicebound::limits::{IN_FLIGHT_MAX, PACKET_MAX, REMAINING_LENGTH_MAX};
 use devicebound::packet::{Decoded, Packet, PacketId, decode, pingresp, puback};
 use devicebound_benches::workloads::{self, Workload};
-use devicebound_testkit::live::{LiveDevice, LiveHub, PLAIN_TELEMETRY_TOPIC, TELEMETRY_TOPIC};
+use devicebound_testkit::live::{LiveDevice, LiveHub, PLAIN_TELEMETRY_TOPIC, TELEMETRY_TOPIC, telemetry};
 use devicebound_world::hub_host::StoreMode;
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::Event;
@@ -125,8 +125,8 @@ fn receive(state: &mut MqttState, rx: &mut BytesMut, tx: &mut BytesMut) {
     }
 }
 
-/// QoS 1 PUBLISH out: an id given, the payload kept for sending again; a window of 16 at a time. We write the topic, and
-/// the peers are given it.
+/// QoS 1 PUBLISH out: an id given, the payload kept for sending again; a window of 16 at a time. We write the topic, all of
+/// it or what was not prepared, and the peers are given it.
 pub(crate) fn device_sends(message: Telemetry) -> Vec<Contender<'static>> {
     fn contender(mut device: impl Device + 'static) -> Contender<'static> {
         Contender::new(move || {
@@ -164,8 +164,19 @@ pub(crate) fn device_receives(message: Telemetry) -> Vec<Contender<'static>> {
 pub(crate) struct Telemetry {
     /// Bytes of the payload.
     pub(crate) size: usize,
-    /// With the properties of [`TELEMETRY_TOPIC`], or without any.
-    pub(crate) properties: bool,
+    /// Its properties.
+    pub(crate) properties: Properties,
+}
+
+/// What the topic of a message ends in.
+#[derive(Clone, Copy)]
+pub(crate) enum Properties {
+    /// Nothing.
+    None,
+    /// The properties of [`TELEMETRY_TOPIC`], which we write for each message.
+    Written,
+    /// The same, which we have written once.
+    Prepared,
 }
 
 impl Telemetry {
@@ -174,7 +185,10 @@ impl Telemetry {
     }
 
     const fn topic(self) -> &'static str {
-        if self.properties { TELEMETRY_TOPIC } else { PLAIN_TELEMETRY_TOPIC }
+        match self.properties {
+            Properties::None => PLAIN_TELEMETRY_TOPIC,
+            Properties::Written | Properties::Prepared => TELEMETRY_TOPIC,
+        }
     }
 }
 
@@ -198,13 +212,19 @@ fn pubacks(ids: impl IntoIterator<Item = u16>) -> Vec<u8> {
 
 struct OurDevice {
     device: LiveDevice,
-    properties: bool,
+    properties: Properties,
+    prepared: PreparedProperties,
     payload: Vec<u8>,
 }
 
 impl OurDevice {
     fn new(message: Telemetry) -> Self {
-        Self { device: LiveDevice::new(), properties: message.properties, payload: message.payload() }
+        Self {
+            device: LiveDevice::new(),
+            properties: message.properties,
+            prepared: PreparedProperties::new(&telemetry(b"")).expect("they are good"),
+            payload: message.payload(),
+        }
     }
 }
 
@@ -214,8 +234,9 @@ impl Device for OurDevice {
         for _ in 0..IN_FLIGHT_MAX {
             let payload = black_box(self.payload.as_slice());
             let sent = match self.properties {
-                true => self.device.telemetry(payload),
-                false => self.device.send(Message::new(payload)),
+                Properties::None => self.device.send(Message::new(payload)),
+                Properties::Written => self.device.telemetry(payload),
+                Properties::Prepared => self.device.telemetry_with(black_box(&self.prepared), payload),
             };
             sent.expect("the window is empty");
         }

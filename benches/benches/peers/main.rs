@@ -15,7 +15,7 @@ use codecs::{DECODERS, ENCODERS, Kind, NewDecoder, NewEncoder};
 use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound_benches::workloads::{self, Workload};
 use devicebound_world::allocations::Counting;
-use machines::Telemetry;
+use machines::{Properties, Telemetry};
 use measure::{Contender, Cost, Plan, sample};
 use table::Table;
 
@@ -61,10 +61,11 @@ fn main() {
 
     let mut device = Table::new("device: PUBLISH out, PUBACK in", machines::DEVICES);
     for (name, size, properties) in [
-        ("publish 16 B", 16, true),
-        ("publish 128 B", 128, true),
-        ("publish 128 B without properties", 128, false),
-        ("publish 1 KiB", 1024, true),
+        ("publish 16 B", 16, Properties::Written),
+        ("publish 128 B", 128, Properties::Written),
+        ("publish 128 B, properties prepared", 128, Properties::Prepared),
+        ("publish 128 B without properties", 128, Properties::None),
+        ("publish 1 KiB", 1024, Properties::Written),
     ] {
         if wanted(name) {
             let message = Telemetry { size, properties };
@@ -72,7 +73,7 @@ fn main() {
         }
     }
     if wanted("puback") {
-        let message = Telemetry { size: 128, properties: true };
+        let message = Telemetry { size: 128, properties: Properties::Written };
         device.add("puback", &run(plan, IN_FLIGHT_MAX, machines::device_receives(message)));
     }
     println!("\n{device}");

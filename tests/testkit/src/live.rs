@@ -3,7 +3,7 @@
 
 #![allow(clippy::panic, reason = "a machine that does not do what it is asked for must stop the test")]
 
-use devicebound::device::{self, Message, SendError, Ticket};
+use devicebound::device::{self, Message, PreparedProperties, SendError, Ticket};
 use devicebound::hub::{self, HubConfig, LinkId, Receipt};
 use devicebound::limits::IN_FLIGHT_MAX;
 use devicebound::packet::{PacketId, Publish, PublishQoS, TopicName};
@@ -35,6 +35,17 @@ pub fn publish(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     Publish { qos, retain: false, topic, payload }.encode(&mut out).expect("it fits");
     out
+}
+
+/// A message with the properties of [`TELEMETRY_TOPIC`].
+#[must_use]
+pub fn telemetry(payload: &[u8]) -> Message<'_> {
+    Message {
+        content_type: Some("application/json"),
+        content_encoding: Some("utf-8"),
+        properties: &[("z", Some("7"))],
+        ..Message::new(payload)
+    }
 }
 
 /// A device that has just written CONNECT, and its CONNECT.
@@ -163,13 +174,19 @@ impl LiveDevice {
     /// # Errors
     /// As [`Device::telemetry`] does.
     pub fn telemetry(&mut self, payload: &[u8]) -> Result<Ticket, SendError> {
-        let message = Message {
-            content_type: Some("application/json"),
-            content_encoding: Some("utf-8"),
-            properties: &[("z", Some("7"))],
-            ..Message::new(payload)
-        };
-        self.send(message)
+        self.send(telemetry(payload))
+    }
+
+    /// Sends telemetry with properties that were prepared, as far as the window is open.
+    ///
+    /// # Errors
+    /// As [`Device::telemetry_with`] does.
+    pub fn telemetry_with(
+        &mut self,
+        properties: &PreparedProperties,
+        payload: &[u8],
+    ) -> Result<Ticket, SendError> {
+        self.device.telemetry_with(NOW, properties, payload, &mut self.tx)
     }
 
     /// Sends any telemetry, as far as the window is open.
