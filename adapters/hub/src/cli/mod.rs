@@ -23,7 +23,7 @@ mod enrollment;
 mod event_snippets;
 mod explain;
 mod fault;
-mod hub;
+pub(crate) mod hub;
 mod log;
 mod messages;
 mod operations;

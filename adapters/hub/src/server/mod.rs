@@ -122,6 +122,11 @@ impl Server {
         Ok(Self { engine, threads, backend, page: config.page, provisioning, policies, amqp, tls })
     }
 
+    /// What a back end may ask of it.
+    pub(crate) const fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
     /// The hub itself.
     #[must_use]
     pub const fn engine(&self) -> &Arc<Engine> {

@@ -36,9 +36,11 @@ use self::reload::answer_hangups;
 use self::signal::stop_signal;
 
 pub(super) use self::arguments::HubArgs;
+pub(crate) use self::private::{Facts, Private, prepare_private};
 pub(super) use self::ready::Ready;
 
 mod arguments;
+mod private;
 mod ready;
 mod reload;
 mod signal;
