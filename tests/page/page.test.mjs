@@ -157,6 +157,13 @@ test('the hub shows until when its certificates are good', async () => {
   assert.ok(await rows.filter({ hasText: 'clients' }).count() >= 2);
 });
 
+test('the hub shows what it was started with', async () => {
+  await show(page, '#/hub');
+  await section('Settings').getByText('what the hub was started with').click();
+  const row = section('Settings').getByRole('row').filter({ hasText: 'listen' });
+  await row.getByText('flag').waitFor();
+});
+
 test('a consumer group is added and deleted', async () => {
   await show(page, '#/hub');
   const groups = section('Consumer groups');

@@ -30,6 +30,7 @@ pub mod state;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
+pub mod testing;
 pub mod transport;
 pub mod web;
 

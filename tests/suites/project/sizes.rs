@@ -1,4 +1,4 @@
-//! A file has one idea, and a function fits a screen.
+//! A file has one idea and a name that every system takes, and a function fits a screen.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,27 @@ fn no_file_of_the_program_is_too_long_and_every_function_fits_a_screen() {
         }
     }
     assert!(long.is_empty(), "split them:\n{}", long.join("\n"));
+}
+
+#[test]
+fn every_file_of_the_program_has_a_name_that_can_be_packaged() {
+    fn names(folder: &Path, odd: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("it can be listed").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c)) {
+                odd.push(path.clone());
+            }
+            if path.is_dir() && !["target", "node_modules"].contains(&&*name) {
+                names(&path, odd);
+            }
+        }
+    }
+    let mut odd = Vec::new();
+    for folder in ["core", "adapters", "tests"] {
+        names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder), &mut odd);
+    }
+    assert!(odd.is_empty(), "rename or remove them: {odd:?}");
 }
 
 #[test]

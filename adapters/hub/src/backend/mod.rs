@@ -21,6 +21,7 @@
 //! | `consumer_groups` | add, list, remove those of the Event Hubs-compatible endpoint |
 //! | `routing` | which routes a message takes, and why; webhooks |
 //! | `health` | whether devices should be sent here |
+//! | `settings` | what the hub was started with |
 //! | `statistics`, `faults` | count devices; make something go wrong |
 //!
 //! **A caller may vanish at any time.** Each operation is a future that may be dropped wherever it waits: a change is one
@@ -68,6 +69,7 @@ pub mod query;
 pub mod registry;
 pub(crate) mod routing;
 mod scopes;
+pub mod settings;
 pub mod statistics;
 pub mod twins;
 
@@ -82,6 +84,7 @@ use feedback::Readers;
 use files::Files;
 use jobs::Jobs;
 use routing::Routes;
+use settings::Setting;
 
 /// The way of a back end to the hub.
 #[derive(Debug)]
@@ -99,6 +102,7 @@ pub struct Backend {
     /// Where there is a storage.
     files: Option<Arc<Files>>,
     certificates: Certificates,
+    settings: Vec<Setting>,
     routes: Routes,
 }
 
@@ -127,6 +131,7 @@ impl Backend {
             consumer_groups,
             files: None,
             certificates: Certificates::default(),
+            settings: Vec::new(),
             routes: Routes::default(),
         }
     }
@@ -141,6 +146,12 @@ impl Backend {
     #[must_use]
     pub fn with_files(self, files: Files) -> Self {
         Self { files: Some(Arc::new(files)), ..self }
+    }
+
+    /// The same with what the hub was started with.
+    #[must_use]
+    pub(crate) fn with_settings(self, settings: Vec<Setting>) -> Self {
+        Self { settings, ..self }
     }
 
     /// The same with the certificates of the hub.

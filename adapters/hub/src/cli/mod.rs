@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::Failure;
 use crate::cli::snippets::shell_quoted;
@@ -15,6 +15,7 @@ use crate::state::StateDir;
 mod ca;
 mod cert;
 mod client;
+mod config_file;
 mod consumer_group;
 mod demo;
 mod device;
@@ -22,7 +23,7 @@ mod enrollment;
 mod event_snippets;
 mod explain;
 mod fault;
-mod hub;
+pub(crate) mod hub;
 mod log;
 mod messages;
 mod operations;
@@ -97,6 +98,9 @@ enum Command {
     Fault(fault::FaultArgs),
     /// Say what a rule means and how to fix a breach, or what a capture means and where it breaks a rule
     Explain(explain::ExplainArgs),
+    /// Check a configuration file of the hub, and show what is in force
+    #[command(subcommand)]
+    Config(config_file::ConfigCommand),
     /// Print completions for a shell
     Completions(shell::CompletionsArgs),
     /// Write manual pages
@@ -131,13 +135,29 @@ impl Target {
 /// Exits with 0 when the command did what it says, 1 when it could not, and 2 when it was not understood.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match parse().and_then(|cli| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {}", printable_lines(&failure.to_string()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The program as the command line, the environment and a file may set it.
+fn program() -> clap::Command {
+    config_file::with_environment(Cli::command())
+}
+
+/// Exits where the arguments are not understood.
+fn parse() -> Result<Cli, Failure> {
+    let arguments = config_file::complete(&program(), std::env::args_os().collect())?;
+    let matches = program().get_matches_from(arguments);
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Command::Hub(args) = &mut cli.command {
+        args.settings = config_file::in_force(&program(), &matches)?;
+    }
+    Ok(cli)
 }
 
 fn run(command: Command) -> Result<(), Failure> {
@@ -161,6 +181,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cert(command) => cert::run(command),
         Command::Fault(args) => fault::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Config(command) => config_file::run(&program(), &command),
         Command::Completions(args) => {
             shell::completions(&args, Cli::command());
             Ok(())

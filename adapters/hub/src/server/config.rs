@@ -6,6 +6,7 @@ use devicebound::hub::HubConfig;
 use devicebound::iothub::sas::Policy;
 
 use crate::backend::files::Uploads;
+use crate::backend::settings::Setting;
 use crate::observe::view::View;
 use crate::provisioning;
 use crate::state::StateDir;
@@ -40,6 +41,8 @@ pub struct ServerConfig {
     pub files: Option<FileStorage>,
     /// The page at `/`.
     pub page: Option<Arc<Page>>,
+    /// What the hub was started with, for people to see.
+    pub settings: Vec<Setting>,
 }
 
 /// Where files are uploaded to.
@@ -74,6 +77,7 @@ impl ServerConfig {
             provisioning: None,
             files: None,
             page: None,
+            settings: Vec::new(),
         }
     }
 }

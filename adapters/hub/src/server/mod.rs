@@ -99,6 +99,7 @@ impl Server {
             .with_jobs(Jobs::load(&documents)?)
             .with_configurations(&documents)?
             .with_routing(&documents, config.files.as_ref().map(|files| files.state.path().join("routed")))?
+            .with_settings(config.settings)
             .with_certificates(Certificates::new(config.certificates, config.authorities.clone()));
         if let Some(FileStorage { state, uploads, authority }) = config.files {
             let storage = Storage::open(&state, &documents, uploads.bounds)?;
@@ -119,6 +120,11 @@ impl Server {
         let amqp = Arc::new(Amqp::new(Arc::clone(&backend)));
         let tls = Tls { config: tls, authorities: config.authorities };
         Ok(Self { engine, threads, backend, page: config.page, provisioning, policies, amqp, tls })
+    }
+
+    /// What a back end may ask of it.
+    pub(crate) const fn backend(&self) -> &Arc<Backend> {
+        &self.backend
     }
 
     /// The hub itself.

@@ -9,7 +9,7 @@ use super::endpoint::{Audit, Endpoint, Right};
 use super::{
     blobs, bulk, certificates, configurations, connections, consumer_groups, device_http, digital_twins,
     faults, feedback, files, health, jobs, messages, methods, metrics, query, registry, routing, rules,
-    statistics, streams, twins,
+    settings, statistics, streams, twins,
 };
 use crate::backend::Backend;
 
@@ -145,6 +145,7 @@ pub const ENDPOINTS: &[Endpoint<Backend>] = &[
     endpoint!(GET    "/messages/events",                SERVICE, None, None, Unnamed, streams::telemetry),
     endpoint!(GET    "/timeline",                       SERVICE, None, None, Unnamed, streams::timeline),
     endpoint!(GET    "/rules",                          SERVICE, None, None, Unnamed, rules::list),
+    endpoint!(GET    "/settings",                       SERVICE, None, None, Unnamed, settings::list),
     endpoint!(GET    "/certificates",                   SERVICE, None, None, Unnamed, certificates::list),
     endpoint!(GET    "/connections/{id}",               SERVICE, None, None, Unnamed, connections::show),
     endpoint!(GET    "/connections/{id}/modules/{module}", SERVICE, None, None, Unnamed, connections::show),

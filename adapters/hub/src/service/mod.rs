@@ -42,6 +42,7 @@ mod registry;
 mod router;
 mod routing;
 mod rules;
+mod settings;
 mod statistics;
 mod streams;
 mod twins;

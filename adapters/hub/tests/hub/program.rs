@@ -35,11 +35,26 @@ impl RunningHub {
         self.ready[name].as_str().unwrap()
     }
 
+    #[cfg(unix)]
+    fn signal(&self, signal: &str) {
+        let killed = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// The text of the next line of this event.
+    fn told(&mut self, event: &str) -> String {
+        loop {
+            let line: Value = serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap();
+            if line["event"] == event {
+                return line["text"].as_str().unwrap().to_owned();
+            }
+        }
+    }
+
     /// Ends it as a supervisor does.
     #[cfg(unix)]
     fn stop(mut self) {
-        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
-        assert!(killed.success());
+        self.signal("-TERM");
         assert!(self.child.wait().unwrap().success(), "SIGTERM ends a hub with success");
     }
 }
@@ -446,4 +461,41 @@ fn shells_get_completions_and_man_gets_a_page_for_each_command() {
         complaint(&devicebound().arg("man").arg(&file).output().unwrap())
             .contains("cannot write manual pages")
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hub_takes_its_settings_from_a_file_and_says_at_sighup_what_waits_for_a_restart() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("hub.toml");
+    std::fs::write(&file, "name = [\"hub.example\"]\nstrict = true\n").unwrap();
+    let folder = state.path().join("state");
+    let mut hub = RunningHub::start_with(&folder, &["--config", file.to_str().unwrap()]);
+    assert!(hub.text("connectionString").contains("HostName=hub.example;"), "{}", hub.ready);
+    std::fs::write(&file, "name = [\"hub.example\"]\nretain-hours = 1\n").unwrap();
+    hub.signal("-HUP");
+    let told = hub.told("reloaded");
+    assert!(told.ends_with("wait for a restart: strict, retain-hours"), "{told}");
+    std::fs::write(&file, "strict").unwrap();
+    hub.signal("-HUP");
+    let told = hub.told("reloaded");
+    assert!(told.contains("cannot be taken") && told.contains("is no TOML"), "{told}");
+    hub.signal("-TERM");
+    assert!(hub.told("stopping").contains("connections are closed"));
+    assert!(hub.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_configuration_file_is_checked_and_what_is_in_force_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hub.toml");
+    let config = |what: &[&str]| devicebound().arg("config").args(what).arg(&file).output().unwrap();
+    std::fs::write(&file, "tier = \"S1\"\nunits = 2\n").unwrap();
+    assert!(printed(&config(&["check"])).contains("a hub can be started with it"));
+    assert!(printed(&config(&["show"])).contains("units = 2  # file\n"));
+    let shown: Value = serde_json::from_str(&printed(&config(&["show", "--json"]))).unwrap();
+    let units = shown.as_array().unwrap().iter().find(|setting| setting["key"] == "units").unwrap();
+    assert_eq!((&units["values"][0], &units["source"]), (&"2".into(), &"file".into()));
+    std::fs::write(&file, "units = 0\ntier = \"S1\"\n").unwrap();
+    assert!(complaint(&config(&["check"])).contains("--units"));
 }

@@ -87,6 +87,7 @@ const EXPECTED: &[(&str, &str, LetIn, u16)] = &[
     ("POST", "/devices/{id}/files/notifications/{correlation}", LetIn::Device, 400),
     ("GET", "/messages/events", LetIn::ServiceConnect, 200),
     ("GET", "/timeline", LetIn::ServiceConnect, 200),
+    ("GET", "/settings", LetIn::ServiceConnect, 200),
     ("GET", "/certificates", LetIn::ServiceConnect, 200),
     ("GET", "/connections/{id}", LetIn::ServiceConnect, 200),
     ("GET", "/connections/{id}/modules/{module}", LetIn::ServiceConnect, 200),

@@ -15,6 +15,7 @@ use devicebound::limits::{CLOUD_MESSAGE_TTL, CLOUD_MESSAGE_TTL_MAX, CLOUD_MESSAG
 use super::super::log::LogFormat;
 use super::super::parse_duration;
 use crate::backend::files::Uploads;
+use crate::backend::settings::Setting;
 use crate::provisioning::settings::CERTIFICATE_LIFE;
 use crate::server::listen::MQTT_PORT;
 use crate::state::policies;
@@ -30,6 +31,13 @@ pub(super) const MIB: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HubArgs {
+    /// A TOML file with settings: its keys are these flags without their dashes. A flag wins over its variable, DEVICEBOUND_RETAIN_HOURS
+    /// for --retain-hours, and that over the file
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// All of these as they were given, with where each comes from.
+    #[arg(skip)]
+    pub(in crate::cli) settings: Vec<Setting>,
     /// Where certificates, keys and devices are kept [default: devicebound in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", env = "DEVICEBOUND_STATE")]
     pub(super) state: Option<PathBuf>,
@@ -153,6 +161,8 @@ impl HubArgs {
     /// A hub for this process alone: free ports of IPv4's loopback.
     pub(in crate::cli) fn private(state: PathBuf) -> Self {
         Self {
+            config: None,
+            settings: Vec::new(),
             state: Some(state),
             port: 0,
             https_port: Some(0),

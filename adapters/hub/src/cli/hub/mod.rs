@@ -32,13 +32,17 @@ use crate::transport::tls;
 
 use self::arguments::{MIB, StoreKind, config, uploads, workers};
 use self::ready::{DEMO, authority, host};
+use self::reload::answer_hangups;
 use self::signal::stop_signal;
 
 pub(super) use self::arguments::HubArgs;
+pub(crate) use self::private::{Facts, Private, prepare_private};
 pub(super) use self::ready::Ready;
 
 mod arguments;
+mod private;
 mod ready;
+mod reload;
 mod signal;
 
 pub(super) fn run(args: HubArgs) -> Result<(), Failure> {
@@ -60,6 +64,7 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
     let log = log::start(args.log)?;
     let is_quiet = args.quiet || log.is_some();
     let view = if is_quiet { View::banner_alone(format) } else { View::stdout(format) };
+    let hangups = answer_hangups(args.config.clone(), view.clone())?;
     let Prepared { server, listeners, ready, key_log_warning, state, lock: _lock, scratch: _scratch, watch } =
         prepare(&args, view.clone()).await?;
     state.write("service.json", format!("{:#}\n", ready.service_file()).as_bytes(), Secrecy::Secret)?;
@@ -68,8 +73,9 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
         view.banner(&warning, &json!({"event": "warning", "text": warning}));
     }
     let watch = tokio::spawn(watch.keep());
+    let hangups = tokio::spawn(hangups);
     let quota = match args.tier.filter(|_| args.store == StoreKind::Disk) {
-        Some(_) => Some(Quota::restore(Arc::clone(server.engine()), state.clone(), view).await?),
+        Some(_) => Some(Quota::restore(Arc::clone(server.engine()), state.clone(), view.clone()).await?),
         None => None,
     };
     let stop = async {
@@ -77,9 +83,11 @@ async fn serve(args: HubArgs) -> Result<(), Failure> {
             Some(quota) => quota.keep_until(stop).await,
             None => stop.await,
         }
+        view.note("stopping", "the hub stops: connections are closed, and what was taken is written");
     };
     server.run(listeners, stop).await?;
     watch.abort();
+    hangups.abort();
     state.remove("service.json");
     Ok(())
 }
@@ -142,6 +150,7 @@ pub(super) async fn prepare(args: &HubArgs, view: View) -> Result<Prepared, Fail
         provisioning: Some(settings),
         files: Some(files),
         page,
+        settings: args.settings.clone(),
         ..ServerConfig::new(hub, policies.clone(), store, tls)
     })?;
     let demo_key = demo_key(&server).await?;

@@ -30,7 +30,7 @@ pub(in crate::cli) struct Ready {
     host: String,
     pub(in crate::cli) mqtt: SocketAddr,
     pub(in crate::cli) https: SocketAddr,
-    amqp: SocketAddr,
+    pub(in crate::cli) amqp: SocketAddr,
     /// AMQP without TLS, where it was asked for.
     emulator: Option<SocketAddr>,
     pub(in crate::cli) ca: PathBuf,
@@ -138,7 +138,7 @@ impl Ready {
     }
 
     /// What Event Hubs clients connect with. The port is left out where they know it.
-    fn event_hub_connection_string(&self) -> String {
+    pub(in crate::cli) fn event_hub_connection_string(&self) -> String {
         let port =
             if self.amqp.port() == AMQP_PORT { String::new() } else { format!(":{}", self.amqp.port()) };
         let (host, key) = (&self.host, self.service_key.to_base64());

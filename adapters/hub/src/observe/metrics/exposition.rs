@@ -289,3 +289,37 @@ fn histogram(
         None,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const FILES: [&str; 2] =
+        [include_str!("../../../packaging/alerts.yml"), include_str!("../../../packaging/grafana.json")];
+
+    /// The names of the hub's and of the process' metrics that a text has, without what its type adds to them.
+    fn names(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let ours = words.filter(|word| word.starts_with("devicebound_") || word.starts_with("process_"));
+        ours.map(|word| {
+            let suffixes = ["_total", "_bucket", "_sum", "_count"];
+            suffixes.iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn alerts_and_the_board_ask_for_what_there_is() {
+        let text = text(Arc::new(Metrics::new(1)), Gauges::default());
+        let known: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        for file in FILES {
+            let asked = names(file);
+            assert!(asked.len() > 5, "{asked:?}");
+            let missing: Vec<_> = asked.difference(&known).collect();
+            assert!(missing.is_empty(), "{missing:?} are not among {known:?}");
+        }
+    }
+}

@@ -38,7 +38,7 @@ export function hub(main) {
   const failures = h('input', { type: 'checkbox' });
   fill(main, h('h2', null, 'Hub'),
     h('div', { class: 'columns' }, section('Now', counters, h('details', null, h('summary', null, 'all of /metrics'), all)), section('Connections refused or cut, by rule', ends)),
-    h('div', { class: 'columns' }, groups.panel, certificates()), section('Operations', h('div', { class: 'bar' }, field('What goes wrong alone', failures, 'check')), events));
+    h('div', { class: 'columns' }, groups.panel, certificates()), settings(), section('Operations', h('div', { class: 'bar' }, field('What goes wrong alone', failures, 'check')), events));
 
   const drawEnds = (counts) => {
     const rows = [...counts].filter(([rule, times]) => times > 0 && rule !== IN_ORDER).sort(([, one], [, other]) => other - one);
@@ -141,6 +141,18 @@ function certificates() {
       h('td', { class: new Date(notAfter) - Date.now() < NOTICE ? 'bad' : undefined }, notAfter.slice(0, 10)))))));
   get('/certificates').then(draw, (error) => fill(rows, h('p', { class: 'bad' }, error.message)));
   return section('Certificates', rows);
+}
+
+/** What the hub was started with; what nobody has set comes last. */
+function settings() {
+  const rows = h('div');
+  const draw = (all) => {
+    const set = all.filter(({ values }) => values.length > 0).sort((one, other) => (one.source === 'default') - (other.source === 'default'));
+    fill(rows, h('table', null, h('thead', null, h('tr', null, ['setting', 'value', 'from'].map((name) => h('th', { scope: 'col' }, name)))),
+      h('tbody', null, set.map(({ key, values, source }) => h('tr', null, h('td', null, h('code', null, key)), h('td', null, values.join(', ')), h('td', { class: 'quiet' }, source))))));
+  };
+  get('/settings').then(draw, (error) => fill(rows, h('p', { class: 'bad' }, error.message)));
+  return section('Settings', h('details', null, h('summary', null, 'what the hub was started with'), rows));
 }
 
 /** The consumer groups of the Event Hubs-compatible endpoint. */
