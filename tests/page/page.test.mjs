@@ -269,6 +269,20 @@ test('a hundred thousand devices are scrolled and searched with few rows in the 
   await page.getByText('1 device', { exact: true }).waitFor();
 });
 
+test('eight tabs in sight follow their device at a time', async () => {
+  const tabs = await Promise.all(Array.from({ length: 8 }, async () => {
+    const tab = await context.newPage();
+    await tab.goto(new URL(hub.ready.page).origin + '/#/device/demo');
+    return tab;
+  }));
+  const device = hub.device();
+  await once(device, 'connect');
+  await device.publishAsync('devices/demo/messages/events/', '{"for":"all tabs"}', { qos: 1 });
+  for (const tab of tabs) await tab.getByText('"for": "all tabs"').waitFor();
+  await device.endAsync();
+  await Promise.all(tabs.map((tab) => tab.close()));
+});
+
 test('every view is accessible, in light, dark and at 360 pixels', async () => {
   for (const [name, size, colorScheme] of [['light', 1200, 'light'], ['dark', 1200, 'dark'], ['narrow', 360, 'light']]) {
     await page.setViewportSize({ width: size, height: 900 });

@@ -70,7 +70,7 @@ let timer;
 
 /**
  * Follows a stream of JSON lines; goes on without a gap when the hub, or whoever looks at this tab, was away. Gives what
- * ends it. `onGap` hears of what is missing. All that a tab follows comes over one connection: a browser opens six to a host, and all tabs share them.
+ * ends it. `onGap` hears of what is missing. All that a tab follows comes over one connection, where there is one left.
  */
 export function follow(path, query, onLine, onGap = () => {}) {
   const flow = { path, query, onLine, onGap, last: undefined };
@@ -90,32 +90,74 @@ function reopen(milliseconds) {
   timer = setTimeout(open, milliseconds);
 }
 
-function open() {
+const SLOTS = 4; // connections that streams may hold, of the six that a browser opens to a host
+const POLL = 1000; // milliseconds between looks of a tab that has none of them
+let giveBack; // the slot of this tab, if it has one
+let round = 0; // of opening: what an earlier one still waits for is of no use any more
+
+/** Takes one of the slots that all tabs share; false where there is none left. */
+async function takeSlot() {
+  for (let slot = 0; slot < SLOTS && !giveBack; slot += 1) {
+    await new Promise((taken) => navigator.locks.request(`stream-${slot}`, { ifAvailable: true }, (lock) => {
+      taken();
+      return lock && new Promise((release) => (giveBack = release));
+    }));
+  }
+  return giveBack !== undefined;
+}
+
+async function open() {
+  const own = (round += 1);
   source?.close();
   source = undefined;
-  if (followed.size === 0 || document.hidden) return;
-  const flows = [...followed];
+  if (followed.size === 0 || document.hidden) {
+    giveBack?.();
+    giveBack = undefined;
+    return;
+  }
+  const hasSlot = await takeSlot();
+  if (own !== round) return;
+  if (hasSlot) listen();
+  else await look(own);
+}
+
+/** The streams of all that is followed, from where each was left. */
+function streams(flows, more) {
   const url = new URL('/streams', location.origin);
   for (const { path, query, last } of flows) {
-    url.searchParams.append('of', `${path}?${new URLSearchParams(last === undefined ? query : { ...query, after: last })}`);
+    url.searchParams.append('of', `${path}?${new URLSearchParams({ ...query, ...(last === undefined ? {} : { after: last }), ...more })}`);
   }
-  const opened = new EventSource(url);
-  source = opened;
+  return url;
+}
+
+/** Turns events into lines; the last event `of` says whose they are. */
+function receiver(flows) {
   let flow;
-  opened.onopen = () => setState('connected');
-  opened.addEventListener('of', (event) => (flow = flows[event.data]));
-  opened.onmessage = (event) => {
-    flow.last = event.lastEventId;
-    flow.onLine(JSON.parse(event.data));
+  return {
+    of: (event) => (flow = flows[event.data]),
+    message: (event) => {
+      flow.last = event.lastEventId;
+      flow.onLine(JSON.parse(event.data));
+    },
+    gap: (event) => {
+      const { from, to } = JSON.parse(event.data).gap;
+      flow.onGap(`${to - from + 1} are missing here: they are not kept any more`);
+    },
+    restarted: () => {
+      flow.last = undefined;
+      flow.onGap('the hub was started again');
+    },
   };
-  opened.addEventListener('gap', (event) => {
-    const { from, to } = JSON.parse(event.data).gap;
-    flow.onGap(`${to - from + 1} are missing here: they are not kept any more`);
-  });
-  opened.addEventListener('restarted', () => {
-    flow.last = undefined;
-    flow.onGap('the hub was started again');
-  });
+}
+
+/** Hears of everything as it comes. */
+function listen() {
+  const flows = [...followed];
+  source?.close();
+  const opened = new EventSource(streams(flows, {}));
+  source = opened;
+  opened.onopen = () => setState('connected');
+  for (const [name, take] of Object.entries(receiver(flows))) opened.addEventListener(name, take);
   // The browser would reconnect with the cursor of one stream for all.
   opened.onerror = () => {
     opened.close();
@@ -123,6 +165,25 @@ function open() {
     setState('away');
     reopen(1000);
   };
+}
+
+/** Looks what has come, and again a second later: other tabs have the connections that wait. */
+async function look(own) {
+  const flows = [...followed];
+  const takes = receiver(flows);
+  try {
+    const answer = await fetch(streams(flows, { follow: 'false' }), { headers: { Accept: 'text/event-stream' } });
+    const text = await answer.text();
+    if (own !== round) return;
+    for (const block of text.split('\n\n')) {
+      const fields = Object.fromEntries(block.split('\n').map((line) => line.split(/: (.*)/s, 2)));
+      if (fields.data !== undefined) takes[fields.event ?? 'message']?.({ data: fields.data, lastEventId: fields.id });
+    }
+    setState('connected');
+  } catch {
+    setState('away');
+  }
+  if (own === round) reopen(POLL);
 }
 
 /** The rule book, read once. */

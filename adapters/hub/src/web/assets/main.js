@@ -42,7 +42,7 @@ try {
   addEventListener('hashchange', () => {
     route();
     scrollTo(0, 0);
-    main.focus();
+    main.focus({ preventScroll: true });
   });
 } catch (error) {
   fill(main, h('section', null, h('h2', null, 'Not signed in'), h('p', null, error.message)));
